@@ -1,0 +1,17 @@
+"""The engine of Contact Sheet: requests, models, schedulers, runs, comparisons; no Streamlit.
+
+Importing this package imports neither torch nor diffusers; the first run does.
+"""
+
+from pipelines.comparison import Axis, Cell, Comparison, parse_axis
+from pipelines.engine import Engine
+from pipelines.errors import PipelineError, RequestError
+from pipelines.jobs import Job, JobQueue
+from pipelines.request import RunRequest
+from pipelines.run_log import Run, RunLog
+from pipelines.schedulers import CATALOGUE, SchedulerInfo
+
+__all__ = [
+    "CATALOGUE", "Axis", "Cell", "Comparison", "Engine", "Job", "JobQueue", "PipelineError",
+    "RequestError", "Run", "RunLog", "RunRequest", "SchedulerInfo", "parse_axis",
+]  # fmt: skip

@@ -1,0 +1,381 @@
+"""The command line: the same engine and the same log as the dashboard."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from pipelines import sheet
+from pipelines.comparison import Comparison, label
+from pipelines.engine import Engine, new_comparison_id
+from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.request import RunRequest
+from pipelines.schedulers import CATALOGUE
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+UsageError = typer.BadParameter.__base__  # typer exports only its child
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+DEFAULTS = RunRequest()
+Prompt = Annotated[str, typer.Argument(help="What the picture shows.")]
+ModelId = Annotated[str, typer.Option(help="'postcards', a diffusers folder, or a cached Hub id.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
+Variant = Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")]
+Negative = Annotated[str, typer.Option(help="What the picture should not show.")]
+Scheduler = Annotated[str, typer.Option(help="A key of `schedulers`, or the model's default.")]
+Option = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")]
+Steps = Annotated[str, typer.Option(metavar="INTEGER", help="Denoising steps.")]
+Guidance = Annotated[str, typer.Option(metavar="FLOAT", help="Classifier-free guidance; 1: off.")]
+Rescale = Annotated[str, typer.Option(metavar="FLOAT", help="Guidance rescale, 0 to 1.")]
+Eta = Annotated[str, typer.Option(metavar="FLOAT", help="DDIM's eta, 0 to 1.")]
+Seed = Annotated[str, typer.Option(metavar="INTEGER", help="Seed of the initial noise.")]
+Side = Annotated[str | None, typer.Option(metavar="INTEGER", help="Pixels; the model's own.")]
+Picture = Annotated[Path | None, typer.Option(help="Input picture: image-to-image.")]
+Mask = Annotated[Path | None, typer.Option(help="Mask picture, white is repainted: in-painting.")]
+Strength = Annotated[str | None, typer.Option(metavar="FLOAT", help="Share of the steps to run.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def request_options(command: Callable) -> Callable:
+    """Give a command the request's fields as options; it gets one RunRequest factory instead."""
+    import inspect
+
+    def build(
+        prompt: Prompt,
+        model_id: ModelId = DEFAULTS.model_id,
+        revision: Revision = None,
+        variant: Variant = None,
+        negative_prompt: Negative = "",
+        scheduler: Scheduler = DEFAULTS.scheduler,
+        scheduler_option: Option = None,
+        num_inference_steps: Steps = str(DEFAULTS.num_inference_steps),
+        guidance_scale: Guidance = str(DEFAULTS.guidance_scale),
+        guidance_rescale: Rescale = "0",
+        eta: Eta = "0",
+        seed: Seed = "0",
+        height: Side = None,
+        width: Side = None,
+        image: Picture = None,
+        mask_image: Mask = None,
+        strength: Strength = None,
+    ) -> None: ...
+
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(build, eval_str=True).parameters
+
+    def wrapped(**values: Any) -> None:
+        fields = {name: values.pop(name) for name in shared}
+        command(fields, **values)
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    parameters = [*shared.values(), *(p for name, p in own.items() if name != "fields")]
+    wrapped.__signature__ = inspect.Signature(
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    )
+    return wrapped
+
+
+def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
+    """A request from the options; pictures go into the store, the task follows from them."""
+    values = {k: v for k, v in fields.items() if v is not None and k != "scheduler_option"}
+    options = [_option(text) for text in fields["scheduler_option"] or []]
+    values["scheduler_options"] = dict(options)
+    for name in ("image", "mask_image"):
+        if path := values.get(name):
+            values[name] = engine.pictures.put(_open_picture(path, name))
+    if "image" in values:
+        values["task"] = "inpainting" if "mask_image" in values else "image-to-image"
+        values.setdefault("strength", 0.8)
+    request = RunRequest(**values)
+    if "strength" in values and request.task == "text-to-image":
+        raise RequestError("strength needs --image: text-to-image runs all steps")
+    return request
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """'use_karras_sigmas=true' -> name and value, numbers and booleans as such."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise RequestError(f"scheduler_option: received {text!r}, accepted NAME=VALUE")
+    try:
+        parsed = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        parsed = value
+    return name, parsed if isinstance(parsed, bool | int | float) else value
+
+
+def _open_picture(path: Path, name: str) -> Any:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("L" if name == "mask_image" else "RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{name}: {path} is no picture that can be read ({error})") from error
+
+
+@app.command()
+@request_options
+def generate(
+    fields: dict,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
+    as_json: Json = False,
+) -> None:
+    """Make one picture."""
+    _check_writable(output)
+    engine = Engine()
+    request = make_request(engine, fields)
+    engine.check(request)
+    with _progress(1, "steps") as bar, _Interrupt() as interrupt:
+
+        def on_step(step: Any) -> None:
+            interrupt.check()
+            bar.total = step.total
+            bar.update()
+
+        run = engine.run(request, on_step)
+    if run.status == "ok":
+        picture = engine.pictures.get(run.image_sha256)
+        sheet.save_png(picture, output, {"requests": [run.request]})
+    if as_json:
+        _print_json(sheet.cell_record({}, run, engine.pictures))
+    elif run.status == "ok":
+        print(f"{output}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
+              f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
+    _exit_for([run])
+
+
+@app.command()
+@request_options
+def compare(
+    fields: dict,
+    axis: Annotated[list[str], typer.Option(
+        metavar="NAME=VALUES", help="A field and its values, such as guidance_scale=1,3,7; "
+        "prompts are separated by ||. Rows, then columns, then one sheet per value.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
+    = Path("sheet.png"),
+    csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a sheet of pictures from one initial noise."""
+    for path in filter(None, (output, csv)):
+        _check_writable(path)
+    engine = Engine()
+    request = make_request(engine, fields)
+    comparison = Comparison.parse(request, axis)
+    cells = comparison.cells()
+    for cell in cells:
+        engine.check(cell.request)
+    comparison_id = new_comparison_id()
+    with _progress(len(cells), "cells") as bar, _Interrupt() as interrupt:
+        runs = engine.compare(
+            comparison,
+            lambda _number, _step: interrupt.check(),
+            lambda _number, _run: bar.update(),
+            comparison_id,
+        )
+    sheets = sheet.draw(comparison, runs, engine.pictures)
+    paths = _sheet_paths(comparison, output)
+    recipe = {"base": comparison.base.model_dump(mode="json"),
+              "axes": [asdict(axis) for axis in comparison.axes]}
+    for picture, path in zip(sheets, paths, strict=True):
+        sheet.save_png(picture, path, recipe)
+    if csv:
+        table = sheet.cells_table(comparison, runs, engine.pictures)
+        try:
+            table.to_csv(csv, index=False)
+        except OSError as error:
+            raise StorageError(f"{csv} cannot be written: {error}") from error
+    records = [sheet.cell_record(cell.axes, run, engine.pictures)
+               for cell, run in zip(cells, runs, strict=True)]
+    if as_json:
+        _print_json({"comparison_id": comparison_id, "sheet": str(paths[0]),
+                     "sheets": [str(path) for path in paths], "cells": records})
+    else:
+        done = sum(record["status"] == "ok" for record in records)
+        print(f"{', '.join(map(str, paths))}: {done} of {len(cells)} cells, "
+              f"comparison {comparison_id}")
+        for record in records:
+            if record["error"]:
+                print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
+    _exit_for(runs)
+
+
+@app.command()
+def runs(
+    format: Annotated[Format, typer.Option(help="How to print them.")] = Format.table,
+    as_json: Json = False,
+    text: Annotated[str, typer.Option(help="Only runs whose prompts contain this.")] = "",
+    model_id: Annotated[str | None, typer.Option()] = None,
+    scheduler: Annotated[str | None, typer.Option()] = None,
+    status: Annotated[str | None, typer.Option(help="ok, failed or cancelled.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
+    comparison_id: Annotated[str | None, typer.Option()] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest N.")] = None,
+) -> None:
+    """Print the run log, the newest first."""
+    engine = Engine()
+    rows = engine.run_log.runs(
+        text=text, model_id=model_id, scheduler=scheduler, status=status, since=since,
+        until=until, comparison_id=comparison_id, limit=limit,
+    )  # fmt: skip
+    if as_json or format is Format.json:
+        _print_json([run.as_dict() for run in rows])
+    elif format is Format.csv:
+        import pandas
+
+        columns = list(rows[0].as_dict()) if rows else []
+        table = pandas.DataFrame([run.as_dict() for run in rows], columns=columns)
+        print(table.to_csv(index=False), end="")
+    elif not rows:
+        print("No runs yet. Make one: python -m pipelines generate \"a red car\" -o out.png")
+    else:
+        _print_table(
+            ["id", "datetime_utc", "status", "scheduler", "steps", "guidance", "seed", "nfe",
+             "total_ms", "prompt"],
+            [[run.id, run.datetime_utc[:19], run.status, run.scheduler, run.num_inference_steps,
+              f"{run.guidance_scale:g}", run.seed, run.nfe,
+              None if run.total_ms is None else round(run.total_ms), run.prompt] for run in rows],
+        )  # fmt: skip
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Print the models that are bundled."""
+    infos = Engine().registry.bundled()
+    records = [
+        {"model_id": i.model_id, "source": i.source, "pipeline_class": i.pipeline_class,
+         "height": i.height, "width": i.width, "size_bytes": i.size_bytes,
+         "default_scheduler": i.default_scheduler, "prediction_type": i.prediction_type,
+         "folder": str(i.folder)} for i in infos
+    ]  # fmt: skip
+    if as_json:
+        _print_json(records)
+        return
+    _print_table(
+        ["model_id", "source", "pipeline", "size", "weights", "default scheduler"],
+        [[i.model_id, i.source, i.pipeline_class, f"{i.width} x {i.height} px",
+          f"{i.size_bytes / 1e6:.1f} MB", i.default_scheduler] for i in infos],
+    )  # fmt: skip
+
+
+@app.command()
+def schedulers(as_json: Json = False) -> None:
+    """Print the scheduler catalogue."""
+    if as_json:
+        _print_json([asdict(info) for info in CATALOGUE])
+        return
+    _print_table(
+        ["key", "name", "family", "order", "stochastic", "NFE/step", "paper"],
+        [[i.key, i.label, i.family, i.order, "yes" if i.stochastic else "no",
+          i.evaluations_per_step, i.paper] for i in CATALOGUE],
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; bad input ends it with exit code 2 and one line."""
+    try:
+        arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        code = app(arguments, standalone_mode=False, prog_name="python -m pipelines")
+    except UsageError as error:
+        code = _complain(error.format_message())
+    except PipelineError as error:
+        code = _complain(str(error))
+    except typer.Abort:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _complain(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _exit_for(runs: Sequence[Any]) -> None:
+    """Exit code: 130 where the user stopped it, 1 where a run failed."""
+    failed = [run for run in runs if run and run.status == "failed"]
+    if any(run is None or run.status == "cancelled" for run in runs):
+        raise typer.Exit(130)
+    if failed:
+        if len(runs) == 1:
+            print(f"error: {failed[0].error}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+class _Interrupt:
+    """Turns Ctrl-C into a cancel between two steps; the second one ends the process."""
+
+    def __enter__(self) -> _Interrupt:
+        self.seen = False
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+    def check(self) -> None:
+        if self.seen:
+            raise Cancelled("stopped by the user")
+
+
+def _progress(total: int, unit: str) -> tqdm:
+    return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+
+
+def _check_writable(path: Path) -> None:
+    """Say so before the work, not after it."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise RequestError(f"output: {path} cannot be written; its folder must exist")
+
+
+def _sheet_paths(comparison: Comparison, output: Path) -> list[Path]:
+    """One path, or one per value of the further axes: sheet-seed=1.png."""
+    names = []
+    for values in itertools.product(*(axis.values for axis in comparison.sheet_axes)):
+        parts = [f"{axis.name}={label(axis.name, value)}"
+                 for axis, value in zip(comparison.sheet_axes, values, strict=True)]
+        names.append("".join(f"-{_file_name(part)}" for part in parts))
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
+    return [output.with_name(f"{output.stem}{name}{output.suffix or '.png'}") for name in names]
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "=._+" else "-" for c in text)[:60]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(head: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False,
+            highlight=False).print(table)

@@ -1,0 +1,143 @@
+"""The engine: runs requests and comparisons on shared models and logs every one of them."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines.comparison import Comparison
+from pipelines.errors import Cancelled, PipelineError
+from pipelines.generation import OnStep, RunResult, generate, resolve
+from pipelines.hardware import environment
+from pipelines.registry import Registry
+from pipelines.request import RunRequest
+from pipelines.run_log import ComparisonRow, PictureStore, Run, RunLog, data_home, utc_now
+from pipelines.schedulers import make_scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Registry, run log and picture store of one data folder."""
+
+    def __init__(self, home: Path | None = None, device: str | None = None) -> None:
+        self.home = home or data_home()
+        self.run_log = RunLog(self.home)
+        self.pictures = PictureStore(self.home / "pictures")
+        self.registry = Registry(device)
+
+    def check(self, request: RunRequest) -> RunRequest:
+        """The request as it would run, before it runs; raises what would make it fail early."""
+        request = resolve(request, self.registry.describe(request.model_id, request.revision))
+        if request.scheduler_options:
+            make_scheduler(request.scheduler, {}, request.scheduler_options)
+        return request
+
+    def run(
+        self,
+        request: RunRequest,
+        on_step: OnStep | None = None,
+        comparison_id: str | None = None,
+        axes: dict[str, Any] | None = None,
+    ) -> Run:
+        """Make one picture and log it; a failure or a cancel is a row too, and is returned.
+
+        Only StorageError is raised: then there is no row to return.
+        """
+        result, error, status, measured = None, None, "ok", {}
+        try:
+            images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
+                      if (sha := getattr(request, name))}
+            with self.registry.borrow(
+                request.model_id, request.revision, request.variant
+            ) as (model, fresh):
+                request = resolve(request, model.info)
+                load_ms = model.load_ms if fresh else 0.0
+                measured = {"device": model.device, "dtype": model.dtype,
+                            "environment": environment(model.device)}
+                result = generate(model, request, images, on_step, load_ms)
+            measured |= self._measurements(result)
+        except Cancelled:
+            status = "cancelled"
+        except PipelineError as problem:
+            status, error = "failed", str(problem)
+        except Exception as problem:
+            logger.exception("a run failed: %s", request.model_dump_json())
+            status, error = "failed", f"{type(problem).__name__}: {problem}"
+        columns = ("model_id", "task", "prompt", "negative_prompt", "scheduler", "seed",
+                   "num_inference_steps", "guidance_scale", "height", "width")
+        run = Run(
+            datetime_utc=utc_now(),
+            status=status,
+            error=error,
+            comparison_id=comparison_id,
+            axes=axes or {},
+            request=request.model_dump(mode="json"),
+            **{name: getattr(request, name) for name in columns},
+            **measured,
+        )
+        self.run_log.add(run)
+        return run
+
+    def compare(
+        self,
+        comparison: Comparison,
+        on_step: Callable[[int, Any], None] | None = None,
+        on_cell: Callable[[int, Run], None] | None = None,
+        comparison_id: str | None = None,
+    ) -> list[Run | None]:
+        """Run the cells in order; one result per cell, None where a cancel came first.
+
+        `on_step(cell_number, step)` may raise Cancelled: what is done stays. A failed cell does
+        not stop the others.
+        """
+        comparison_id = comparison_id or new_comparison_id()
+        cells = comparison.cells()
+        self.run_log.add(
+            ComparisonRow(
+                id=comparison_id,
+                datetime_utc=utc_now(),
+                base=comparison.base.model_dump(mode="json"),
+                axes=[{"name": a.name, "values": list(a.values)} for a in comparison.axes],
+            )
+        )
+        runs: list[Run | None] = [None] * len(cells)
+        status = "cancelled"
+        try:
+            for number, cell in enumerate(cells):
+                watch = on_step and (lambda step, number=number: on_step(number, step))
+                run = self.run(cell.request, watch, comparison_id, cell.axes)
+                if run.status == "cancelled":
+                    return runs
+                runs[number] = run
+                if on_cell:
+                    on_cell(number, run)
+            status = "done"
+        except Cancelled:
+            pass
+        finally:
+            self.run_log.finish_comparison(comparison_id, status)
+        return runs
+
+    def picture_path(self, run: Run) -> Path | None:
+        return self.pictures.path(run.image_sha256) if run.image_sha256 else None
+
+    def _measurements(self, result: RunResult) -> dict[str, Any]:
+        """A result as columns of the run log; stores the picture."""
+        timings = result.timings.as_dict()
+        return {
+            "image_sha256": self.pictures.put(result.image),
+            "nfe": result.nfe,
+            "denoiser_rows": result.denoiser_rows,
+            "noise_sha256": result.noise_sha256,
+            "peak_memory_bytes": result.peak_memory_bytes,
+            "step_ms": timings.pop("steps"),
+            **{f"{name}_ms": value for name, value in timings.items()},
+        }
+
+
+def new_comparison_id() -> str:
+    return uuid.uuid4().hex[:12]

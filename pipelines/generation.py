@@ -1,0 +1,349 @@
+"""One request and one loaded model -> one picture, with everything measured on the way."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
+from pipelines.noise import make_generator, noise_sha256, unit_noise
+from pipelines.registry import LoadedModel, ModelInfo
+from pipelines.request import RunRequest
+from pipelines.schedulers import make_scheduler, scheduler_info
+from pipelines.timing import Clock, MemoryWatch, Timings
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+PREVIEW_SIDE = 32  # latents; larger ones are pooled, so that a preview costs little
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished scheduler step; `preview()` decodes the predicted x0, None if it cannot."""
+
+    index: int
+    total: int
+    preview: Callable[[], Image | None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
+    in them (two per call with classifier-free guidance)."""
+
+    request: RunRequest
+    image: Image
+    timings: Timings
+    nfe: int
+    denoiser_rows: int
+    noise_sha256: str | None
+    peak_memory_bytes: int
+
+
+OnStep = Callable[[Step], None]
+
+
+def resolve(request: RunRequest, info: ModelInfo) -> RunRequest:
+    """The request with the model's own values where it left them open; RequestError on a misfit."""
+    scheduler = info.default_scheduler if request.scheduler == "default" else request.scheduler
+    height, width = request.height or info.height, request.width or info.width
+    for name, side in (("height", height), ("width", width)):
+        if side % info.size_multiple:
+            lower = side - side % info.size_multiple
+            near = [str(s) for s in (lower, lower + info.size_multiple) if s >= info.size_multiple]
+            raise RequestError(
+                f"{name}: received {side}, accepted multiples of {info.size_multiple} px for "
+                f"{info.model_id}; nearest {' and '.join(near)}"
+            )
+    return request.changed(scheduler=scheduler, height=height, width=width)
+
+
+def generate(
+    model: LoadedModel,
+    request: RunRequest,
+    images: Mapping[str, Image] | None = None,
+    on_step: OnStep | None = None,
+    load_ms: float = 0.0,
+) -> RunResult:
+    """Make the picture of a resolved request; `images` holds 'image' and 'mask_image'.
+
+    The first picture of a task and size is preceded by one denoising step that is thrown away and
+    timed apart. `on_step` may raise Cancelled. Raises DeviceMemoryError, RequestError, or
+    PipelineError where the latents stop being finite.
+    """
+    images = dict(images or {})
+    try:
+        warm_up_ms = _warm_up(model, request, images)
+        return _measured(model, request, images, on_step, load_ms, warm_up_ms)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise DeviceMemoryError(
+                f"{request.model_id} at {request.width} x {request.height} px does not fit into "
+                f"the memory of {model.device}; try a smaller size"
+            ) from error
+        raise
+
+
+def _measured(
+    model: LoadedModel,
+    request: RunRequest,
+    images: dict[str, Image],
+    on_step: OnStep | None,
+    load_ms: float,
+    warm_up_ms: float,
+) -> RunResult:
+    import torch
+
+    pipe = model.view(request.task)
+    scheduler = make_scheduler(
+        request.scheduler,
+        model.info.original_scheduler_config,
+        request.scheduler_options,
+        request.seed,
+    )
+    pipe.scheduler = scheduler
+    arguments, noise = _arguments(pipe, request, images)
+    clock, memory = Clock(model.device), MemoryWatch(model.device)
+    with _Probe(pipe, clock, memory, on_step) as probe:
+        started = clock.mark()
+        output = pipe(**arguments)
+        ended = clock.mark()
+    clock.finish()
+    if probe.latents is not None and not torch.isfinite(probe.latents).all():
+        raise PipelineError(
+            f"{scheduler_info(request.scheduler).label} produced values that are not finite in "
+            f"{request.num_inference_steps} steps (options {request.scheduler_options or 'none'})"
+        )
+    if noise is None:
+        noise = probe.added_noise
+    return RunResult(
+        request=request,
+        image=output.images[0],
+        timings=probe.timings(started, ended, load_ms, warm_up_ms),
+        nfe=probe.nfe,
+        denoiser_rows=probe.rows,
+        noise_sha256=None if noise is None else noise_sha256(noise),
+        peak_memory_bytes=memory.peak_bytes(),
+    )
+
+
+def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
+    """Milliseconds of one discarded denoising step, 0 where this shape is warm already."""
+    shape = (request.task, request.height, request.width, request.guidance_scale > 1)
+    if shape in model.warmed:
+        return 0.0
+    steps = 1
+    while request.task != "text-to-image" and int(steps * request.strength) < 1:
+        steps += 1
+    small = request.changed(num_inference_steps=steps, scheduler="ddim", scheduler_options={})
+    pipe = model.view(request.task)
+    pipe.scheduler = make_scheduler("ddim", model.info.original_scheduler_config)
+    arguments, _ = _arguments(pipe, small, images)
+    clock = Clock(model.device)
+    started = clock.mark()
+    pipe(**arguments)
+    ended = clock.mark()
+    clock.finish()
+    model.warmed.add(shape)
+    return clock.ms(started, ended)
+
+
+def _arguments(
+    pipe: DiffusionPipeline, request: RunRequest, images: dict[str, Image]
+) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """What `pipe(...)` is called with, and the initial noise where we draw it ourselves.
+
+    Image-to-image and in-painting draw theirs inside the pipeline, after encoding the image.
+    """
+    generator = make_generator(request.seed)
+    arguments: dict[str, Any] = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt or None,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "guidance_rescale": request.guidance_rescale,
+        "eta": request.eta,
+        "height": request.height,
+        "width": request.width,
+        "strength": request.strength,
+        "generator": generator,
+        "output_type": "pil",
+        **images,
+    }
+    noise = None
+    if request.task == "text-to-image":
+        channels = pipe.unet.config.in_channels
+        factor = pipe.vae_scale_factor
+        shape = (1, channels, request.height // factor, request.width // factor)
+        noise = unit_noise(shape, generator)
+        arguments["latents"] = noise.to(pipe.device, pipe.dtype)
+    known = inspect.signature(pipe.__call__).parameters
+    return {name: value for name, value in arguments.items() if name in known}, noise
+
+
+class _Probe:
+    """Watches one run of one pipeline object through hooks; takes them away afterwards."""
+
+    def __init__(
+        self, pipe: DiffusionPipeline, clock: Clock, memory: MemoryWatch, on_step: OnStep | None
+    ) -> None:
+        self.pipe, self.clock, self.memory, self.on_step = pipe, clock, memory, on_step
+        self.nfe = self.rows = 0
+        self.latents: torch.Tensor | None = None
+        self.added_noise: torch.Tensor | None = None
+        self._encoding: list[tuple[Any, Any]] = []
+        self._steps: list[tuple[Any, Any]] = []
+        self._decoding: list[tuple[Any, Any]] = []
+        self._pauses: list[tuple[Any, Any]] = []
+        self._step_start: Any = None
+        self._input: torch.Tensor | None = None
+        self._previewing = False
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> _Probe:
+        pipe, scheduler = self.pipe, self.pipe.scheduler
+        self._hooks = [
+            pipe.unet.register_forward_pre_hook(self._before_denoiser, with_kwargs=True),
+            pipe.vae.decoder.register_forward_pre_hook(self._before_decoder),
+            pipe.vae.decoder.register_forward_hook(self._after_decoder),
+        ]
+        # The pipeline object and the scheduler are this run's own.
+        pipe.encode_prompt = self._timed_encoding(pipe.encode_prompt)
+        scheduler.scale_model_input = self._keep_input(scheduler.scale_model_input)
+        scheduler.add_noise = self._keep_noise(scheduler.add_noise)
+        scheduler.step = self._counted_step(scheduler.step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def timings(self, started: Any, ended: Any, load_ms: float, warm_up_ms: float) -> Timings:
+        """Read the marks; call after the clock is finished."""
+        ms = self.clock.ms
+        return Timings(
+            text_encoding=sum(ms(a, b) for a, b in self._encoding),
+            denoising=sum(ms(a, b) for a, b in self._steps),
+            decoding=sum(ms(a, b) for a, b in self._decoding),
+            total=ms(started, ended) - sum(ms(a, b) for a, b in self._pauses),
+            steps=tuple(ms(a, b) for a, b in self._steps),
+            load=load_ms,
+            warm_up=warm_up_ms,
+        )
+
+    def _timed_encoding(self, encode: Callable) -> Callable:
+        @functools.wraps(encode)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            start = self.clock.mark()
+            result = encode(*args, **kwargs)
+            self._encoding.append((start, self.clock.mark()))
+            return result
+
+        return wrapped
+
+    def _keep_input(self, scale: Callable) -> Callable:
+        @functools.wraps(scale)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self._input = scale(*args, **kwargs)
+            return self._input
+
+        return wrapped
+
+    def _keep_noise(self, add_noise: Callable) -> Callable:
+        @functools.wraps(add_noise)
+        def wrapped(original: Any, noise: Any, timesteps: Any) -> Any:
+            if self.added_noise is None:
+                self.added_noise = noise
+            return add_noise(original, noise, timesteps)
+
+        return wrapped
+
+    def _before_denoiser(self, _module: Any, args: tuple, kwargs: dict) -> None:
+        if self._step_start is None:
+            self._step_start = self.clock.mark()
+        self.nfe += 1
+        self.rows += (args[0] if args else kwargs["sample"]).shape[0]
+
+    def _before_decoder(self, *_: Any) -> None:
+        if not self._previewing:
+            self._decoding.append((self.clock.mark(), None))
+
+    def _after_decoder(self, *_: Any) -> None:
+        if not self._previewing:
+            self._decoding[-1] = (self._decoding[-1][0], self.clock.mark())
+
+    def _counted_step(self, step: Callable) -> Callable:
+        @functools.wraps(step)
+        def wrapped(model_output: Any, timestep: Any, sample: Any, *args: Any, **kw: Any) -> Any:
+            result = step(model_output, timestep, sample, *args, **kw)
+            self.latents = result[0]
+            self._steps.append((self._step_start, self.clock.mark()))
+            self.memory.look()
+            if self.on_step:
+                total = getattr(self.pipe, "_num_timesteps", len(self.pipe.scheduler.timesteps))
+                preview = functools.partial(self._preview, model_output, timestep)
+                self.on_step(Step(len(self._steps), total, preview))
+                self._pauses.append((self._steps[-1][1], self.clock.mark()))
+            self._step_start = self.clock.mark()
+            return result
+
+        return wrapped
+
+    def _preview(self, model_output: torch.Tensor, timestep: Any) -> Image | None:
+        """The predicted x0, decoded; pooled first where the latents are large."""
+        import torch
+        from torch.nn.functional import adaptive_avg_pool2d
+
+        vae = self.pipe.vae
+        latents = predicted_x0(self.pipe.scheduler, self._input[:1], timestep, model_output[:1])
+        longest = max(latents.shape[-2:])
+        if longest > PREVIEW_SIDE:
+            size = [max(1, side * PREVIEW_SIDE // longest) for side in latents.shape[-2:]]
+            latents = adaptive_avg_pool2d(latents, size)
+        self._previewing = True
+        try:
+            decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        finally:
+            self._previewing = False
+        if not torch.isfinite(decoded).all():
+            return None
+        return self.pipe.image_processor.postprocess(decoded)[0]
+
+
+def predicted_x0(
+    scheduler: Any, scaled_input: torch.Tensor, timestep: Any, model_output: torch.Tensor
+) -> torch.Tensor:
+    """The clean latents that the denoiser expects at a (possibly fractional) timestep.
+
+    `scaled_input` is what the denoiser saw: sqrt(a) x0 + sqrt(1 - a) noise for every scheduler,
+    whatever scale its own samples have. a: alphas_cumprod, interpolated in log space.
+    """
+    import torch
+
+    log_alphas = scheduler.alphas_cumprod.log()
+    t = min(max(float(timestep), 0.0), len(log_alphas) - 1.0)
+    low = int(t)
+    high = min(low + 1, len(log_alphas) - 1)
+    alpha = torch.lerp(log_alphas[low], log_alphas[high], t - low).exp().item()
+    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return (scaled_input - noise * model_output) / signal
+        case "v_prediction":
+            return signal * scaled_input - noise * model_output
+        case _:
+            return model_output
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

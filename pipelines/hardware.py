@@ -1,0 +1,57 @@
+"""What a timing was measured on."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+
+@functools.cache
+def best_device() -> str:
+    """'cuda', 'mps' or 'cpu'; CONTACT_SHEET_DEVICE overrules."""
+    import torch
+
+    if chosen := os.environ.get("CONTACT_SHEET_DEVICE"):
+        return chosen
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> str:
+    """The dtype a model is loaded in: float16 on CUDA and MPS, float32 on the CPU."""
+    return "float32" if device == "cpu" else "float16"
+
+
+def processor_name() -> str:
+    """The CPU's marketing name where the system tells, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def environment(device: str) -> dict[str, Any]:
+    """Hardware and library versions, as they stand in the run log."""
+    import psutil
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
+    return {
+        "device": device,
+        "device_name": name,
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "diffusers", "transformers")},
+    }

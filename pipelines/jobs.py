@@ -1,0 +1,224 @@
+"""One queue of long work in a background thread, seen by every page and browser."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipelines.comparison import Comparison
+from pipelines.engine import Engine, new_comparison_id
+from pipelines.errors import Cancelled, PipelineError
+from pipelines.generation import Step
+from pipelines.request import RunRequest
+from pipelines.schedulers import BY_KEY
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+ACTIVE = ("queued", "running")
+KEPT = 50  # finished jobs that stay listed
+PREVIEW_SECONDS = 0.4
+
+
+@dataclass
+class Job:
+    """Work in the queue: `done` of `total` units, `result` when it ended well.
+
+    `status`: queued, running, done, failed or cancelled; times are seconds of time.monotonic().
+    """
+
+    id: int
+    kind: str
+    title: str
+    total: int
+    work: Callable[[Job], Any]
+    key: Hashable = None
+    status: str = "queued"
+    done: int = 0
+    message: str = ""
+    preview: Image | None = None
+    result: Any = None
+    error: str | None = None
+    started: float | None = None
+    first_step: float | None = None
+    ended: float | None = None
+    finished: threading.Event = field(default_factory=threading.Event)
+    _cancel: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+    @property
+    def cancelling(self) -> bool:
+        return self.active and self._cancel.is_set()
+
+    def cancel(self) -> None:
+        """Ask it to stop; it does so before its next step."""
+        self._cancel.set()
+
+    def check(self) -> None:
+        """Raise Cancelled where somebody asked for it; the work calls this between steps."""
+        if self._cancel.is_set():
+            raise Cancelled("stopped by the user")
+
+    def advance(self, units: int = 1) -> None:
+        self.check()
+        self.first_step = self.first_step or time.monotonic()
+        self.done = min(self.total, self.done + units)
+
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total if self.total else 0.0
+
+    def eta_seconds(self) -> float | None:
+        """Time left at the pace since the first step; None before there is one."""
+        if self.first_step is None or self.done < 2:
+            return None
+        pace = (time.monotonic() - self.first_step) / (self.done - 1)
+        return pace * (self.total - self.done)
+
+
+class JobQueue:
+    """Runs jobs one after the other in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        threading.Thread(target=self._work, name="contact-sheet-jobs", daemon=True).start()
+
+    def submit(
+        self, kind: str, title: str, total: int, work: Callable[[Job], Any], key: Hashable = None
+    ) -> Job:
+        """Add work; a `key` that an active job has returns that job, so a double click is one."""
+        with self._lock:
+            if key is not None:
+                for job in self._jobs.values():
+                    if job.active and job.key == key:
+                        return job
+            job = Job(next(self._ids), kind, title, total, work, key)
+            self._jobs[job.id] = job
+            ended = [j for j in self._jobs.values() if not j.active]
+            for old in ended[:-KEPT]:
+                del self._jobs[old.id]
+        self._waiting.put(job)
+        return job
+
+    def get(self, job_id: int) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def jobs(self) -> list[Job]:
+        """All that are listed, the oldest first."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def active(self) -> list[Job]:
+        return [job for job in self.jobs() if job.active]
+
+    def latest(self, kind: str) -> Job | None:
+        """The newest job of a kind, running or not."""
+        return next((job for job in reversed(self.jobs()) if job.kind == kind), None)
+
+    def _work(self) -> None:
+        while True:
+            self._run(self._waiting.get())
+
+    def _run(self, job: Job) -> None:
+        job.started = time.monotonic()
+        try:
+            job.check()
+            job.status = "running"
+            job.result = job.work(job)
+            job.status = "cancelled" if job._cancel.is_set() else "done"
+        except Cancelled:
+            job.status = "cancelled"
+        except PipelineError as error:
+            job.status, job.error = "failed", str(error)
+        except Exception as error:
+            logger.exception("job %s failed", job.title)
+            job.status, job.error = "failed", f"{type(error).__name__}: {error}"
+        job.preview = None
+        job.ended = time.monotonic()
+        job.finished.set()
+
+
+def _watch(job: Job) -> Callable[[Step], None]:
+    """Count steps, and decode a preview now and then."""
+    last = 0.0
+
+    def on_step(step: Step) -> None:
+        nonlocal last
+        job.advance()
+        if time.monotonic() - last > PREVIEW_SECONDS and step.index < step.total:
+            job.preview = step.preview() or job.preview
+            last = time.monotonic()
+
+    return on_step
+
+
+def _evaluations(request: RunRequest, engine: Engine) -> int:
+    scheduler = request.scheduler
+    if scheduler == "default":
+        try:
+            scheduler = engine.registry.describe(request.model_id).default_scheduler
+        except PipelineError:
+            return request.num_inference_steps
+    return BY_KEY[scheduler].evaluations(request.num_inference_steps)
+
+
+def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequest]) -> Job:
+    """Queue pictures, one run each; the job's result is the list of runs, growing as they end."""
+    requests = list(requests)
+
+    def work(job: Job) -> list[Any]:
+        job.result = []
+        before = 0
+        for number, request in enumerate(requests, 1):
+            job.message = f"picture {number} of {len(requests)}" if len(requests) > 1 else ""
+            run = engine.run(request, _watch(job))
+            job.result.append(run)
+            before += _evaluations(request, engine)
+            job.done = before
+            job.check()
+        return job.result
+
+    total = sum(_evaluations(request, engine) for request in requests)
+    title = requests[0].prompt or "(no prompt)"
+    key = ("generate", *(request.model_dump_json() for request in requests))
+    return jobs.submit("generate", title, total, work, key)
+
+
+def submit_comparison(jobs: JobQueue, engine: Engine, comparison: Comparison) -> Job:
+    """Queue a comparison; the job's result is its id in the run log, set before it starts."""
+    cells = comparison.cells()
+    comparison_id = new_comparison_id()
+
+    def work(job: Job) -> str:
+        watch = _watch(job)
+        before = 0
+
+        def on_cell(number: int, _run: Any) -> None:
+            nonlocal before
+            before += _evaluations(cells[number].request, engine)
+            job.done = before
+            job.message = f"{number + 1} of {len(cells)} cells"
+
+        engine.compare(comparison, lambda _number, step: watch(step), on_cell, comparison_id)
+        return comparison_id
+
+    total = sum(_evaluations(cell.request, engine) for cell in cells)
+    title = comparison.base.prompt or "(no prompt)"
+    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes))
+    job = jobs.submit("compare", title, total, work, key)
+    job.result = job.result or comparison_id
+    return job

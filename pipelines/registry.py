@@ -1,0 +1,214 @@
+"""Model ids -> loaded pipelines: one per model and device, shared by every page and thread."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import DeviceMemoryError, LoadError, RequestError, UnknownModelError
+from pipelines.hardware import best_device, default_dtype
+from pipelines.schedulers import key_of_class
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model's own files say of it, read without torch.
+
+    `height`, `width`: pixels of its own size; `size_multiple`: sides are a multiple of it;
+    `size_bytes`: its weights on disk.
+    """
+
+    model_id: str
+    folder: Path
+    source: str
+    pipeline_class: str
+    height: int
+    width: int
+    size_multiple: int
+    size_bytes: int
+    prediction_type: str
+    default_scheduler: str
+    original_scheduler_config: dict[str, Any]
+
+
+@dataclass
+class LoadedModel:
+    """A pipeline in memory; its tasks are views of the same weights."""
+
+    info: ModelInfo
+    device: str
+    dtype: str
+    load_ms: float
+    lock: threading.RLock
+    views: dict[str, DiffusionPipeline] = field(default_factory=dict)
+    warmed: set[tuple] = field(default_factory=set)
+
+    def view(self, task: str) -> DiffusionPipeline:
+        """A pipeline object of one's own for one run: shared weights, nothing else shared."""
+        if task not in self.views:
+            import diffusers
+
+            auto = {
+                "image-to-image": diffusers.AutoPipelineForImage2Image,
+                "inpainting": diffusers.AutoPipelineForInpainting,
+            }[task]
+            try:
+                self.views[task] = auto.from_pipe(self.views["text-to-image"])
+            except ValueError as error:
+                raise RequestError(
+                    f"{self.info.model_id} ({self.info.pipeline_class}) cannot do {task}"
+                ) from error
+        pipe = copy.copy(self.views[task])
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+class Registry:
+    """Opens models by id and keeps them; safe for threads."""
+
+    def __init__(self, device: str | None = None) -> None:
+        self._device = device
+        self._models: dict[tuple, LoadedModel] = {}
+        self._device_locks: dict[str, threading.RLock] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        return self._device or best_device()
+
+    def bundled(self) -> list[ModelInfo]:
+        return [self.describe(model_id) for model_id in BUNDLED]
+
+    def describe(self, model_id: str, revision: str | None = None) -> ModelInfo:
+        """Read a model's config files; raises UnknownModelError or LoadError."""
+        folder, source = _find_folder(model_id, revision)
+        index = _read_json(folder / "model_index.json")
+        unet = _read_json(folder / "unet" / "config.json")
+        vae = _read_json(folder / "vae" / "config.json")
+        scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+        factor = 2 ** (len(vae.get("block_out_channels", [0])) - 1)
+        side = unet.get("sample_size", 64)
+        height, width = side if isinstance(side, list) else (side, side)
+        return ModelInfo(
+            model_id=model_id,
+            folder=folder,
+            source=source,
+            pipeline_class=index["_class_name"],
+            height=height * factor,
+            width=width * factor,
+            size_multiple=max(8, factor),
+            size_bytes=sum(f.stat().st_size for f in folder.rglob("*.safetensors")),
+            prediction_type=scheduler.get("prediction_type", "epsilon"),
+            default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "ddim",
+            original_scheduler_config=scheduler,
+        )
+
+    @contextmanager
+    def borrow(
+        self, model_id: str, revision: str | None = None, variant: str | None = None
+    ) -> Iterator[tuple[LoadedModel, bool]]:
+        """The loaded model and whether this call loaded it, with its device to oneself."""
+        with self.device_lock(self.device):
+            key = (model_id, revision, variant, self.device)
+            fresh = key not in self._models
+            if fresh:
+                self._models[key] = self._load(model_id, revision, variant)
+            yield self._models[key], fresh
+
+    def device_lock(self, device: str) -> threading.RLock:
+        with self._lock:
+            return self._device_locks.setdefault(device, threading.RLock())
+
+    def _load(self, model_id: str, revision: str | None, variant: str | None) -> LoadedModel:
+        info = self.describe(model_id, revision)
+        started = time.perf_counter()
+        warm_libraries()
+        import torch
+        from diffusers import AutoPipelineForText2Image
+
+        dtype = default_dtype(self.device)
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                info.folder,
+                variant=variant,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(self.device)
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"{model_id} does not fit into the memory of {self.device}: {error}"
+            ) from error
+        except Exception as error:
+            raise LoadError(f"{model_id} cannot be opened: {_first_line(error)}") from error
+        load_ms = (time.perf_counter() - started) * 1000
+        return LoadedModel(
+            info, self.device, dtype, load_ms, self.device_lock(self.device),
+            {"text-to-image": pipe},
+        )  # fmt: skip
+
+
+def warm_libraries() -> None:
+    """Import what the first run needs (torch and diffusers take seconds), and quieten it."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline  # noqa: F401
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:
+    """Where a model lies: bundled, a folder, or the Hub's local cache; nothing is downloaded."""
+    if model_id in BUNDLED:
+        return BUNDLED[model_id], "bundled"
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise LoadError(f"{model_id} is a folder without model_index.json, so no pipeline")
+        return folder, "folder"
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model_id, "model_index.json", revision=revision)
+    except HFValidationError:
+        found = None
+    if isinstance(found, str):
+        return Path(found).parent, "Hub cache"
+    raise UnknownModelError(
+        f"model_id: received {model_id!r}, which is not on this machine; accepted: "
+        f"{', '.join(BUNDLED)}, the path of a diffusers folder, or a Hub id that lies in the "
+        "Hugging Face cache"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A config file's content, {} where there is none; LoadError where it is broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
+    if path.name == "model_index.json" and not isinstance(value.get("_class_name"), str):
+        raise LoadError(f"{path.parent} names no pipeline class in model_index.json")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

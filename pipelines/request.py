@@ -1,0 +1,114 @@
+"""RunRequest: everything that decides one picture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import RequestError
+from pipelines.schedulers import BY_KEY
+
+Task = Literal["text-to-image", "image-to-image", "inpainting"]
+TASKS: tuple[str, ...] = get_args(Task)
+OptionValue = bool | int | float | str
+
+MAX_SEED = 2**63 - 1  # SQLite's largest integer
+MAX_SIDE = 4096
+
+
+class RunRequest(BaseModel):
+    """One picture to be made; frozen, valid once it exists, and the same after a trip through JSON.
+
+    `scheduler` is a key of the catalogue or 'default' (the checkpoint's own); `height` and `width`
+    are pixels, None for the model's own; `image` and `mask_image` name pictures in the store by
+    their SHA-256. White pixels of `mask_image` are repainted. Raises RequestError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model_id: Annotated[str, Field(min_length=1, max_length=500)] = "postcards"
+    revision: str | None = None
+    variant: str | None = None
+    task: Task = "text-to-image"
+    prompt: Annotated[str, Field(max_length=10_000)] = ""
+    negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
+    scheduler: str = "default"
+    scheduler_options: dict[str, OptionValue] = {}
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 5.0
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    height: Annotated[int | None, Field(ge=8, le=MAX_SIDE)] = None
+    width: Annotated[int | None, Field(ge=8, le=MAX_SIDE)] = None
+    image: str | None = None
+    mask_image: str | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RequestError("; ".join(map(_explain, error.errors()))) from None
+
+    @model_validator(mode="after")
+    def _check(self) -> RunRequest:
+        if self.scheduler != "default" and self.scheduler not in BY_KEY:
+            raise RequestError(
+                f"scheduler: received {self.scheduler!r}, accepted default, {', '.join(BY_KEY)}"
+            )
+        if self.task == "text-to-image":
+            unused = [name for name in ("image", "mask_image") if getattr(self, name)]
+            if unused:
+                raise RequestError(f"text-to-image takes no {' and no '.join(unused)}")
+            return self
+        if not self.image:
+            raise RequestError(f"{self.task} needs an image")
+        if (self.task == "inpainting") != bool(self.mask_image):
+            raise RequestError(
+                "inpainting needs a mask_image"
+                if self.task == "inpainting"
+                else "image-to-image takes no mask_image; use the task 'inpainting'"
+            )
+        if int(self.num_inference_steps * self.strength) < 1:
+            raise RequestError(
+                f"strength {self.strength:g} of {self.num_inference_steps} steps leaves no step to "
+                f"run; use a strength of at least {1 / self.num_inference_steps:.3g}"
+            )
+        return self
+
+    def changed(self, **values: Any) -> RunRequest:
+        """The same request with other values, validated again."""
+        return RunRequest(**{**self.model_dump(), **values})
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One pydantic error as one clause: field, value received, what would work."""
+    name = ".".join(str(part) for part in error["loc"][:2]) or "request"
+    received = repr(error["input"])
+    if len(received) > 80:
+        received = received[:77] + "..."
+    if error["type"] == "extra_forbidden":
+        fields = ", ".join(RunRequest.model_fields)
+        return f"{name} is no field of a request; the fields are {fields}"
+    if error["type"] == "string_too_long":
+        limit = error["ctx"]["max_length"]
+        return f"{name}: received {len(error['input'])} characters, accepted up to {limit}"
+    return f"{name}: received {received}, {_accepted(name) or error['msg'].lower()}"
+
+
+def _accepted(name: str) -> str:
+    """The range that a field's annotation states, in words."""
+    field = RunRequest.model_fields.get(name)
+    if field is None:
+        return ""
+    if name == "task":
+        return f"accepted {', '.join(TASKS)}"
+    limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "gt", "le")
+              if getattr(m, key, None) is not None}
+    if not limits:
+        return ""
+    kind = "a whole number " if "int" in str(field.annotation) else ""
+    low = f"{limits['ge']}" if "ge" in limits else f"above {limits.get('gt')}"
+    return f"accepted {kind}{'from ' if kind else ''}{low} to {limits['le']}"

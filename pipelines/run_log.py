@@ -1,0 +1,281 @@
+"""The run log: a row for every run, its picture beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_data_path
+from sqlalchemy import JSON, ForeignKey, create_engine, event, func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
+
+from pipelines.errors import StorageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def data_home() -> Path:
+    """Where the log and the pictures lie; CONTACT_SHEET_HOME moves it."""
+    if home := os.environ.get("CONTACT_SHEET_HOME"):
+        return Path(home).expanduser().absolute()
+    return user_data_path("contact-sheet", appauthor=False)
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class ComparisonRow(Base):
+    """A base request and its axes; `axes` is a list of {name, values}."""
+
+    __tablename__ = "comparisons"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    datetime_utc: Mapped[str]
+    base: Mapped[dict[str, Any]]
+    axes: Mapped[list[Any]]
+    status: Mapped[str] = mapped_column(default="running")
+
+
+class Run(Base):
+    """One picture made, or not made and why; `axes` are the cell's values in its comparison.
+
+    Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
+    whole RunRequest, `environment` the hardware and library versions.
+    """
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    datetime_utc: Mapped[str] = mapped_column(index=True)
+    status: Mapped[str]
+    error: Mapped[str | None] = mapped_column(default=None)
+    comparison_id: Mapped[str | None] = mapped_column(
+        ForeignKey("comparisons.id"), index=True, default=None
+    )
+    axes: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    model_id: Mapped[str]
+    task: Mapped[str]
+    prompt: Mapped[str]
+    negative_prompt: Mapped[str]
+    scheduler: Mapped[str]
+    num_inference_steps: Mapped[int]
+    guidance_scale: Mapped[float]
+    seed: Mapped[int]
+    height: Mapped[int | None] = mapped_column(default=None)
+    width: Mapped[int | None] = mapped_column(default=None)
+    request: Mapped[dict[str, Any]]
+    nfe: Mapped[int | None] = mapped_column(default=None)
+    denoiser_rows: Mapped[int | None] = mapped_column(default=None)
+    noise_sha256: Mapped[str | None] = mapped_column(default=None)
+    image_sha256: Mapped[str | None] = mapped_column(default=None)
+    load_ms: Mapped[float | None] = mapped_column(default=None)
+    warm_up_ms: Mapped[float | None] = mapped_column(default=None)
+    text_encoding_ms: Mapped[float | None] = mapped_column(default=None)
+    denoising_ms: Mapped[float | None] = mapped_column(default=None)
+    decoding_ms: Mapped[float | None] = mapped_column(default=None)
+    total_ms: Mapped[float | None] = mapped_column(default=None)
+    step_ms: Mapped[list[Any]] = mapped_column(default_factory=list)
+    peak_memory_bytes: Mapped[int | None] = mapped_column(default=None)
+    device: Mapped[str | None] = mapped_column(default=None)
+    dtype: Mapped[str | None] = mapped_column(default=None)
+    environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+
+    @property
+    def timings_ms(self) -> dict[str, float | None]:
+        return {name: getattr(self, f"{name}_ms")
+                for name in ("text_encoding", "denoising", "decoding", "total")}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every column, for exports."""
+        return {column.name: getattr(self, column.name) for column in self.__table__.columns}
+
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+class PictureStore:
+    """PNG files named by the SHA-256 of their bytes; written to a temporary name and renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.png"
+
+    def put(self, image: Image) -> str:
+        """Store a picture once and return its name; raises StorageError."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        data = buffer.getvalue()
+        name = hashlib.sha256(data).hexdigest()
+        path = self.path(name)
+        if path.exists():
+            return name
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+                temporary = Path(file.name)
+                file.write(data)
+            temporary.replace(path)
+        except OSError as error:
+            if temporary:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+            raise StorageError(f"a picture cannot be written to {self.folder}: {error}") from error
+        return name
+
+    def get(self, sha256: str) -> Image:
+        """Open a stored picture; raises StorageError where it is missing or broken."""
+        from PIL import Image
+
+        try:
+            with Image.open(self.path(sha256)) as image:
+                image.load()
+                return image
+        except OSError as error:
+            raise StorageError(f"picture {sha256[:12]} cannot be read: {error}") from error
+
+
+class RunLog:
+    """The SQLite database `runs.sqlite` in a folder; made or migrated when it is opened."""
+
+    def __init__(self, home: Path) -> None:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the data folder {home} cannot be made: {error}") from error
+        self.path = home / "runs.sqlite"
+        self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        event.listen(self._engine, "connect", _set_pragmas)
+        with self._errors():
+            _migrate(self.path, self._engine)
+
+    def add(self, row: Run | ComparisonRow) -> None:
+        """Write a row now; raises StorageError."""
+        with self._session() as session:
+            session.add(row)
+
+    def finish_comparison(self, comparison_id: str, status: str) -> None:
+        with self._session() as session:
+            session.get_one(ComparisonRow, comparison_id).status = status
+
+    def comparison(self, comparison_id: str) -> ComparisonRow | None:
+        with self._session() as session:
+            return session.get(ComparisonRow, comparison_id)
+
+    def comparisons(self, limit: int = 50) -> Sequence[ComparisonRow]:
+        """The newest first."""
+        with self._session() as session:
+            query = select(ComparisonRow).order_by(ComparisonRow.datetime_utc.desc())
+            return session.scalars(query.limit(limit)).all()
+
+    def run(self, run_id: int) -> Run | None:
+        with self._session() as session:
+            return session.get(Run, run_id)
+
+    def runs(
+        self,
+        *,
+        text: str = "",
+        model_id: str | None = None,
+        scheduler: str | None = None,
+        status: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        comparison_id: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Sequence[Run]:
+        """Runs, the newest first; `since` and `until` are ISO dates, both included."""
+        query = _filtered(
+            select(Run), text, model_id, scheduler, status, since, until, comparison_id
+        )
+        with self._session() as session:
+            return session.scalars(
+                query.order_by(Run.id.desc()).limit(limit).offset(offset)
+            ).all()
+
+    def count(self, **filters: Any) -> int:
+        """How many runs the same filters find."""
+        keys = ("model_id", "scheduler", "status", "since", "until", "comparison_id")
+        values = [filters.get(key) for key in keys]
+        query = _filtered(select(func.count(Run.id)), filters.get("text", ""), *values)
+        with self._session() as session:
+            return session.scalar(query) or 0
+
+    def distinct(self, column: str) -> list[str]:
+        """The values that occur in a column, sorted."""
+        with self._session() as session:
+            return sorted(session.scalars(select(getattr(Run, column)).distinct()))
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self._errors(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            reason = getattr(error, "orig", None) or error
+            raise StorageError(f"the run log {self.path} cannot be used: {reason}") from error
+
+
+def _filtered(query: Any, text: str, model_id, scheduler, status, since, until, comparison_id):
+    if text:
+        like = f"%{text.translate(str.maketrans({c: chr(92) + c for c in '%_' + chr(92)}))}%"
+        query = query.where(or_(Run.prompt.ilike(like, escape="\\"),
+                                Run.negative_prompt.ilike(like, escape="\\")))
+    equal = {"model_id": model_id, "scheduler": scheduler, "status": status,
+             "comparison_id": comparison_id}
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(getattr(Run, name) == value)
+    if since:
+        query = query.where(Run.datetime_utc >= since)
+    if until:
+        query = query.where(Run.datetime_utc < f"{until}~")  # after every time of that day
+    return query
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    """Readers never wait for the writer; a crash loses no finished row."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _migrate(path: Path, engine: Any) -> None:
+    """Bring a fresh or an old database to the newest schema; refuse one from a newer version."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current == scripts.get_current_head():
+            return
+        if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
+            raise StorageError(
+                f"{path} was written by a newer version of Contact Sheet (schema {current}); "
+                "update, or set CONTACT_SHEET_HOME to another folder"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,175 @@
+"""The scheduler catalogue: key -> diffusers class, options and what the literature says of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import RequestError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+# What a checkpoint's scheduler_config says of the model; the rest of it describes one solver.
+# Passing solver options on leaks them from one scheduler into the next.
+MODEL_KEYS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "prediction_type", "timestep_spacing", "steps_offset", "rescale_betas_zero_snr",
+    "clip_sample", "clip_sample_range", "set_alpha_to_one", "skip_prk_steps",
+)  # fmt: skip
+
+# For latent models; the classes' own defaults are for pixels in [-1, 1] (final DDIM latents come
+# out with a twentieth of their standard deviation).
+LATENT_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+
+SDE = "sde-dpmsolver++"
+
+
+@dataclass(frozen=True)
+class SchedulerInfo:
+    """One line of the catalogue.
+
+    `order` is the nominal order of accuracy of the deterministic solver (strong order for SDE
+    solvers is lower); `evaluations_per_step` counts calls of the denoiser, whose last step may
+    need fewer; `stochastic` means that fresh noise is drawn in every step.
+    """
+
+    key: str
+    label: str
+    class_name: str
+    family: str
+    order: int
+    paper: str
+    stochastic: bool = False
+    evaluations_per_step: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def evaluations(self, num_inference_steps: int) -> int:
+        """Denoiser calls for a whole text-to-image run; the forecast, runs count their own."""
+        if self.key == "pndm":
+            return num_inference_steps + 1
+        return self.evaluations_per_step * num_inference_steps - (self.evaluations_per_step - 1)
+
+
+DPM_PAPER = "Lu et al. 2022, DPM-Solver++, arXiv:2211.01095"
+EDM_PAPER = "Karras et al. 2022, EDM, arXiv:2206.00364"
+KARRAS = {"use_karras_sigmas": True}
+
+# One line adds a scheduler.
+CATALOGUE: tuple[SchedulerInfo, ...] = (
+    SchedulerInfo("ddim", "DDIM", "DDIMScheduler", "DDIM", 1,
+                  "Song et al. 2020, DDIM, arXiv:2010.02502"),
+    SchedulerInfo("ddpm", "DDPM", "DDPMScheduler", "DDPM", 1,
+                  "Ho et al. 2020, DDPM, arXiv:2006.11239", stochastic=True),
+    SchedulerInfo("pndm", "PNDM", "PNDMScheduler", "PNDM", 4,
+                  "Liu et al. 2022, PNDM, arXiv:2202.09778"),
+    SchedulerInfo("lms", "LMS", "LMSDiscreteScheduler", "LMS", 4,
+                  "Crowson 2022, k-diffusion; " + EDM_PAPER),
+    SchedulerInfo("lms_karras", "LMS Karras", "LMSDiscreteScheduler", "LMS", 4,
+                  "Crowson 2022, k-diffusion; " + EDM_PAPER, options=KARRAS),
+    SchedulerInfo("euler", "Euler", "EulerDiscreteScheduler", "Euler", 1, EDM_PAPER),
+    SchedulerInfo("euler_karras", "Euler Karras", "EulerDiscreteScheduler", "Euler", 1, EDM_PAPER,
+                  options=KARRAS),
+    SchedulerInfo("euler_a", "Euler a", "EulerAncestralDiscreteScheduler", "Euler", 1,
+                  "Crowson 2022, k-diffusion; Song et al. 2021, arXiv:2011.13456",
+                  stochastic=True),
+    SchedulerInfo("heun", "Heun", "HeunDiscreteScheduler", "Heun", 2, EDM_PAPER,
+                  evaluations_per_step=2),
+    SchedulerInfo("heun_karras", "Heun Karras", "HeunDiscreteScheduler", "Heun", 2, EDM_PAPER,
+                  evaluations_per_step=2, options=KARRAS),
+    SchedulerInfo("kdpm2", "KDPM2", "KDPM2DiscreteScheduler", "KDPM2", 2, EDM_PAPER,
+                  evaluations_per_step=2),
+    SchedulerInfo("kdpm2_a", "KDPM2 a", "KDPM2AncestralDiscreteScheduler", "KDPM2", 2, EDM_PAPER,
+                  stochastic=True, evaluations_per_step=2),
+    SchedulerInfo("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler", "DPM-Solver++", 2,
+                  DPM_PAPER),
+    SchedulerInfo("dpmpp_2m_karras", "DPM++ 2M Karras", "DPMSolverMultistepScheduler",
+                  "DPM-Solver++", 2, DPM_PAPER + "; " + EDM_PAPER, options=KARRAS),
+    SchedulerInfo("dpmpp_3m", "DPM++ 3M", "DPMSolverMultistepScheduler", "DPM-Solver++", 3,
+                  DPM_PAPER, options={"solver_order": 3}),
+    SchedulerInfo("dpmpp_2s", "DPM++ 2S", "DPMSolverSinglestepScheduler", "DPM-Solver++", 2,
+                  DPM_PAPER, options={"lower_order_final": True}),
+    SchedulerInfo("dpmpp_2m_sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler", "DPM-Solver++",
+                  2, DPM_PAPER, stochastic=True, options={"algorithm_type": SDE}),
+    SchedulerInfo("dpmpp_2m_sde_karras", "DPM++ 2M SDE Karras", "DPMSolverMultistepScheduler",
+                  "DPM-Solver++", 2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True,
+                  options={"algorithm_type": SDE, **KARRAS}),
+    SchedulerInfo("dpmpp_sde", "DPM++ SDE", "DPMSolverSDEScheduler", "DPM-Solver++", 2,
+                  DPM_PAPER, stochastic=True, evaluations_per_step=2),
+    SchedulerInfo("dpmpp_sde_karras", "DPM++ SDE Karras", "DPMSolverSDEScheduler", "DPM-Solver++",
+                  2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True, evaluations_per_step=2,
+                  options=KARRAS),
+    SchedulerInfo("unipc", "UniPC", "UniPCMultistepScheduler", "UniPC", 3,
+                  "Zhao et al. 2023, UniPC, arXiv:2302.04867"),
+    SchedulerInfo("deis", "DEIS", "DEISMultistepScheduler", "DEIS", 2,
+                  "Zhang and Chen 2022, DEIS, arXiv:2204.13902"),
+    SchedulerInfo("sa_solver", "SA-Solver", "SASolverScheduler", "SA-Solver", 2,
+                  "Xue et al. 2023, SA-Solver, arXiv:2309.05019", stochastic=True),
+    SchedulerInfo("lcm", "LCM", "LCMScheduler", "consistency", 1,
+                  "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True),
+    SchedulerInfo("tcd", "TCD", "TCDScheduler", "consistency", 1,
+                  "Zheng et al. 2024, TCD, arXiv:2402.19159", stochastic=True),
+)  # fmt: skip
+
+BY_KEY = {info.key: info for info in CATALOGUE}
+
+
+def scheduler_info(key: str) -> SchedulerInfo:
+    """The catalogue's line for `key`; raises RequestError with the keys that exist."""
+    try:
+        return BY_KEY[key]
+    except KeyError:
+        raise RequestError(
+            f"scheduler: received {key!r}, accepted {', '.join(BY_KEY)}"
+        ) from None
+
+
+def key_of_class(class_name: str) -> str | None:
+    """The plain catalogue entry of a diffusers class, None where there is none."""
+    return next((info.key for info in CATALOGUE if info.class_name == class_name), None)
+
+
+def scheduler_class(key: str) -> type[SchedulerMixin]:
+    import diffusers
+
+    return getattr(diffusers, scheduler_info(key).class_name)
+
+
+def accepted_options(key: str) -> dict[str, Any]:
+    """Constructor options of a scheduler with their defaults, without those of the model."""
+    parameters = inspect.signature(scheduler_class(key).__init__).parameters
+    fixed = {"self", "kwargs", "noise_sampler_seed"} | set(MODEL_KEYS) - {"timestep_spacing"}
+    return {name: p.default for name, p in parameters.items() if name not in fixed}
+
+
+def make_scheduler(
+    key: str,
+    original_config: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> SchedulerMixin:
+    """A fresh scheduler for one run, always from the checkpoint's original config.
+
+    `options` overrule the catalogue's; `seed` only feeds DPMSolverSDE, whose Brownian tree has a
+    seed of its own. Raises RequestError for an unknown key or option.
+    """
+    info, cls = scheduler_info(key), scheduler_class(key)
+    options = dict(options or {})
+    known = accepted_options(key)
+    if unknown := sorted(set(options) - set(known)):
+        raise RequestError(
+            f"scheduler_options: {info.label} knows no {', '.join(unknown)}; "
+            f"it knows {', '.join(sorted(known))}"
+        )
+    model = {k: original_config[k] for k in MODEL_KEYS if k in original_config}
+    config = {**LATENT_DEFAULTS, **model, **info.options, **options}
+    parameters = inspect.signature(cls.__init__).parameters
+    config = {k: v for k, v in config.items() if k in parameters}
+    if "noise_sampler_seed" in parameters:
+        config["noise_sampler_seed"] = seed % 2**32
+    try:
+        return cls(**config)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise RequestError(f"scheduler_options of {info.label}: {error}") from error

@@ -1,0 +1,234 @@
+"""The contact sheet: a comparison as labelled pictures and as a table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from pipelines.comparison import Axis, Comparison, label
+from pipelines.errors import StorageError
+from pipelines.run_log import PictureStore, Run
+
+if TYPE_CHECKING:
+    import pandas
+
+PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
+EMPTY = "#ebe7dd"
+MARGIN, GAP, SMALLEST, LARGEST = 32, 14, 192, 512
+
+
+def enlarge(image: Image.Image, at_least: int) -> Image.Image:
+    """The picture at the smallest whole multiple whose longer side reaches `at_least` pixels;
+    pixels are repeated, so nothing is blurred."""
+    factor = max(1, -(-at_least // max(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def draw(
+    comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
+) -> list[Image.Image]:
+    """The labelled sheets, one for each combination of the axes beyond two."""
+    rows = comparison.rows.values if comparison.rows else (None,)
+    columns = comparison.columns.values if comparison.columns else (None,)
+    size = len(rows) * len(columns)
+    sheets = []
+    for number, values in enumerate(itertools.product(*(a.values for a in comparison.sheet_axes))):
+        block = list(runs[number * size : (number + 1) * size])
+        heading = [f"{axis.name} {label(axis.name, value)}"
+                   for axis, value in zip(comparison.sheet_axes, values, strict=True)]
+        sheets.append(_draw_one(comparison, block, rows, columns, heading, pictures))
+    return sheets
+
+
+def _draw_one(
+    comparison: Comparison,
+    runs: list[Run | None],
+    rows: Sequence[Any],
+    columns: Sequence[Any],
+    heading: list[str],
+    pictures: PictureStore,
+) -> Image.Image:
+    tiles = [_tile(run, pictures) for run in runs]
+    sizes = [tile.size for tile in tiles if tile]
+    width = max((w for w, _ in sizes), default=SMALLEST)
+    height = max((h for _, h in sizes), default=SMALLEST)
+    base = width // 12 if width < 300 else 26
+    title, head, small = (ImageFont.load_default(size) for size in (base + 8, base, base - 3))
+    row_axis, column_axis = comparison.rows, comparison.columns
+    row_labels = _labels(row_axis)
+    left = MARGIN + (min(220, max(int(head.getlength(t)) for t in row_labels)) + 2 * GAP
+                     if row_axis else 0)
+    caption_height = base + 8
+    inner = len(columns) * (width + GAP) - GAP
+    total_width = max(left + inner + MARGIN, 640)
+
+    lines = [(title, INK, line) for line in
+             _wrap(_shown(comparison, "prompt"), title, total_width - 2 * MARGIN)]
+    lines += [(small, FAINT, line) for line in
+              _wrap(_subtitle(comparison, runs, heading), small, total_width - 2 * MARGIN)]
+    top = MARGIN + sum(_line_height(font) for font, _, _ in lines) + GAP
+    column_labels = [_wrap(text, head, width) for text in _labels(column_axis)]
+    head_height = _line_height(head) * max((len(c) for c in column_labels), default=0)
+    if column_axis:
+        head_height += _line_height(small)
+    total_height = top + head_height + len(rows) * (height + caption_height + GAP) + MARGIN
+    sheet = Image.new("RGB", (total_width, total_height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+
+    y = MARGIN
+    for font, colour, line in lines:
+        pen.text((MARGIN, y), line, font=font, fill=colour)
+        y += _line_height(font)
+    if column_axis:
+        pen.text((left, top), column_axis.name, font=small, fill=FAINT)
+    if row_axis:
+        pen.text((MARGIN, top), row_axis.name, font=small, fill=FAINT)
+    for x, words in enumerate(column_labels):
+        at = (left + x * (width + GAP), top + _line_height(small))
+        pen.multiline_text(at, "\n".join(words), font=head, fill=INK)
+    for y in range(len(rows)):
+        cell_top = top + head_height + y * (height + caption_height + GAP)
+        if row_axis:
+            words = _wrap(row_labels[y], head, left - MARGIN - GAP)
+            pen.multiline_text((MARGIN, cell_top), "\n".join(words), font=head, fill=INK)
+        for x in range(len(columns)):
+            number = y * len(columns) + x
+            corner = (left + x * (width + GAP), cell_top)
+            _draw_cell(sheet, pen, corner, (width, height), tiles[number], runs[number], small)
+    return sheet
+
+
+def _draw_cell(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    tile: Image.Image | None,
+    run: Run | None,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    x, y = corner
+    if tile:
+        sheet.paste(tile, corner)
+        seconds = f"{run.total_ms / 1000:.2f} s" if run.total_ms is not None else ""
+        pen.text((x, y + size[1] + 3), f"{seconds}   {run.nfe} NFE", font=font, fill=FAINT)
+        return
+    pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=EMPTY)
+    text, colour = (run.error or run.status, RED) if run else ("not run", FAINT)
+    words = _wrap(text, font, size[0] - 16)[: max(1, (size[1] - 16) // _line_height(font))]
+    pen.multiline_text((x + 8, y + 8), "\n".join(words), font=font, fill=colour)
+
+
+def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
+    """A cell's picture at its size on the sheet, None where there is none."""
+    if not run or not run.image_sha256:
+        return None
+    try:
+        image = pictures.get(run.image_sha256).convert("RGB")
+    except StorageError:
+        return None
+    if max(image.size) > LARGEST:
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return enlarge(image, SMALLEST)
+
+
+def _shown(comparison: Comparison, name: str) -> str:
+    if name in {axis.name for axis in comparison.axes}:
+        return f"({name} on an axis)"
+    return str(getattr(comparison.base, name)) or f"(no {name})"
+
+
+def _subtitle(comparison: Comparison, runs: Sequence[Run | None], heading: list[str]) -> str:
+    """What all cells share, and the proof of equal noise."""
+    first = next((run for run in runs if run), None)
+    varied = {axis.name for axis in comparison.axes}
+    parts = list(heading)
+    if comparison.base.negative_prompt and "negative_prompt" not in varied:
+        parts.append(f"negative prompt: {comparison.base.negative_prompt}")
+    for name in ("model_id", "scheduler", "num_inference_steps", "guidance_scale", "seed"):
+        if name not in varied:
+            value = getattr(first or comparison.base, name)
+            parts.append(f"{name} {label(name, value)}")
+    if first and first.width:
+        parts.append(f"{first.width} x {first.height} px")
+    noises = {run.noise_sha256 for run in runs if run and run.noise_sha256}
+    if len(noises) == 1:
+        parts.append(f"initial noise {next(iter(noises))[:12]} in every cell")
+    return "   ·   ".join(parts)
+
+
+def _labels(axis: Axis | None) -> list[str]:
+    return [label(axis.name, value) for value in axis.values] if axis else [""]
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    return int(font.size * 1.35)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into lines of at most `width` pixels; a word that is too long is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        while font.getlength(word) > width and len(word) > 1:
+            fits = next(n for n in range(len(word), 0, -1)
+                        if n == 1 or font.getlength(word[:n]) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -> dict[str, Any]:
+    """One cell for machines: what it is, how it went, what it cost, where its picture lies."""
+    if run is None:
+        return {"axes": axes, "status": "cancelled", "error": None, "nfe": None,
+                "noise_sha256": None, "image": None,
+                "timings_ms": dict.fromkeys(("text_encoding", "denoising", "decoding", "total"))}
+    return {
+        "run_id": run.id,
+        "axes": axes,
+        "status": run.status,
+        "error": run.error,
+        "nfe": run.nfe,
+        "noise_sha256": run.noise_sha256,
+        "timings_ms": {**run.timings_ms, "load": run.load_ms, "warm_up": run.warm_up_ms},
+        "image": str(pictures.path(run.image_sha256)) if run.image_sha256 else None,
+    }
+
+
+def cells_table(
+    comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
+) -> pandas.DataFrame:
+    """A row per cell: its axes, then every column of the run log."""
+    import pandas
+
+    rows = []
+    for cell, run in zip(comparison.cells(), runs, strict=True):
+        row = {**cell.axes}
+        row |= {"status": run.status if run else "cancelled", "error": run.error if run else None}
+        source = run.as_dict() if run else cell.request.model_dump()
+        row |= {k: v for k, v in source.items() if k not in row and k not in ("axes", "request")}
+        if run and run.image_sha256:
+            row["image"] = str(pictures.path(run.image_sha256))
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def save_png(image: Image.Image, path: Path, recipe: dict[str, Any]) -> None:
+    """Write a PNG that carries its recipe as the text chunk 'contact_sheet'; StorageError."""
+    info = PngInfo()
+    info.add_itxt("contact_sheet", json.dumps(recipe))
+    try:
+        image.save(path, "PNG", pnginfo=info)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
