@@ -1,0 +1,1 @@
+"""A small Stable Diffusion, trained from scratch on painted and captioned postcards."""
