@@ -1,0 +1,123 @@
+"""The judge's eye: a small CNN that names subject, colour, place and time of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipelines.postcards.autoencoder import to_tensors
+from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.pictures import read_scenes
+from pipelines.postcards.settings import Settings
+from pipelines.postcards.vocabulary import COLOURS, PLACES, SUBJECTS, TIMES, Scene
+
+SIZE = 64
+CLASSES = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "time": TIMES}
+JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
+
+
+class Classifier(nn.Module):
+    """Pictures in [-1, 1], shape (n, 3, 64, 64), to logits by attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = ((3, 32, 2), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 128, 2))
+        self.features = nn.Sequential(*[self._block(*width) for width in widths])
+        self.hidden = nn.Linear(128 * 4 * 4, 96)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(96, len(classes)) for name, classes in CLASSES.items()}
+        )
+
+    @staticmethod
+    def _block(width_in: int, width_out: int, stride: int) -> nn.Sequential:
+        convolution = nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False)
+        return nn.Sequential(convolution, nn.GroupNorm(8, width_out), nn.ReLU())
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        hidden = F.relu(self.hidden(self.features(images).flatten(1)))
+        hidden = F.dropout(hidden, 0.3, self.training)
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
+def roughen(images: Tensor) -> Tensor:
+    """The pictures with noise, and in half of the calls blurred, as generated ones may be."""
+    if torch.rand(()) < 0.5:
+        images = (images + F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)) / 2
+    return images + torch.randn_like(images) * torch.rand(()) * 0.15
+
+
+def classification_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+    return sum(F.cross_entropy(logits[name].float(), labels[name]) for name in CLASSES)
+
+
+def scene_labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """Class indices by attribute."""
+    return {
+        name: torch.tensor([classes.index(getattr(scene, name)) for scene in scenes])
+        for name, classes in CLASSES.items()
+    }
+
+
+def save_classifier(classifier: Classifier, path: Path) -> None:
+    save_file({key: value.half() for key, value in classifier.state_dict().items()}, path)
+
+
+def load_classifier(path: Path = JUDGE_FILE) -> Classifier:
+    classifier = Classifier()
+    classifier.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return classifier.eval()
+
+
+@torch.no_grad()
+def classify(classifier: Classifier, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
+    """For each picture the most likely subject, colour, place and time."""
+    named = []
+    for start in range(0, len(pictures), 64):
+        batch = [picture.convert("RGB") for picture in pictures[start : start + 64]]
+        batch = [p if p.size == (SIZE, SIZE) else p.resize((SIZE, SIZE)) for p in batch]
+        images = torch.from_numpy(np.stack([np.asarray(picture) for picture in batch]))
+        logits = classifier(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        best = {name: values.argmax(1).tolist() for name, values in logits.items()}
+        named += [
+            {name: CLASSES[name][best[name][index]] for name in CLASSES}
+            for index in range(len(batch))
+        ]
+    return named
+
+
+def train_judge(rank: int, settings: Settings) -> None:
+    """Train the judge's classifier on the painted pictures; result: judge.safetensors."""
+    torch.manual_seed(0)
+    device, batch = train_device(), 64
+    classifier = Classifier().to(device)
+    pictures = np.load(settings.work / "training.npy", mmap_mode="r")
+    labels = scene_labels(read_scenes(settings.work / "training.jsonl"))
+    loop = Loop(
+        "judge-training",
+        {"classifier": classifier},
+        settings.work,
+        settings.minutes_of("judge"),
+        learning_rate=1e-3,
+        average=0.998,
+        rank=rank,
+        seed=4,
+    )
+    for _ in loop:
+        chosen = torch.randint(len(pictures), (batch,)).sort().values
+        images, _ = to_tensors(pictures[chosen.numpy()], device)
+        images = F.interpolate(images, SIZE, mode="area")
+        with autocast(device):
+            logits = classifier(roughen(images))
+        wanted = {name: values[chosen].to(device) for name, values in labels.items()}
+        loop.update(classification_loss(logits, wanted), batch)
+    if rank == 0:
+        fresh = settings.work / "judge.new"
+        save_classifier(classifier.cpu(), fresh)
+        fresh.rename(settings.work / "judge.safetensors")

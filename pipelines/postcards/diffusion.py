@@ -1,0 +1,109 @@
+"""The denoiser: UNet and text encoder, trained together on stored latents."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+
+from pipelines.postcards import model
+from pipelines.postcards.autoencoder import read_latents
+from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.pictures import read_scenes
+from pipelines.postcards.settings import Settings
+from pipelines.postcards.vocabulary import caption
+
+CAPTIONS_PER_PICTURE = 4
+EMPTY_CAPTION_SHARE = 0.1
+
+
+def write_tokens(settings: Settings) -> None:
+    """Several captions a picture as token ids: tokens.npy, shape (pictures, captions, tokens)."""
+    tokenizer, rng = model.make_tokenizer(), Random(0)
+    scenes = read_scenes(settings.work / "training.jsonl")
+    texts = [caption(scene, rng) for scene in scenes for _ in range(CAPTIONS_PER_PICTURE)]
+    tokens = model.tokenize(tokenizer, texts).view(len(scenes), CAPTIONS_PER_PICTURE, -1)
+    fresh = settings.work / "tokens.new"
+    with fresh.open("wb") as file:
+        np.save(file, tokens.numpy().astype(np.int16))
+    fresh.rename(settings.work / "tokens.npy")
+
+
+def train_unet(rank: int, settings: Settings) -> None:
+    """Train UNet and text encoder together on stored latents; results: unet, text_encoder."""
+    torch.manual_seed(0)
+    device, batch = train_device(), settings.config.unet_batch_size
+    tokenizer = model.make_tokenizer()
+    unet = model.make_unet(settings.config).to(device)
+    text_encoder = model.make_text_encoder(settings.config, tokenizer).to(device)
+    if device.type == "cpu":
+        # The backward pass of fused attention is slow on CPUs at this size.
+        unet.set_attn_processor(AttnProcessor())
+        text_encoder.set_attn_implementation("eager")
+    unet.train()
+    text_encoder.train()
+    latents = read_latents(settings)
+    tokens = torch.from_numpy(np.load(settings.work / "tokens.npy"))
+    empty = model.tokenize(tokenizer, [""])[0]
+    weights = _subject_weights(settings, latents.shape[-1])
+    alphas = model.make_scheduler().alphas_cumprod
+    loop = Loop(
+        "unet-training",
+        {"unet": unet, "text": text_encoder},
+        settings.work,
+        settings.minutes_of("unet"),
+        learning_rate=2e-3,
+        average=0.9992,
+        rank=rank,
+        seed=2,
+    )
+    for share in loop:
+        chosen = torch.randint(len(latents), (batch,))
+        ids = tokens[chosen, torch.randint(CAPTIONS_PER_PICTURE, (batch,))].long()
+        ids[torch.rand(batch) < EMPTY_CAPTION_SHARE] = empty
+        clean = latents[chosen].float().to(device)
+        noise = torch.randn_like(clean)
+        timesteps = sample_timesteps(batch)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        with autocast(device):
+            context = text_encoder(input_ids=ids.to(device)).last_hidden_state
+            predicted = unet(noisy, timesteps.to(device), context).sample
+        error = (predicted.float() - velocity).square()
+        # The subject counts up to three times at first and like all else at the end.
+        weight = 1 + 2 * max(0.0, 1 - 1.2 * share) * weights[chosen].float().to(device) / 255
+        plain = error.detach().mean((1, 2, 3))[timesteps.argsort()]
+        noise_levels = dict(zip(("low", "middle", "high"), plain.tensor_split(3), strict=True))
+        loop.update(
+            (error * (weight / weight.mean())).mean(),
+            batch,
+            **{f"{level}_noise": part.mean() for level, part in noise_levels.items()},
+        )
+    if rank == 0:
+        model.save_module(unet, settings.work / "unet")
+        model.save_module(text_encoder, settings.work / "text_encoder")
+
+
+def sample_timesteps(count: int) -> Tensor:
+    """Stratified timesteps: a third uniform, the others logit-normal (Esser et al., 2024)."""
+    uniform = (torch.arange(count) + torch.rand(count)) / count
+    uniform = uniform[torch.randperm(count)]
+    logit_normal = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4)))
+    share = torch.where(torch.rand(count) < 1 / 3, uniform, logit_normal)
+    return (share * 1000).long().clamp(0, 999)
+
+
+def _subject_weights(settings: Settings, size: int) -> Tensor:
+    """Share of each latent cell that the subject covers, 0 to 255, shape (pictures, 1, h, w)."""
+    pictures = np.load(settings.work / "training.npy", mmap_mode="r")
+    cell = settings.config.image_size // size
+    parts = []
+    for start in range(0, len(pictures), 4096):
+        masks = np.asarray(pictures[start : start + 4096, ..., 3])
+        cells = masks.reshape(len(masks), size, cell, size, cell).mean((2, 4))
+        parts.append(cells.astype(np.uint8))
+    return torch.from_numpy(np.concatenate(parts))[:, None]
