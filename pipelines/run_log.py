@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_data_path
-from sqlalchemy import JSON, ForeignKey, create_engine, event, func, or_, select
+from sqlalchemy import JSON, Float, ForeignKey, create_engine, event, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
@@ -31,7 +31,7 @@ def data_home() -> Path:
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, float: Float}
 
 
 class ComparisonRow(Base):
@@ -195,17 +195,20 @@ class RunLog:
         since: str | None = None,
         until: str | None = None,
         comparison_id: str | None = None,
+        sort: str = "id",
+        ascending: bool = False,
         limit: int | None = None,
         offset: int = 0,
     ) -> Sequence[Run]:
-        """Runs, the newest first; `since` and `until` are ISO dates, both included."""
+        """Runs, the newest first; `since` and `until` are ISO dates, both included; `sort` names
+        a column."""
         query = _filtered(
             select(Run), text, model_id, scheduler, status, since, until, comparison_id
         )
+        columns = [getattr(Run, sort), Run.id]
+        order = [column.asc() if ascending else column.desc() for column in columns]
         with self._session() as session:
-            return session.scalars(
-                query.order_by(Run.id.desc()).limit(limit).offset(offset)
-            ).all()
+            return session.scalars(query.order_by(*order).limit(limit).offset(offset)).all()
 
     def count(self, **filters: Any) -> int:
         """How many runs the same filters find."""

@@ -33,7 +33,8 @@ class SchedulerInfo:
 
     `order` is the nominal order of accuracy of the deterministic solver (strong order for SDE
     solvers is lower); `evaluations_per_step` counts calls of the denoiser, whose last step may
-    need fewer; `stochastic` means that fresh noise is drawn in every step.
+    need fewer; `stochastic` means that fresh noise is drawn in every step (DDIM and TCD draw some
+    where the request's eta is above 0).
     """
 
     key: str
@@ -110,7 +111,7 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
     SchedulerInfo("lcm", "LCM", "LCMScheduler", "consistency", 1,
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True),
     SchedulerInfo("tcd", "TCD", "TCDScheduler", "consistency", 1,
-                  "Zheng et al. 2024, TCD, arXiv:2402.19159", stochastic=True),
+                  "Zheng et al. 2024, TCD, arXiv:2402.19159"),
 )  # fmt: skip
 
 BY_KEY = {info.key: info for info in CATALOGUE}

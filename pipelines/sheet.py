@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
 MARGIN, GAP, SMALLEST, LARGEST = 32, 14, 192, 512
+LONGEST_TEXT = 400
 
 
 def enlarge(image: Image.Image, at_least: int) -> Image.Image:
@@ -172,14 +174,16 @@ def _line_height(font: ImageFont.FreeTypeFont) -> int:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into lines of at most `width` pixels; a word that is too long is cut."""
+    """Break a text into lines of at most `width` pixels; a word that is too long is cut, and a
+    text of more than LONGEST_TEXT characters ends in an ellipsis."""
+    if len(text) > LONGEST_TEXT:
+        text = text[:LONGEST_TEXT] + "…"
     lines: list[str] = []
     for word in text.split():
         while font.getlength(word) > width and len(word) > 1:
-            fits = next(n for n in range(len(word), 0, -1)
-                        if n == 1 or font.getlength(word[:n]) <= width)
-            lines.append(word[:fits])
-            word = word[fits:]
+            fits = bisect.bisect(range(2, len(word)), width, key=lambda n: font.getlength(word[:n]))
+            lines.append(word[: fits + 1])
+            word = word[fits + 1 :]
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer

@@ -1,0 +1,184 @@
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from pipelines import CATALOGUE, cli
+from pipelines.registry import Registry
+from pipelines.run_log import RunLog
+
+CELL_KEYS = {"axes", "status", "error", "nfe", "noise_sha256", "timings_ms", "image"}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry("cpu")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys, registry):
+    """Run a command line in this process; gives back exit code, output, errors."""
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.engine.Registry", lambda device: registry)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_generate_writes_a_picture_and_one_json_object(run, tmp_path):
+    code, out, _ = run("generate", "a red car", "--num-inference-steps", "2", "--seed", "5",
+                       "-o", "car.png", "--json")
+    assert code == 0
+    cell = json.loads(out)
+    assert set(cell) >= CELL_KEYS
+    assert cell["status"] == "ok"
+    assert cell["nfe"] == 2
+    assert set(cell["timings_ms"]) >= {"text_encoding", "denoising", "decoding", "total"}
+    with Image.open(tmp_path / "car.png") as made, Image.open(cell["image"]) as stored:
+        assert made.tobytes() == stored.tobytes()
+        recipe = json.loads(made.text["contact_sheet"])
+    assert recipe["requests"][0]["seed"] == 5
+
+
+def test_compare_writes_sheet_and_csv(run, tmp_path):
+    code, out, _ = run(
+        "compare", "a red car", "--axis", "scheduler=ddim,heun", "--axis", "guidance_scale=1,5",
+        "--num-inference-steps", "2", "--seed", "0", "-o", "s.png", "--csv", "c.csv", "--json",
+    )  # fmt: skip
+    assert code == 0
+    made = json.loads(out)
+    assert made["sheet"] == "s.png"
+    assert [cell["axes"] for cell in made["cells"]] == [
+        {"scheduler": s, "guidance_scale": g} for s in ("ddim", "heun") for g in (1.0, 5.0)
+    ]
+    assert all(set(cell) >= CELL_KEYS and cell["status"] == "ok" for cell in made["cells"])
+    assert len({cell["noise_sha256"] for cell in made["cells"]}) == 1
+    assert [cell["nfe"] for cell in made["cells"]] == [2, 2, 3, 3]
+    with open(tmp_path / "c.csv", newline="") as file:
+        assert [row["nfe"] for row in csv.DictReader(file)] == ["2", "2", "3", "3"]
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.width > 300
+    assert RunLog(tmp_path / "home").count(comparison_id=made["comparison_id"]) == 4
+
+
+def test_a_third_axis_makes_a_sheet_per_value(run, tmp_path):
+    code, out, _ = run("compare", "a cat", "--axis", "seed=0,1", "--axis", "guidance_scale=1,2",
+                       "--axis", "scheduler=ddim,euler", "--num-inference-steps", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["sheets"] == ["sheet-scheduler=DDIM.png", "sheet-scheduler=Euler.png"]
+    assert (tmp_path / "sheet-scheduler=Euler.png").exists()
+
+
+def test_image_and_mask_make_the_task(run, tmp_path):
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "in.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    common = ("generate", "a cat", "--image", "in.png", "--num-inference-steps", "4",
+              "--strength", "0.5", "--json")
+    assert json.loads(run(*common)[1])["nfe"] == 2
+    assert json.loads(run(*common, "--mask-image", "mask.png")[1])["nfe"] == 2
+    tasks = [row.task for row in RunLog(tmp_path / "home").runs()]
+    assert tasks == ["inpainting", "image-to-image"]
+
+
+def test_runs_as_table_csv_and_json(run):
+    assert "No runs yet" in run("runs")[1]
+    assert run("runs", "--format", "json")[1].strip() == "[]"
+    run("generate", "a red, round car", "--num-inference-steps", "1")
+    assert "a red, round car" in run("runs", "--format", "table")[1]
+    (row,) = csv.DictReader(io.StringIO(run("runs", "--format", "csv")[1]))
+    assert row["prompt"] == "a red, round car"
+    assert json.loads(run("runs", "--format", "json")[1])[0]["nfe"] == 1
+    assert json.loads(run("runs", "--json", "--text", "blue")[1]) == []
+
+
+def test_models_and_schedulers(run):
+    (model,) = json.loads(run("models", "--json")[1])
+    assert model["model_id"] == "postcards"
+    assert "postcards" in run("models")[1]
+    listed = json.loads(run("schedulers", "--json")[1])
+    assert [info["key"] for info in listed] == [info.key for info in CATALOGUE]
+    assert "arXiv:2211.01095" in run("schedulers")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["generate"], "prompt"),
+        (["sing", "a song"], "sing"),
+        (["generate", "x", "--cfg", "3"], "--cfg"),
+        (["generate", "x", "--guidance-scale", "high"], "'high'"),
+        (["generate", "x", "--num-inference-steps", "0"], "1 to 1000"),
+        (["generate", "x", "--scheduler", "eular"], "eular"),
+        (["generate", "x", "--height", "60"], "56 and 64"),
+        (["generate", "x", "--model-id", "nobody/nothing"], "nobody/nothing"),
+        (["generate", "x", "--scheduler-option", "colour=red"], "colour"),
+        (["generate", "x", "--scheduler-option", "colour"], "NAME=VALUE"),
+        (["generate", "x", "--image", "missing.png"], "missing.png"),
+        (["generate", "x", "--strength", "0.5"], "--image"),
+        (["generate", "x", "-o", "no/such/folder.png"], "folder"),
+        (["compare", "x"], "--axis"),
+        (["compare", "x", "--axis", "cfg=1"], "cfg"),
+        (["compare", "x", "--axis", "height=64,60"], "60"),
+        (["runs", "--format", "xml"], "xml"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_one_clear_line(run, tmp_path, arguments, part):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert part in err
+    home = tmp_path / "home"
+    assert not (home / "runs.sqlite").exists() or RunLog(home).count() == 0
+
+
+def test_a_broken_picture_is_bad_input(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50)
+    code, _, err = run("generate", "x", "--image", "broken.png")
+    assert code == 2
+    assert "broken.png" in err
+
+
+def test_a_cell_that_fails_in_its_run_leaves_the_others(run):
+    code, out, _ = run(
+        "compare", "a cat", "--axis", "scheduler=unipc", "--axis", "seed=0,1", "--json",
+        "--scheduler-option", "solver_type=bh1", "--scheduler-option", "final_sigmas_type=zero",
+        "--num-inference-steps", "5",
+    )  # fmt: skip
+    assert code == 1
+    assert [cell["status"] for cell in json.loads(out)["cells"]] == ["failed", "failed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    """A real process: interrupted after its first cells, it still writes sheet and log."""
+    environment = {**os.environ, "CONTACT_SHEET_HOME": str(tmp_path / "home")}
+    seeds = "seed=" + ",".join(map(str, range(300)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "compare", "a cat", "--axis", seeds, "--json",
+         "--num-inference-steps", "2", "-o", str(tmp_path / "sheet.png")],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    log = RunLog(tmp_path / "home")
+    while log.count(status="ok") < 2:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    statuses = [cell["status"] for cell in json.loads(out)["cells"]]
+    assert 2 <= statuses.count("ok") < 300
+    assert set(statuses) == {"ok", "cancelled"}
+    assert (tmp_path / "sheet.png").exists()

@@ -1,0 +1,56 @@
+import pytest
+
+from pipelines import RequestError, RunRequest
+
+
+def test_round_trip_through_json():
+    request = RunRequest(
+        prompt="two blue boats, at sunset", scheduler="dpmpp_2m", seed=2**40,
+        scheduler_options={"use_karras_sigmas": True, "solver_order": 3, "solver_type": "heun"},
+        guidance_scale=7.5, height=64, width=128,
+    )  # fmt: skip
+    assert RunRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        RunRequest().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"guidance_scale": -1}, ["guidance_scale", "-1", "0 to 100"]),
+        ({"guidance_scale": float("nan")}, ["guidance_scale", "nan"]),
+        ({"num_inference_steps": 0}, ["num_inference_steps", "0", "1 to 1000"]),
+        ({"num_inference_steps": 2.5}, ["2.5", "whole number"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"height": 100_000}, ["height", "100000", "4096"]),
+        ({"eta": 2}, ["eta", "2", "0 to 1"]),
+        ({"scheduler": "eular"}, ["scheduler", "'eular'", "euler", "ddim"]),
+        ({"task": "sing"}, ["task", "'sing'", "text-to-image"]),
+        ({"prompt": "x" * 20_000}, ["prompt", "20000", "10000"]),
+        ({"sampler": "ddim"}, ["sampler", "scheduler"]),
+        ({"task": "image-to-image"}, ["needs an image"]),
+        ({"task": "inpainting", "image": "a"}, ["mask_image"]),
+        ({"image": "a"}, ["text-to-image", "image"]),
+    ],
+)
+def test_errors_show_what_was_received_and_what_works(values, parts):
+    with pytest.raises(RequestError) as error:
+        RunRequest(**values)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+def test_too_small_a_strength_names_one_that_works():
+    values = {"task": "image-to-image", "image": "a", "num_inference_steps": 20}
+    with pytest.raises(RequestError, match=r"at least 0\.05"):
+        RunRequest(**values, strength=0.04)
+    assert RunRequest(**values, strength=0.05).strength == 0.05
+
+
+def test_changed_validates_again():
+    request = RunRequest(seed=1)
+    assert request.changed(seed="5").seed == 5
+    with pytest.raises(RequestError, match="seed"):
+        request.changed(seed="five")

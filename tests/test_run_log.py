@@ -1,0 +1,219 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+import sqlalchemy
+from PIL import Image
+
+from pipelines import Engine, RunRequest
+from pipelines.errors import StorageError
+from pipelines.run_log import Base, Run, RunLog, data_home, utc_now
+
+
+def a_run(**values):
+    defaults = dict(
+        datetime_utc=utc_now(), status="ok", model_id="postcards", task="text-to-image",
+        prompt="a red car", negative_prompt="", scheduler="ddim", num_inference_steps=4,
+        guidance_scale=5.0, seed=0, request={"prompt": "a red car"},
+    )  # fmt: skip
+    return Run(**{**defaults, **values})
+
+
+def schema(path):
+    with sqlite3.connect(path) as connection:
+        tables = [name for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'")]
+        return {table: (
+            sorted(row[1:4] for row in connection.execute(f"PRAGMA table_info('{table}')")),
+            sorted(row[1] for row in connection.execute(f"PRAGMA index_list('{table}')")),
+        ) for table in tables}  # fmt: skip
+
+
+def test_a_fresh_and_an_old_database_reach_the_same_schema(tmp_path):
+    from alembic import command
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+
+    import pipelines
+
+    fresh = RunLog(tmp_path / "fresh")
+    old = tmp_path / "old" / "runs.sqlite"
+    old.parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", os.path.dirname(pipelines.__file__) + "/migrations")
+    engine = sqlalchemy.create_engine(f"sqlite:///{old}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with sqlite3.connect(old) as connection:
+        connection.execute(
+            "INSERT INTO runs (datetime_utc, status, model_id, task, prompt, negative_prompt, "
+            "scheduler, num_inference_steps, guidance_scale, seed, request, step_ms, environment) "
+            "VALUES ('2026-01-01', 'ok', 'm', 't', 'kept', '', 'ddim', 1, 1, 0, '{}', '[]', '{}')")
+    log = RunLog(old.parent)
+    assert [run.prompt for run in log.runs()] == ["kept"]
+    assert log.runs()[0].axes == {}
+    assert schema(old) == schema(fresh.path)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_database_from_a_newer_version_is_refused(tmp_path):
+    log = RunLog(tmp_path)
+    with sqlite3.connect(log.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="newer version.*9999"):
+        RunLog(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"x" * 99])
+def test_a_foreign_file_in_its_place_is_a_clear_error(tmp_path, content):
+    (tmp_path / "runs.sqlite").write_bytes(content)
+    with pytest.raises(StorageError, match="runs.sqlite"):
+        RunLog(tmp_path)
+    assert (tmp_path / "runs.sqlite").read_bytes() == content
+
+
+def test_data_home_that_is_a_file_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made"):
+        RunLog(tmp_path / "file")
+
+
+def test_environment_variable_moves_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "elsewhere"))
+    assert data_home() == tmp_path / "elsewhere"
+
+
+def test_a_row_for_every_run_failures_too(engine, request_):
+    engine.run(request_)
+    engine.run(request_.changed(model_id="nobody/nothing"))
+    failed, ok = engine.run_log.runs()
+    assert (ok.status, failed.status) == ("ok", "failed")
+    assert "nobody/nothing" in failed.error
+    assert RunRequest(**ok.request) == request_.changed(scheduler="dpmpp_2m", height=ok.height,
+                                                        width=ok.width)
+    assert engine.picture_path(ok).is_file()
+
+
+def test_filters(tmp_path):
+    log = RunLog(tmp_path)
+    log.add(a_run(prompt="50% red", scheduler="euler", datetime_utc="2026-01-01T10:00:00"))
+    log.add(a_run(prompt="blue", negative_prompt="clouds", datetime_utc="2026-01-02T10:00:00"))
+    log.add(a_run(prompt="green", status="failed", datetime_utc="2026-01-03T10:00:00"))
+
+    def prompts(**filters):
+        assert log.count(**filters) == len(log.runs(**filters))
+        return [run.prompt for run in log.runs(**filters)]
+
+    assert prompts() == ["green", "blue", "50% red"]
+    assert prompts(text="RED") == ["50% red"]
+    assert prompts(text="%") == ["50% red"]
+    assert prompts(text="_") == []
+    assert prompts(text="cloud") == ["blue"]
+    assert prompts(scheduler="euler") == ["50% red"]
+    assert prompts(status="failed") == ["green"]
+    assert prompts(since="2026-01-02") == ["green", "blue"]
+    assert prompts(until="2026-01-02") == ["blue", "50% red"]
+    assert prompts(since="2026-01-02", until="2026-01-02") == ["blue"]
+    assert [run.prompt for run in log.runs(limit=1, offset=1)] == ["blue"]
+    assert log.distinct("scheduler") == ["ddim", "euler"]
+
+
+def test_threads_and_a_second_log_write_at_once(tmp_path):
+    logs = [RunLog(tmp_path), RunLog(tmp_path)]
+    threads = [
+        threading.Thread(target=lambda log=log: [log.add(a_run()) for _ in range(20)])
+        for log in logs * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert logs[0].count() == 80
+
+
+def test_pictures_are_named_by_content_and_stored_once(engine):
+    picture = Image.new("RGB", (9, 7), "red")
+    name = engine.pictures.put(picture)
+    assert engine.pictures.put(picture.copy()) == name
+    files = [path for path in engine.pictures.folder.rglob("*") if path.is_file()]
+    assert [path.name for path in files] == [f"{name}.png"]
+    assert engine.pictures.get(name).size == (9, 7)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_lost_picture_is_a_clear_error(engine, request_, damage):
+    run = engine.run(request_)
+    path = engine.picture_path(run)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StorageError, match="cannot be read"):
+        engine.pictures.get(run.image_sha256)
+    again = engine.run(RunRequest(task="image-to-image", image=run.image_sha256))
+    assert again.status == "failed"
+    assert "cannot be read" in again.error
+
+
+CHILD = """
+import os, resource, signal, sys
+from pathlib import Path
+from pipelines import Engine, RunRequest
+engine = Engine(Path(sys.argv[1]), device="cpu")
+request = RunRequest(prompt="a cat", num_inference_steps=2)
+"""
+
+
+def child(code, home, **kwargs):
+    return subprocess.run([sys.executable, "-c", CHILD + code, str(home)], capture_output=True,
+                          text=True, **kwargs)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_a_killed_process_loses_no_finished_run(tmp_path):
+    done = child(
+        "engine.run(request)\n"
+        "def die(step): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "engine.run(request.changed(seed=1), die)\n", tmp_path)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    engine = Engine(tmp_path, device="cpu")
+    (run,) = engine.run_log.runs()
+    assert run.seed == 0
+    assert engine.pictures.get(run.image_sha256).size == (run.width, run.height)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit on Windows")
+def test_a_full_disk_is_a_clear_error_and_keeps_what_is_there(tmp_path):
+    """The system refuses files beyond 100 kB, as a full disk does: a large picture fails."""
+    done = child(
+        "first = engine.run(request)\n"
+        "limit = resource.RLIMIT_FSIZE\n"
+        "resource.setrlimit(limit, (100_000, resource.getrlimit(limit)[1]))\n"
+        "second = engine.run(request.changed(height=512, width=512, num_inference_steps=1))\n"
+        "print(first.status, second.status, second.error)\n", tmp_path, check=True)  # fmt: skip
+    assert done.stdout.startswith("ok failed a picture cannot be written"), done.stdout
+    engine = Engine(tmp_path, device="cpu")
+    assert engine.run_log.count() == 2
+    assert not list(engine.pictures.folder.rglob("*.tmp"))
+
+
+def test_a_full_database_is_a_storage_error(tmp_path):
+    log = RunLog(tmp_path)
+    log.add(a_run())
+
+    @sqlalchemy.event.listens_for(log._engine, "begin")
+    def limit(connection):
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+
+    with pytest.raises(StorageError, match="full"):
+        for _ in range(50):
+            log.add(a_run(prompt="x" * 5000))
+    assert RunLog(tmp_path).count() >= 1

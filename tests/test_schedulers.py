@@ -1,0 +1,92 @@
+import pytest
+
+from pipelines import CATALOGUE, RequestError, RunRequest
+from pipelines.noise import make_generator, unit_noise
+from pipelines.schedulers import accepted_options, make_scheduler, scheduler_class
+
+KEYS = [info.key for info in CATALOGUE]
+
+
+def original_config(engine):
+    return engine.registry.describe("postcards").original_scheduler_config
+
+
+@pytest.fixture(scope="module")
+def runs(session_engine):
+    """Each scheduler's run of 10 steps from one seed."""
+    base = RunRequest(prompt="a yellow house in the snow", num_inference_steps=10, seed=3)
+    return {key: session_engine.run(base.changed(scheduler=key)) for key in KEYS}
+
+
+@pytest.mark.parametrize("info", CATALOGUE, ids=KEYS)
+def test_every_scheduler_runs_and_its_evaluations_are_as_said(runs, info):
+    run = runs[info.key]
+    assert run.status == "ok", run.error
+    assert run.nfe == info.evaluations(10)
+
+
+def test_initial_noise_is_equal_for_all_of_them(runs):
+    assert len({run.noise_sha256 for run in runs.values()}) == 1
+
+
+@pytest.mark.parametrize("info", CATALOGUE, ids=KEYS)
+def test_stochastic_means_that_steps_draw_noise(session_engine, info):
+    """Same latents, another generator: the result changes where it is stochastic, only there."""
+    with session_engine.registry.borrow("postcards") as (model, _):
+        latents = unit_noise((1, 4, 16, 16), make_generator(0))
+        outcomes = []
+        for seed in (1, 2):
+            pipe = model.view("text-to-image")
+            pipe.scheduler = make_scheduler(
+                info.key, model.info.original_scheduler_config, seed=seed
+            )
+            outcomes.append(
+                pipe("a cat", latents=latents.clone(), num_inference_steps=4,
+                     generator=make_generator(seed), output_type="latent").images
+            )  # fmt: skip
+    assert outcomes[0].equal(outcomes[1]) != info.stochastic
+
+
+def test_settings_of_one_never_leak_into_the_next(engine):
+    config = original_config(engine)
+    plain = make_scheduler("dpmpp_2m", config).config
+    make_scheduler("dpmpp_2m_sde_karras", config, {"solver_order": 3})
+    assert dict(make_scheduler("dpmpp_2m", config).config) == dict(plain)
+    # The checkpoint's own solver options are not the next scheduler's.
+    leaky = {**config, "use_karras_sigmas": True, "solver_order": 3, "algorithm_type": "x"}
+    euler = make_scheduler("euler", leaky).config
+    assert euler["use_karras_sigmas"] is False
+    assert make_scheduler("deis", leaky).config["algorithm_type"] == "deis"
+
+
+def test_the_models_own_values_reach_every_scheduler(engine):
+    config = original_config(engine)
+    for key in KEYS:
+        made = make_scheduler(key, config)
+        for name in ("beta_start", "beta_end", "prediction_type", "timestep_spacing"):
+            if name in made.config:
+                assert made.config[name] == config[name], (key, name)
+        assert not made.config.get("clip_sample"), key
+
+
+def test_unknown_option_names_the_known_ones(engine):
+    with pytest.raises(RequestError, match="knows no colour; it knows .*use_karras_sigmas"):
+        make_scheduler("euler", original_config(engine), {"colour": 1})
+
+
+def test_refused_value_of_an_option_is_a_request_error(engine):
+    with pytest.raises(RequestError, match="DPM"):
+        make_scheduler("dpmpp_2m", original_config(engine), {"algorithm_type": "magic"})
+
+
+def test_catalogue_covers_what_diffusers_calls_compatible(engine):
+    compatible = {cls.__name__ for cls in scheduler_class("ddim")().compatibles}
+    missing = compatible - {info.class_name for info in CATALOGUE}
+    assert missing <= {"EDMEulerScheduler"}  # its noise level, sigma 80, is not this model's
+
+
+def test_options_exclude_what_is_the_models():
+    options = accepted_options("dpmpp_2m")
+    assert "solver_order" in options
+    assert "timestep_spacing" in options
+    assert not {"beta_start", "prediction_type", "self"} & set(options)

@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import Comparison, RunRequest, sheet
+from pipelines.errors import StorageError
+
+BASE = RunRequest(prompt="a red car", num_inference_steps=1)
+
+
+def compare(engine, axes):
+    comparison = Comparison.parse(BASE, axes)
+    return comparison, engine.compare(comparison)
+
+
+def contains(picture, part):
+    """Whether `part` stands somewhere in `picture`, pixel for pixel."""
+    whole, part = np.asarray(picture), np.asarray(part)
+    windows = np.lib.stride_tricks.sliding_window_view(whole[:, :, 0], part.shape[:2])
+    return bool((windows == part[:, :, 0]).all(axis=(2, 3)).any())
+
+
+def test_enlarging_repeats_pixels():
+    small = Image.effect_noise((5, 3), 80)
+    large = sheet.enlarge(small, 12)
+    assert large.size == (15, 9)
+    assert (np.asarray(large)[1::3, 1::3] == np.asarray(small)).all()
+    assert sheet.enlarge(large, 10).size == (15, 9)
+
+
+def test_every_cell_is_on_the_sheet_and_a_third_axis_makes_two(engine):
+    comparison, runs = compare(engine, ["scheduler=ddim,euler_a", "guidance_scale=1,9", "seed=0,1"])
+    sheets = sheet.draw(comparison, runs, engine.pictures)
+    assert len(sheets) == 2
+    for number, run in enumerate(runs):
+        centre = engine.pictures.get(run.image_sha256).crop((24, 24, 40, 40))
+        tile = centre.resize((48, 48), Image.Resampling.NEAREST)
+        assert contains(sheets[number // 4], tile), run.axes
+
+
+def test_failed_and_missing_cells_keep_their_place(engine):
+    comparison, runs = compare(engine, ["height=64,60"])
+    whole = sheet.draw(comparison, runs, engine.pictures)[0]
+    assert runs[1].status == "failed"
+    assert contains(whole, Image.new("RGB", (30, 30), sheet.EMPTY))
+    runs[0] = None
+    assert sheet.draw(comparison, runs, engine.pictures)[0].height > 100
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 3000, "日本語 🚗 — naïve", "a\nb\tc " * 50])
+def test_any_prompt_can_be_a_heading(engine, prompt):
+    comparison = Comparison(BASE.changed(prompt=prompt), ())
+    comparison = Comparison.parse(comparison.base, ["seed=0"])
+    assert sheet.draw(comparison, [None], engine.pictures)[0].width >= 640
+
+
+def test_table_has_a_row_per_cell_and_the_runs_columns(engine):
+    comparison, runs = compare(engine, ["scheduler=ddim,heun", "seed=0,1"])
+    table = sheet.cells_table(comparison, [*runs[:3], None], engine.pictures)
+    assert table["scheduler"].tolist() == ["ddim", "ddim", "heun", "heun"]
+    assert table["status"].tolist() == ["ok"] * 3 + ["cancelled"]
+    assert table["nfe"].tolist()[:3] == [1, 1, 1]
+    assert {"total_ms", "noise_sha256", "environment", "image"} <= set(table.columns)
+
+
+def test_saved_png_carries_its_recipe(tmp_path):
+    path = tmp_path / "out.png"
+    sheet.save_png(Image.new("RGB", (4, 4)), path, {"base": {"prompt": "naïve 日本"}})
+    with Image.open(path) as image:
+        assert json.loads(image.text["contact_sheet"]) == {"base": {"prompt": "naïve 日本"}}
+    with pytest.raises(StorageError, match="cannot be written"):
+        sheet.save_png(Image.new("RGB", (4, 4)), tmp_path / "no" / "out.png", {})
