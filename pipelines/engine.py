@@ -135,6 +135,7 @@ class Engine:
             "noise_sha256": result.noise_sha256,
             "peak_memory_bytes": result.peak_memory_bytes,
             "step_ms": timings.pop("steps"),
+            "notes": list(result.notes),
             **{f"{name}_ms": value for name, value in timings.items()},
         }
 

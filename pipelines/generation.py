@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class RunResult:
     denoiser_rows: int
     noise_sha256: str | None
     peak_memory_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 OnStep = Callable[[Step], None]
@@ -130,7 +131,22 @@ def _measured(
         denoiser_rows=probe.rows,
         noise_sha256=None if noise is None else noise_sha256(noise),
         peak_memory_bytes=memory.peak_bytes(),
+        notes=tuple(_notes(pipe, request)),
     )
+
+
+def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
+    """What of the request had no effect, and why."""
+    limit = pipe.tokenizer.model_max_length
+    for name in ("prompt", "negative_prompt"):
+        ids = pipe.tokenizer(getattr(request, name)).input_ids
+        if len(ids) > limit:
+            cut = pipe.tokenizer.decode(ids[limit - 1 : -1]).strip()
+            yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
+    if request.negative_prompt and request.guidance_scale <= 1:
+        yield "negative_prompt: no effect, since guidance_scale is not above 1"
+    if request.eta and "eta" not in inspect.signature(pipe.scheduler.step).parameters:
+        yield f"eta: no effect, {scheduler_info(request.scheduler).label} knows none"
 
 
 def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:

@@ -19,6 +19,7 @@ from pipelines.schedulers import key_of_class
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+_importing = threading.Lock()
 BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
 
 
@@ -161,15 +162,20 @@ class Registry:
 
 
 def warm_libraries() -> None:
-    """Import what the first run needs (torch and diffusers take seconds), and quieten it."""
-    import transformers
+    """Import what the first run needs (torch and diffusers take seconds), and quieten it.
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline  # noqa: F401
-    from diffusers.utils import logging
+    One thread at a time: diffusers swaps its own module while it is imported, and a second thread
+    would find it half made.
+    """
+    with _importing:
+        import transformers
 
-    logging.disable_progress_bar()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline  # noqa: F401
+        from diffusers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:

@@ -50,7 +50,8 @@ class Run(Base):
     """One picture made, or not made and why; `axes` are the cell's values in its comparison.
 
     Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
-    whole RunRequest, `environment` the hardware and library versions.
+    whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
+    had no effect.
     """
 
     __tablename__ = "runs"
@@ -89,6 +90,7 @@ class Run(Base):
     device: Mapped[str | None] = mapped_column(default=None)
     dtype: Mapped[str | None] = mapped_column(default=None)
     environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    notes: Mapped[list[Any]] = mapped_column(default_factory=list)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:

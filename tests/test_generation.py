@@ -206,3 +206,15 @@ def test_two_threads_on_one_model_make_what_one_makes(engine, request_):
     for thread in threads:
         thread.join()
     assert [together[n] for n in range(4)] == alone
+
+
+def test_what_has_no_effect_is_said(engine, request_):
+    long = "a red car " + "on a road " * 20 + "by the zebra"
+    run = engine.run(request_.changed(prompt=long, negative_prompt="clouds", guidance_scale=1,
+                                      scheduler="euler", eta=0.5))
+    assert run.status == "ok"
+    assert len(run.notes) == 3
+    assert "zebra" in run.notes[0]
+    assert "negative_prompt" in run.notes[1]
+    assert "Euler knows none" in run.notes[2]
+    assert engine.run(request_.changed(scheduler="ddim", eta=0.5)).notes == []

@@ -57,7 +57,7 @@ def test_a_fresh_and_an_old_database_reach_the_same_schema(tmp_path):
             "VALUES ('2026-01-01', 'ok', 'm', 't', 'kept', '', 'ddim', 1, 1, 0, '{}', '[]', '{}')")
     log = RunLog(old.parent)
     assert [run.prompt for run in log.runs()] == ["kept"]
-    assert log.runs()[0].axes == {}
+    assert (log.runs()[0].axes, log.runs()[0].notes) == ({}, [])
     assert schema(old) == schema(fresh.path)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
