@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JudgeError as error:
         print(f"judge: {error}", file=sys.stderr)
         return 2
+    seconds = time.monotonic() - started
     report = {
         "generated": accuracy(pictures, wanted),
         "real": accuracy(paint_wanted(wanted, options.seed), wanted),
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "scheduler": options.scheduler or "default",
         "captions": len(wanted),
         "seed": options.seed,
+        "seconds_per_picture": round(seconds / len(wanted), 3),
     }
     print(json.dumps(report) if options.json else _table(report))
     return 0
@@ -229,7 +231,7 @@ def _table(report: dict) -> str:
     rows.append(
         f"{report['captions']} captions, guidance_scale {report['guidance_scale']:g}, "
         f"{report['num_inference_steps']} steps, scheduler {report['scheduler']}, "
-        f"seed {report['seed']}"
+        f"seed {report['seed']}, {report['seconds_per_picture']:.2f} s a picture with loading"
     )
     return "\n".join(rows)
 

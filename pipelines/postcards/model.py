@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ SCHEDULER = {
     "timestep_spacing": "trailing",
     "steps_offset": 1,
 }
-# Read by other schedulers made from this config; DPM++ itself does not take them.
+# DPM++ does not take these; other schedulers made from this config need them.
 SCHEDULER_EXTRAS = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
 
 
@@ -166,16 +167,19 @@ def write_folder(
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     pipe.save_pretrained(fresh, safe_serialization=True)
-    _edit_json(fresh / "scheduler/scheduler_config.json", SCHEDULER_EXTRAS)
+    # Only what was chosen: a default of DPM++ would otherwise bind every other scheduler.
+    _rewrite(
+        fresh / "scheduler/scheduler_config.json",
+        lambda key: key.startswith("_") or key in SCHEDULER,
+        SCHEDULER_EXTRAS,
+    )
     for config in fresh.glob("*/config.json"):
-        _edit_json(config, {"_name_or_path": None})
+        _rewrite(config, lambda key: key != "_name_or_path")
     if folder.exists():
         shutil.rmtree(folder)
     fresh.rename(folder)
 
 
-def _edit_json(path: Path, values: dict) -> None:
-    """Set these keys; a None removes its key."""
-    merged = json.loads(path.read_text()) | values
-    kept = {key: value for key, value in merged.items() if values.get(key, 0) is not None}
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+def _rewrite(path: Path, keep: Callable[[str], bool], extras: dict | None = None) -> None:
+    values = {key: value for key, value in json.loads(path.read_text()).items() if keep(key)}
+    path.write_text(json.dumps(values | (extras or {}), indent=2, sort_keys=True) + "\n")
