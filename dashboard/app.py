@@ -1,0 +1,20 @@
+"""Contact Sheet: the router."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.components.queue import queue_panel
+from dashboard.state import begin
+
+icon = Path(__file__).parent / "icon.svg"
+st.set_page_config("Contact Sheet", icon, layout="wide", initial_sidebar_state=240)
+pages = [
+    st.Page("views/generate.py", title="Generate", icon=":material/photo_camera:"),
+    st.Page("views/compare.py", title="Compare", icon=":material/grid_on:"),
+    st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
+]
+page = st.navigation({"Contact Sheet": pages})
+begin()
+queue_panel()
+page.run()

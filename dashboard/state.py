@@ -1,0 +1,150 @@
+"""What outlives a script run: the cached engine and queue, and every session key."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+from streamlit.runtime import get_instance
+
+from pipelines.engine import Engine
+from pipelines.errors import RequestError
+from pipelines.jobs import ACTIVE, Job, JobQueue
+from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
+from pipelines.registry import warm_libraries
+from pipelines.request import RunRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0
+GENERATE, COMPARE = "generate", "compare"  # pages with a request of their own
+OPENED_RUN = "opened_run"
+SEEN_JOBS = "seen_jobs"
+GENERATE_JOB = "generate_job"
+COMPARISON = "comparison"  # also the query parameter
+
+# Fields of a request that have a widget; a request that comes from a run may carry others.
+FIELDS = (
+    "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
+    "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
+)  # fmt: skip
+
+
+@st.cache_resource(show_spinner=False)
+def engine() -> Engine:
+    return Engine()
+
+
+@st.cache_resource(show_spinner=False)
+def job_queue() -> JobQueue:
+    return JobQueue()
+
+
+@st.cache_resource(show_spinner=False)
+def _warming() -> threading.Thread:
+    """Imports torch and diffusers while the first page is being read."""
+    thread = threading.Thread(target=warm_libraries, name="contact-sheet-warm", daemon=True)
+    thread.start()
+    return thread
+
+
+def begin() -> None:
+    """Once per script run: shared style, warm libraries, and the state of the jobs drawn now."""
+    st.html(Path(__file__).parent / "style.css")
+    _warming()
+    st.session_state[SEEN_JOBS] = job_states()
+
+
+def job_states() -> list[tuple[int, str]]:
+    return [(job.id, job.status) for job in job_queue().jobs()]
+
+
+def poll_seconds() -> float:
+    return ACTIVE_SECONDS if job_queue().active() else IDLE_SECONDS
+
+
+def rerun_on_change() -> None:
+    """In a polling fragment: draw the whole page again, once, when a job's state has changed."""
+    if st.session_state.get(SEEN_JOBS) != job_states():
+        st.rerun()
+
+
+def generate_job() -> Job | None:
+    """This session's pictures, or after a reload the newest ones of the queue."""
+    jobs = job_queue()
+    mine = jobs.get(st.session_state.get(GENERATE_JOB, -1))
+    return mine or jobs.latest("generate")
+
+
+def comparison_job(comparison_id: str) -> Job | None:
+    return next((job for job in job_queue().jobs()
+                 if job.kind == "compare" and job.result == comparison_id), None)
+
+
+def waiting_before(job: Job) -> int:
+    return sum(1 for other in job_queue().jobs() if other.status in ACTIVE and other.id < job.id)
+
+
+def key(page: str, field: str) -> str:
+    return f"{page}.{field}"
+
+
+def put_request(page: str, request: RunRequest) -> None:
+    """Fill a page's widgets; fields that have none travel beside them."""
+    values = request.model_dump()
+    carried = {name: value for name, value in values.items()
+               if name not in FIELDS and value != RunRequest.model_fields[name].default}
+    st.session_state[key(page, "carried")] = carried
+    for name in FIELDS:
+        st.session_state[key(page, name)] = _widget_value(name, values[name])
+
+
+def prepare(page: str) -> None:
+    """Give every widget of a page its first value; the prompt is one that the model knows."""
+    for name, value in RunRequest(prompt=EXAMPLE_PROMPTS[0]).model_dump().items():
+        if name in FIELDS:
+            st.session_state.setdefault(key(page, name), _widget_value(name, value))
+
+
+def request_of(page: str) -> RunRequest:
+    """The request that a page's widgets describe; raises RequestError."""
+    values = {name: st.session_state[key(page, name)] for name in FIELDS}
+    try:
+        values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
+    except ValueError as error:
+        received = values["scheduler_options"]
+        raise RequestError(
+            f'scheduler_options: received {received!r}, accepted JSON such as '
+            f'{{"use_karras_sigmas": true}} ({error})'
+        ) from error
+    values["model_id"] = (values["model_id"] or "").strip()
+    return RunRequest(**st.session_state.get(key(page, "carried"), {}), **values)
+
+
+def _widget_value(name: str, value: Any) -> Any:
+    """The seed is text, because a browser's numbers end at 2^53; options are JSON text."""
+    if name == "seed":
+        return str(value)
+    if name == "scheduler_options":
+        return json.dumps(value) if value else ""
+    return value
+
+
+def picture_url(picture: Path | bytes, place: str) -> str:
+    """An address for the browser; `place` names where on the page it is shown.
+
+    It lives until the session's next full script run, or until another picture takes its place.
+    """
+    data: bytes | str = picture if isinstance(picture, bytes) else str(picture)
+    return get_instance().media_file_mgr.add(data, "image/png", place)
+
+
+def preview_url(image: Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return picture_url(buffer.getvalue(), "preview")

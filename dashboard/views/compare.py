@@ -1,0 +1,327 @@
+"""Compare: a base request and axes, as a contact sheet."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard import controls, state
+from dashboard.components.queue import cancel_button, progress_text
+from dashboard.components.run_details import alt_text
+from dashboard.components.sheet import Frame, SheetData, contact_sheet
+from dashboard.components.text import duration, notice, words
+from dashboard.export import sheet_pngs, zipped
+from pipelines.comparison import Axis, Comparison, forecast, label
+from pipelines.errors import PipelineError
+from pipelines.jobs import Job, submit_comparison
+from pipelines.run_log import ComparisonRow, Run
+from pipelines.sheet import cells_table
+
+PAGE = state.COMPARE
+SETUP_OPEN = f"{PAGE}.setup"
+OPEN_NEXT = f"{PAGE}.setup.next"  # what SETUP_OPEN becomes, once its widget may be set again
+RECENT = f"{PAGE}.recent"
+
+
+def chosen_id() -> str | None:
+    """The comparison on show: the address's, else the one this session looked at last."""
+    from_address = st.query_params.get(state.COMPARISON)
+    if from_address:
+        st.session_state[state.COMPARISON] = from_address
+    return st.session_state.get(state.COMPARISON)
+
+
+def choose(comparison_id: str | None) -> None:
+    """Show another comparison, or none; from the next script run on."""
+    st.session_state[state.COMPARISON] = comparison_id
+    st.session_state[OPEN_NEXT] = comparison_id is None
+    if comparison_id:
+        st.query_params[state.COMPARISON] = comparison_id
+    else:
+        st.query_params.pop(state.COMPARISON, None)
+
+
+def recent() -> None:
+    """A list of comparisons to open again."""
+    rows = {row.id: row for row in state.engine().run_log.comparisons(30)}
+
+    def title(comparison_id: str) -> str:
+        row = rows[comparison_id]
+        axes = " × ".join(f"{len(axis['values'])} {axis['name']}" for axis in row.axes)
+        return f"{row.datetime_utc[5:16].replace('T', ' ')} · {row.base['prompt']} · {axes}"
+
+    current = st.session_state.get(state.COMPARISON)
+    st.session_state[RECENT] = current if current in rows else None
+    st.selectbox("Open a comparison", list(rows), key=RECENT, format_func=title,
+                 placeholder="Recent comparisons" if rows else "No comparison yet",
+                 disabled=not rows, label_visibility="collapsed",
+                 on_change=lambda: choose(st.session_state[RECENT]))  # fmt: skip
+
+
+def setup() -> None:
+    """The base request, the axes, the forecast and the start."""
+    names = st.session_state.get(f"{PAGE}.axes", ["scheduler", "guidance_scale"])
+    left, right = st.columns([5, 6], gap="large")
+    with left:
+        controls.prompt_control(PAGE, without=names)
+        if "prompt" not in names:
+            controls.example_prompts(PAGE)
+        if "scheduler" not in names:
+            controls.scheduler_control(PAGE)
+        controls.number_controls(PAGE, without=names)
+        with st.popover("Model, size and more", icon=":material/tune:"):
+            if "model_id" not in names:
+                controls.model_control(PAGE)
+            controls.size_controls(PAGE, without=names)
+            controls.advanced_controls(PAGE, without=names)
+    with right:
+        problem, comparison = None, None
+        try:
+            base = state.request_of(PAGE)
+            comparison = Comparison(base, tuple(controls.axes_controls(PAGE, base)))
+            line = forecast_line(comparison)
+        except PipelineError as error:
+            problem, line = str(error), "No forecast yet"
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
+                           shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
+            st.caption(line)
+        if problem:
+            notice("error", problem)
+        elif comparison:
+            controls.unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
+    if go and comparison:
+        job = submit_comparison(state.job_queue(), state.engine(), comparison)
+        choose(job.result)
+        st.rerun()
+
+
+def prompts_of(comparison: Comparison) -> list[str]:
+    varied = {axis.name: axis.values for axis in comparison.axes}
+    return [text for name in ("prompt", "negative_prompt")
+            for text in varied.get(name, (getattr(comparison.base, name),))]
+
+
+def forecast_line(comparison: Comparison) -> str:
+    default = controls.model_default_scheduler(comparison.base.model_id)
+    expected = forecast(comparison, state.engine().run_log, default)
+    time = (f"about {duration(expected.seconds)}, from {expected.based_on} runs on this machine"
+            if expected.seconds is not None else "time not known yet on this machine")
+    return f"**{expected.cells} cells** · {expected.nfe} function evaluations · {time}"
+
+
+def show(comparison_id: str) -> None:
+    """One comparison: title, state, sheet, downloads."""
+    row = state.engine().run_log.comparison(comparison_id)
+    job = state.comparison_job(comparison_id)
+    if row is None:
+        if job and job.active:
+            st.fragment(waiting, run_every=state.poll_seconds())(job)
+        else:
+            notice("error", f"comparison {comparison_id} is not in the log of this machine")
+        return
+    comparison = Comparison.from_row(row)
+    heading(comparison)
+    number = sheet_choice(comparison)
+    urls: dict[int, str] = {}  # lives until the next full run, as the addresses do
+    st.fragment(live_sheet, run_every=state.poll_seconds())(
+        comparison, comparison_id, number, urls
+    )
+    downloads(comparison, comparison_id, number)
+
+
+def waiting(job: Job) -> None:
+    state.rerun_on_change()
+    if state.engine().run_log.comparison(job.result):
+        st.rerun()
+    ahead = state.waiting_before(job)
+    words(job.title)
+    st.progress(0.0, text=f"Waiting for {ahead} other job{'s' * (ahead != 1)}" if ahead
+                else "Starting")
+    cancel_button(job, "page")
+
+
+def heading(comparison: Comparison) -> None:
+    """What all cells share."""
+    base, varied = comparison.base, {axis.name for axis in comparison.axes}
+    if "prompt" not in varied:
+        words(base.prompt or "(no prompt)", "large")
+    shared = [f"negative prompt: {base.negative_prompt}"] if base.negative_prompt else []
+    for name, text in (("scheduler", "{}"), ("num_inference_steps", "{} steps"),
+                       ("guidance_scale", "guidance {}"), ("seed", "seed {}"), ("model_id", "{}")):
+        if name not in varied:
+            shared.append(text.format(label(name, getattr(base, name))))
+    words(" · ".join(shared), "quiet")
+
+
+def sheet_choice(comparison: Comparison) -> int:
+    """Which sheet to show: a value for each axis beyond two; its number."""
+    number = 0
+    axes = comparison.sheet_axes
+    if axes:
+        for place, axis in zip(st.columns(max(2, len(axes))), axes, strict=False):
+            values = list(range(len(axis.values)))
+            chosen = place.selectbox(f"Sheet: {axis.name}", values, key=f"{PAGE}.sheet.{axis.name}",
+                                     format_func=functools.partial(value_label, axis))
+            number = number * len(values) + chosen
+    return number
+
+
+def value_label(axis: Axis, index: int) -> str:
+    return label(axis.name, axis.values[index])
+
+
+def live_sheet(
+    comparison: Comparison, comparison_id: str, number: int, urls: dict[int, str]
+) -> None:
+    """State of the work, proof of equal noise, and the sheet with the cells that are done."""
+    state.rerun_on_change()
+    log = state.engine().run_log
+    row, job = log.comparison(comparison_id), state.comparison_job(comparison_id)
+    runs = comparison.match(log.runs(comparison_id=comparison_id))
+    status_line(row, job, runs)
+    noise_line(comparison, runs)
+    rows = comparison.rows.values if comparison.rows else ()
+    columns = comparison.columns.values if comparison.columns else ("",)
+    size = max(1, len(rows)) * len(columns)
+    cells = comparison.cells()[number * size : (number + 1) * size]
+    block = runs[number * size : (number + 1) * size]
+    active = bool(job and job.active)
+    frames, running = [], next((i for i, run in enumerate(runs) if run is None), -1)
+    for position, (cell, run) in enumerate(zip(cells, block, strict=True)):
+        what = ", ".join(f"{name} {label(name, value)}" for name, value in cell.axes.items())
+        now = active and number * size + position == running
+        frames.append(frame_of(run, what, "running" if now else "waiting" if active else "not run",
+                               urls))
+    done = next((run for run in block if run and run.image_sha256), None)
+    sheet = SheetData(
+        row_axis=comparison.rows.name if comparison.rows else "",
+        column_axis=comparison.columns.name if comparison.columns else "",
+        row_labels=[label(comparison.rows.name, value) for value in rows],
+        column_labels=[label(comparison.columns.name, value) if comparison.columns else "one cell"
+                       for value in columns],
+        frames=frames,
+        width=(done and done.width) or comparison.base.width or 64,
+        height=(done and done.height) or comparison.base.height or 64,
+    )
+    if run_id := contact_sheet(sheet, key=f"sheet-{comparison_id}"):
+        controls.open_run(run_id)
+
+
+def frame_of(run: Run | None, what: str, otherwise: str, urls: dict[int, str]) -> Frame:
+    if run is None:
+        return Frame(otherwise, f"{what}: {otherwise}")
+    if run.id not in urls:
+        path = state.engine().picture_path(run)
+        there = path is not None and path.exists()
+        urls[run.id] = state.picture_url(path, f"cell-{run.id}") if there else ""
+    return Frame(
+        status=run.status,
+        label=f"{what}: {alt_text(run) if run.status == 'ok' else run.error or run.status}",
+        run_id=run.id,
+        url=urls[run.id] or None,
+        time=f"{run.total_ms / 1000:.2f} s" if run.total_ms is not None else "",
+        nfe=f"{run.nfe} NFE" if run.nfe is not None else "",
+        error=run.error or ("the picture's file is missing" if run.status == "ok" else ""),
+    )
+
+
+def status_line(row: ComparisonRow, job: Job | None, runs: Sequence[Run | None]) -> None:
+    if job and job.active:
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.progress(job.fraction, text=progress_text(job).removeprefix("Compare · "))
+            cancel_button(job, "page")
+        return
+    done = sum(run is not None for run in runs)
+    failed = sum(run is not None and run.status == "failed" for run in runs)
+    if failed:
+        notice("error", f"{failed} of {len(runs)} cells failed; each says why in its place.")
+    if job and job.status == "failed":
+        notice("error", job.error or "The comparison failed.")
+    elif row.status == "cancelled":
+        notice("note", f"Cancelled; {done} of {len(runs)} cells are kept.")
+    elif row.status == "running":
+        notice("note", f"{done} of {len(runs)} cells so far: it runs in another program, or was "
+                       "interrupted.")  # fmt: skip
+
+
+def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
+    """Whether all cells of one seed began from one noise, by the hashes in the log."""
+    hashes: dict[int, set[str]] = {}
+    for run in runs:
+        if run and run.status == "ok":
+            hashes.setdefault(run.seed, set()).add(run.noise_sha256 or "not recorded")
+    if not hashes:
+        return
+    unequal = [seed for seed, found in hashes.items() if len(found) > 1 or "not recorded" in found]
+    if unequal:
+        seeds = ", ".join(map(str, unequal[:5]))
+        sized = {"height", "width", "model_id"} & {axis.name for axis in comparison.axes}
+        why = f" ({' and '.join(sorted(sized))} on an axis changes its shape)" if sized else ""
+        notice("note", f"Equal noise: not proven. Cells of seed {seeds} began from different "
+                       f"noise{why}.")  # fmt: skip
+    elif len(hashes) == 1:
+        notice("good", "Equal noise: proven. Every finished cell began from the same noise:",
+               next(iter(next(iter(hashes.values())))))  # fmt: skip
+    else:
+        notice("good", f"Equal noise: proven. One hash for each of {len(hashes)} seeds:",
+               "  ".join(f"{seed}: {min(found)[:12]}" for seed, found in hashes.items()))
+
+
+def downloads(comparison: Comparison, comparison_id: str, number: int) -> None:
+    """Labelled sheets and the table, built when somebody asks for them."""
+
+    def runs() -> list[Run | None]:
+        return comparison.match(log.runs(comparison_id=comparison_id))
+
+    def sheets() -> list[bytes]:
+        return sheet_pngs(comparison, runs(), pictures, comparison_id)
+
+    def table() -> str:
+        return cells_table(comparison, runs(), pictures).to_csv(index=False)
+
+    log, pictures = state.engine().run_log, state.engine().pictures
+    name = f"contact-sheet-{comparison_id}"
+    with st.container(horizontal=True, gap="small"):
+        st.download_button("Labelled sheet (PNG)", lambda: sheets()[number], f"{name}.png",
+                           "image/png", on_click="ignore", icon=":material/download:",
+                           key="download.png")
+        if comparison.sheet_axes:
+            st.download_button("All sheets (ZIP)", lambda: zipped(sheets(), name), f"{name}.zip",
+                               "application/zip", on_click="ignore", icon=":material/folder_zip:",
+                               key="download.zip")
+        st.download_button("Cells (CSV)", table, f"{name}.csv", "text/csv", on_click="ignore",
+                           icon=":material/table:", key="download.csv")
+        if st.button("Use these settings again", icon=":material/edit:", key="again"):
+            state.put_request(PAGE, comparison.base)
+            st.session_state[f"{PAGE}.axes"] = [axis.name for axis in comparison.axes]
+            for axis in comparison.axes:
+                st.session_state[f"{PAGE}.values.{axis.name}"] = controls.axis_text(axis)
+            choose(None)
+            st.rerun()
+
+
+state.prepare(PAGE)
+comparison_id = chosen_id()
+if comparison_id:
+    st.query_params[state.COMPARISON] = comparison_id
+title, list_of_recent = st.columns([3, 2], vertical_alignment="bottom")
+title.title("Compare")
+try:
+    with list_of_recent:
+        recent()
+    opened = st.session_state.pop(OPEN_NEXT, None)
+    if opened is not None or SETUP_OPEN not in st.session_state:
+        st.session_state[SETUP_OPEN] = comparison_id is None if opened is None else opened
+    with st.expander("New comparison", key=SETUP_OPEN, on_change="rerun", icon=":material/tune:"):
+        setup()
+    if comparison_id:
+        show(comparison_id)
+    else:
+        words("Nothing on the table yet: set the axes and start, or open a recent comparison.",
+              "quiet")  # fmt: skip
+    controls.opened_run()
+except PipelineError as error:
+    notice("error", str(error))
