@@ -30,7 +30,7 @@ class ModelConfig:
 
 CONFIGS = {
     "cpu": ModelConfig("cpu", 64, (32, 32, 64), vae_batch_size=6, unet_batch_size=32),
-    "gpu": ModelConfig("gpu", 128, (32, 32, 64, 64), vae_batch_size=128, unet_batch_size=512),
+    "gpu": ModelConfig("gpu", 128, (32, 32, 48, 64), vae_batch_size=128, unet_batch_size=512),
 }
 
 
