@@ -257,8 +257,15 @@ def runs(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """Print the models that are bundled."""
+def models(
+    check: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Open each pipeline folder below DIR and run its tasks.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the models that are bundled, or check a folder of pipelines."""
+    if check:
+        _check_models(check, as_json)
+        return
     infos = Engine().registry.bundled()
     records = [
         {"model_id": i.model_id, "source": i.source, "pipeline_class": i.pipeline_class,
@@ -287,6 +294,30 @@ def schedulers(as_json: Json = False) -> None:
         [[i.key, i.label, i.family, i.order, "yes" if i.stochastic else "no",
           i.evaluations_per_step, i.paper] for i in CATALOGUE],
     )  # fmt: skip
+
+
+def _check_models(root: Path, as_json: bool) -> None:
+    """Exit code 1 where a folder or a task fails, 2 where there is no folder to check."""
+    from pipelines.check import check_folders, pipeline_folders
+
+    count = len(pipeline_folders(root))
+    if not count:
+        raise RequestError(f"check: no model_index.json at or below {root}")
+    checks = []
+    with _progress(count, "folders") as bar:
+        for outcome in check_folders(root):
+            checks.append(outcome)
+            bar.update()
+    if as_json:
+        _print_json([{**asdict(outcome), "ok": outcome.ok} for outcome in checks])
+    else:
+        _print_table(
+            ["folder", "pipeline", "task", "result"],
+            [[outcome.folder, outcome.pipeline_class, task, result] for outcome in checks
+             for task, result in outcome.results.items() or [("", outcome.error or "no task")]],
+        )  # fmt: skip
+    if not all(outcome.ok for outcome in checks):
+        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

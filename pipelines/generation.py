@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
-from pipelines.noise import make_generator, noise_sha256, unit_noise
 from pipelines.registry import LoadedModel, ModelInfo
 from pipelines.request import RunRequest
-from pipelines.schedulers import make_scheduler, scheduler_info
+from pipelines.schedulers import make_scheduler, own_scheduler
 from pipelines.timing import Clock, MemoryWatch, Timings
 
 if TYPE_CHECKING:
@@ -52,17 +51,22 @@ OnStep = Callable[[Step], None]
 
 def resolve(request: RunRequest, info: ModelInfo) -> RunRequest:
     """The request with the model's own values where it left them open; RequestError on a misfit."""
-    scheduler = info.default_scheduler if request.scheduler == "default" else request.scheduler
+    scheduler, options = request.scheduler, request.scheduler_options
+    if scheduler == "default":
+        scheduler, own = own_scheduler(info.original_scheduler_config)
+        options = {**own, **options}
     height, width = request.height or info.height, request.width or info.width
     for name, side in (("height", height), ("width", width)):
-        if side % info.size_multiple:
+        if side and side % info.size_multiple:
             lower = side - side % info.size_multiple
             near = [str(s) for s in (lower, lower + info.size_multiple) if s >= info.size_multiple]
             raise RequestError(
                 f"{name}: received {side}, accepted multiples of {info.size_multiple} px for "
                 f"{info.model_id}; nearest {' and '.join(near)}"
             )
-    return request.changed(scheduler=scheduler, height=height, width=width)
+    return request.changed(
+        scheduler=scheduler, scheduler_options=options, height=height, width=width
+    )
 
 
 def generate(
@@ -101,15 +105,12 @@ def _measured(
 ) -> RunResult:
     import torch
 
+    from pipelines.noise import noise_sha256
+
     pipe = model.view(request.task)
-    scheduler = make_scheduler(
-        request.scheduler,
-        model.info.original_scheduler_config,
-        request.scheduler_options,
-        request.seed,
-    )
-    pipe.scheduler = scheduler
-    arguments, noise = _arguments(pipe, request, images)
+    scheduler = _scheduler(model, request)
+    _set_scheduler(pipe, scheduler)
+    arguments = _arguments(pipe, request, images)
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     with _Probe(pipe, clock, memory, on_step) as probe:
         started = clock.mark()
@@ -118,18 +119,17 @@ def _measured(
     clock.finish()
     if probe.latents is not None and not torch.isfinite(probe.latents).all():
         raise PipelineError(
-            f"{scheduler_info(request.scheduler).label} produced values that are not finite in "
+            f"{type(scheduler).__name__} produced values that are not finite in "
             f"{request.num_inference_steps} steps (options {request.scheduler_options or 'none'})"
         )
-    if noise is None:
-        noise = probe.added_noise
+    image = output.images[0]
     return RunResult(
-        request=request,
-        image=output.images[0],
+        request=request.changed(width=image.width, height=image.height),
+        image=image,
         timings=probe.timings(started, ended, load_ms, warm_up_ms),
         nfe=probe.nfe,
         denoiser_rows=probe.rows,
-        noise_sha256=None if noise is None else noise_sha256(noise),
+        noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
         peak_memory_bytes=memory.peak_bytes(),
         notes=tuple(_notes(pipe, request)),
     )
@@ -137,16 +137,18 @@ def _measured(
 
 def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
     """What of the request had no effect, and why."""
-    limit = pipe.tokenizer.model_max_length
-    for name in ("prompt", "negative_prompt"):
-        ids = pipe.tokenizer(getattr(request, name)).input_ids
-        if len(ids) > limit:
-            cut = pipe.tokenizer.decode(ids[limit - 1 : -1]).strip()
-            yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
+    tokenizers = [part for name, part in pipe.components.items() if "tokenizer" in name and part]
+    if tokenizers and all("CLIP" in type(tokenizer).__name__ for tokenizer in tokenizers):
+        limit = tokenizers[0].model_max_length
+        for name in ("prompt", "negative_prompt"):
+            ids = tokenizers[0](getattr(request, name)).input_ids
+            if len(ids) > limit:
+                cut = tokenizers[0].decode(ids[limit - 1 : -1]).strip()
+                yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
     if request.eta and "eta" not in inspect.signature(pipe.scheduler.step).parameters:
-        yield f"eta: no effect, {scheduler_info(request.scheduler).label} knows none"
+        yield f"eta: no effect, {type(pipe.scheduler).__name__} knows none"
 
 
 def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
@@ -155,12 +157,11 @@ def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) 
     if shape in model.warmed:
         return 0.0
     steps = 1
-    while request.task != "text-to-image" and int(steps * request.strength) < 1:
+    while request.image and int(steps * request.strength) < 1:
         steps += 1
-    small = request.changed(num_inference_steps=steps, scheduler="ddim", scheduler_options={})
     pipe = model.view(request.task)
-    pipe.scheduler = make_scheduler("ddim", model.info.original_scheduler_config)
-    arguments, _ = _arguments(pipe, small, images)
+    _set_scheduler(pipe, _scheduler(model, request))
+    arguments = _arguments(pipe, request.changed(num_inference_steps=steps), images)
     clock = Clock(model.device)
     started = clock.mark()
     pipe(**arguments)
@@ -170,17 +171,33 @@ def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) 
     return clock.ms(started, ended)
 
 
+def _scheduler(model: LoadedModel, request: RunRequest) -> Any:
+    return make_scheduler(
+        request.scheduler,
+        model.info.original_scheduler_config,
+        request.scheduler_options,
+        request.seed,
+    )
+
+
+def _set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
+    """Give a run's own pipeline its scheduler, in the pipelines inside a combined one too."""
+    from diffusers import DiffusionPipeline
+
+    shared = pipe.scheduler
+    for part in (pipe, *(v for v in vars(pipe).values() if isinstance(v, DiffusionPipeline))):
+        if getattr(part, "scheduler", None) is shared:
+            part.scheduler = scheduler
+
+
 def _arguments(
     pipe: DiffusionPipeline, request: RunRequest, images: dict[str, Image]
-) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """What `pipe(...)` is called with, and the initial noise where we draw it ourselves.
+) -> dict[str, Any]:
+    """What `pipe(...)` is called with: the request's fields that its signature knows."""
+    from pipelines.noise import make_generator
 
-    Image-to-image and in-painting draw theirs inside the pipeline, after encoding the image.
-    """
-    generator = make_generator(request.seed)
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt or None,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
         "guidance_rescale": request.guidance_rescale,
@@ -188,19 +205,17 @@ def _arguments(
         "height": request.height,
         "width": request.width,
         "strength": request.strength,
-        "generator": generator,
+        "generator": make_generator(request.seed),
         "output_type": "pil",
+        # PixArt and Sana: the size asked for, no nearest bucket; the prompt as it was typed.
+        "use_resolution_binning": False,
+        "clean_caption": False,
         **images,
     }
-    noise = None
-    if request.task == "text-to-image":
-        channels = pipe.unet.config.in_channels
-        factor = pipe.vae_scale_factor
-        shape = (1, channels, request.height // factor, request.width // factor)
-        noise = unit_noise(shape, generator)
-        arguments["latents"] = noise.to(pipe.device, pipe.dtype)
+    if request.negative_prompt:  # families differ in what they take for none
+        arguments["negative_prompt"] = request.negative_prompt
     known = inspect.signature(pipe.__call__).parameters
-    return {name: value for name, value in arguments.items() if name in known}, noise
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 class _Probe:
@@ -212,7 +227,7 @@ class _Probe:
         self.pipe, self.clock, self.memory, self.on_step = pipe, clock, memory, on_step
         self.nfe = self.rows = 0
         self.latents: torch.Tensor | None = None
-        self.added_noise: torch.Tensor | None = None
+        self.noise: torch.Tensor | None = None
         self._encoding: list[tuple[Any, Any]] = []
         self._steps: list[tuple[Any, Any]] = []
         self._decoding: list[tuple[Any, Any]] = []
@@ -223,16 +238,24 @@ class _Probe:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> _Probe:
+        from diffusers import DiffusionPipeline
+
         pipe, scheduler = self.pipe, self.pipe.scheduler
-        self._hooks = [
-            pipe.unet.register_forward_pre_hook(self._before_denoiser, with_kwargs=True),
-            pipe.vae.decoder.register_forward_pre_hook(self._before_decoder),
-            pipe.vae.decoder.register_forward_hook(self._after_decoder),
-        ]
-        # The pipeline object and the scheduler are this run's own.
-        pipe.encode_prompt = self._timed_encoding(pipe.encode_prompt)
-        scheduler.scale_model_input = self._keep_input(scheduler.scale_model_input)
-        scheduler.add_noise = self._keep_noise(scheduler.add_noise)
+        denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        self._hooks = [denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)]
+        if decoder := getattr(_autoencoder(pipe), "decoder", None):
+            self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder))
+            self._hooks.append(decoder.register_forward_hook(self._after_decoder))
+        # The pipeline objects and the scheduler are this run's own.
+        inner = [value for value in vars(pipe).values() if isinstance(value, DiffusionPipeline)]
+        for part in (pipe, *inner):
+            for name, wrap in (("encode_prompt", self._timed_encoding),
+                               ("_encode_prompt", self._timed_encoding),
+                               ("prepare_latents", self._keep_noise)):
+                if hasattr(part, name):
+                    setattr(part, name, wrap(getattr(part, name)))
+        if hasattr(scheduler, "scale_model_input"):
+            scheduler.scale_model_input = self._keep_input(scheduler.scale_model_input)
         scheduler.step = self._counted_step(scheduler.step)
         return self
 
@@ -271,20 +294,27 @@ class _Probe:
 
         return wrapped
 
-    def _keep_noise(self, add_noise: Callable) -> Callable:
-        @functools.wraps(add_noise)
-        def wrapped(original: Any, noise: Any, timesteps: Any) -> Any:
-            if self.added_noise is None:
-                self.added_noise = noise
-            return add_noise(original, noise, timesteps)
+    def _keep_noise(self, prepare: Callable) -> Callable:
+        from pipelines.noise import NoiseWatch
+
+        @functools.wraps(prepare)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with NoiseWatch() as watch:
+                result = prepare(*args, **kwargs)
+            if watch.noise is not None:
+                self.noise = watch.noise
+            return result
 
         return wrapped
 
     def _before_denoiser(self, _module: Any, args: tuple, kwargs: dict) -> None:
         if self._step_start is None:
             self._step_start = self.clock.mark()
+        sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        if self.nfe == 0 and self.noise is None and not hasattr(self.pipe, "prepare_latents"):
+            self.noise = sample.clone()  # DDPM and DDIM start from the noise itself
         self.nfe += 1
-        self.rows += (args[0] if args else kwargs["sample"]).shape[0]
+        self.rows += len(sample)
 
     def _before_decoder(self, *_: Any) -> None:
         if not self._previewing:
@@ -303,7 +333,7 @@ class _Probe:
             self.memory.look()
             if self.on_step:
                 total = getattr(self.pipe, "_num_timesteps", len(self.pipe.scheduler.timesteps))
-                preview = functools.partial(self._preview, model_output, timestep)
+                preview = functools.partial(self._preview, model_output, timestep, sample)
                 self.on_step(Step(len(self._steps), total, preview))
                 self._pauses.append((self._steps[-1][1], self.clock.mark()))
             self._step_start = self.clock.mark()
@@ -311,20 +341,32 @@ class _Probe:
 
         return wrapped
 
-    def _preview(self, model_output: torch.Tensor, timestep: Any) -> Image | None:
+    def _preview(
+        self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor
+    ) -> Image | None:
         """The predicted x0, decoded; pooled first where the latents are large."""
         import torch
         from torch.nn.functional import adaptive_avg_pool2d
 
-        vae = self.pipe.vae
-        latents = predicted_x0(self.pipe.scheduler, self._input[:1], timestep, model_output[:1])
-        longest = max(latents.shape[-2:])
+        if sample.ndim != 4:  # packed latents
+            return None
+        scaled = sample if self._input is None else self._input
+        x0 = predicted_x0(self.pipe.scheduler, scaled[:1, : sample.shape[1]], timestep,
+                          model_output[:1, : sample.shape[1]], sample[:1])
+        vae = _autoencoder(self.pipe)
+        if vae is None:
+            return self.pipe.numpy_to_pil(
+                (x0 / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy())[0]
+        if "AutoencoderKL" not in type(vae).__name__:
+            return None
+        longest = max(x0.shape[-2:])
         if longest > PREVIEW_SIDE:
-            size = [max(1, side * PREVIEW_SIDE // longest) for side in latents.shape[-2:]]
-            latents = adaptive_avg_pool2d(latents, size)
+            size = [max(1, side * PREVIEW_SIDE // longest) for side in x0.shape[-2:]]
+            x0 = adaptive_avg_pool2d(x0, size)
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
         self._previewing = True
         try:
-            decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+            decoded = vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor + shift).sample
         finally:
             self._previewing = False
         if not torch.isfinite(decoded).all():
@@ -332,17 +374,30 @@ class _Probe:
         return self.pipe.image_processor.postprocess(decoded)[0]
 
 
+def _autoencoder(pipe: DiffusionPipeline) -> Any:
+    """What turns latents into pixels, None where the model works on pixels."""
+    return getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
+
+
 def predicted_x0(
-    scheduler: Any, scaled_input: torch.Tensor, timestep: Any, model_output: torch.Tensor
+    scheduler: Any,
+    scaled_input: torch.Tensor,
+    timestep: Any,
+    model_output: torch.Tensor,
+    sample: torch.Tensor,
 ) -> torch.Tensor:
     """The clean latents that the denoiser expects at a (possibly fractional) timestep.
 
     `scaled_input` is what the denoiser saw: sqrt(a) x0 + sqrt(1 - a) noise for every scheduler,
-    whatever scale its own samples have. a: alphas_cumprod, interpolated in log space.
+    whatever scale its own samples have. a: alphas_cumprod, interpolated in log space. For flow
+    matching `sample` is (1 - s) x0 + s noise and the output noise - x0, with s = t / T.
     """
     import torch
 
-    log_alphas = scheduler.alphas_cumprod.log()
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        return sample - float(timestep) / scheduler.config.num_train_timesteps * model_output
+    log_alphas = alphas.log()
     t = min(max(float(timestep), 0.0), len(log_alphas) - 1.0)
     low = int(t)
     high = min(low + 1, len(log_alphas) - 1)

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
 
 def make_generator(seed: int) -> torch.Generator:
     """A CPU generator, whatever the device: the same numbers on every machine."""
-    import torch
-
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def unit_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Unit-variance float32 noise for one picture; leaves `generator` behind it.
+class NoiseWatch(TorchFunctionMode):
+    """Sees what torch.randn draws from a generator while a pipeline prepares its latents.
 
-    The scheduler scales it afterwards (`init_noise_sigma`), so it is equal for all of them. Go on
-    with the same generator for the noise of stochastic schedulers: a fresh one of the same seed
-    would draw the initial noise again in the first step.
+    Draws in float32 whatever the model's dtype is, so that a seed's noise is the same in every
+    precision. `noise` is the last draw: an image's posterior sample comes before it. Schedulers
+    scale the noise afterwards (`init_noise_sigma`), so it is equal for all of them.
     """
-    import torch
 
-    return torch.randn(shape, generator=generator, dtype=torch.float32)
+    noise: torch.Tensor | None = None
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is not torch.randn or kwargs.get("generator") is None:
+            return function(*args, **kwargs)
+        dtype = kwargs.get("dtype")
+        self.noise = function(*args, **{**kwargs, "dtype": torch.float32})
+        return self.noise.to(dtype or torch.float32)
 
 
 def noise_sha256(noise: torch.Tensor) -> str:

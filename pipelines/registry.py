@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import threading
 import time
@@ -27,16 +28,16 @@ BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
 class ModelInfo:
     """What a model's own files say of it, read without torch.
 
-    `height`, `width`: pixels of its own size; `size_multiple`: sides are a multiple of it;
-    `size_bytes`: its weights on disk.
+    `height`, `width`: pixels of its own size, None where only the pipeline knows;
+    `size_multiple`: sides are a multiple of it; `size_bytes`: its weights on disk.
     """
 
     model_id: str
     folder: Path
     source: str
     pipeline_class: str
-    height: int
-    width: int
+    height: int | None
+    width: int | None
     size_multiple: int
     size_bytes: int
     prediction_type: str
@@ -53,27 +54,26 @@ class LoadedModel:
     dtype: str
     load_ms: float
     lock: threading.RLock
+    pipe: DiffusionPipeline
+    classes: dict[str, type[DiffusionPipeline]]
     views: dict[str, DiffusionPipeline] = field(default_factory=dict)
     warmed: set[tuple] = field(default_factory=set)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.classes)
+
     def view(self, task: str) -> DiffusionPipeline:
         """A pipeline object of one's own for one run: shared weights, nothing else shared."""
+        if task not in self.classes:
+            raise RequestError(
+                f"task: received {task!r}, accepted for {self.info.model_id} "
+                f"({self.info.pipeline_class}): {', '.join(self.tasks)}"
+            )
         if task not in self.views:
-            import diffusers
-
-            auto = {
-                "image-to-image": diffusers.AutoPipelineForImage2Image,
-                "inpainting": diffusers.AutoPipelineForInpainting,
-            }[task]
-            try:
-                self.views[task] = auto.from_pipe(self.views["text-to-image"])
-            except ValueError as error:
-                raise RequestError(
-                    f"{self.info.model_id} ({self.info.pipeline_class}) cannot do {task}"
-                ) from error
-        pipe = copy.copy(self.views[task])
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+            cls = self.classes[task]
+            self.views[task] = self.pipe if type(self.pipe) is cls else cls.from_pipe(self.pipe)
+        return _own_copy(self.views[task])
 
 
 class Registry:
@@ -96,23 +96,26 @@ class Registry:
         """Read a model's config files; raises UnknownModelError or LoadError."""
         folder, source = _find_folder(model_id, revision)
         index = _read_json(folder / "model_index.json")
-        unet = _read_json(folder / "unet" / "config.json")
-        vae = _read_json(folder / "vae" / "config.json")
+        denoiser, decoder = (
+            next(filter(None, (_read_json(folder / name / "config.json") for name in names)), {})
+            for names in (("unet", "transformer"), ("vae", "movq"))
+        )
         scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-        factor = 2 ** (len(vae.get("block_out_channels", [0])) - 1)
-        side = unet.get("sample_size", 64)
+        blocks = decoder.get("block_out_channels") or decoder.get("encoder_block_out_channels")
+        factor = 2 ** (len(blocks) - 1) if blocks else 1
+        side = denoiser.get("sample_size")
         height, width = side if isinstance(side, list) else (side, side)
         return ModelInfo(
             model_id=model_id,
             folder=folder,
             source=source,
             pipeline_class=index["_class_name"],
-            height=height * factor,
-            width=width * factor,
+            height=height and height * factor,
+            width=width and width * factor,
             size_multiple=max(8, factor),
             size_bytes=sum(f.stat().st_size for f in folder.rglob("*.safetensors")),
             prediction_type=scheduler.get("prediction_type", "epsilon"),
-            default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "ddim",
+            default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "default",
             original_scheduler_config=scheduler,
         )
 
@@ -128,6 +131,11 @@ class Registry:
                 self._models[key] = self._load(model_id, revision, variant)
             yield self._models[key], fresh
 
+    def unload(self, model_id: str) -> None:
+        """Forget a model, so that its memory can be used again once no run holds it."""
+        with self.device_lock(self.device):
+            self._models = {key: m for key, m in self._models.items() if key[0] != model_id}
+
     def device_lock(self, device: str) -> threading.RLock:
         with self._lock:
             return self._device_locks.setdefault(device, threading.RLock())
@@ -137,11 +145,12 @@ class Registry:
         started = time.perf_counter()
         warm_libraries()
         import torch
-        from diffusers import AutoPipelineForText2Image
+        from diffusers import DiffusionPipeline
 
+        classes = task_classes(info)
         dtype = default_dtype(self.device)
         try:
-            pipe = AutoPipelineForText2Image.from_pretrained(
+            pipe = DiffusionPipeline.from_pretrained(
                 info.folder,
                 variant=variant,
                 dtype=getattr(torch, dtype),
@@ -156,9 +165,8 @@ class Registry:
             raise LoadError(f"{model_id} cannot be opened: {_first_line(error)}") from error
         load_ms = (time.perf_counter() - started) * 1000
         return LoadedModel(
-            info, self.device, dtype, load_ms, self.device_lock(self.device),
-            {"text-to-image": pipe},
-        )  # fmt: skip
+            info, self.device, dtype, load_ms, self.device_lock(self.device), pipe, classes
+        )
 
 
 def warm_libraries() -> None:
@@ -175,7 +183,61 @@ def warm_libraries() -> None:
         from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline  # noqa: F401
         from diffusers.utils import logging
 
-        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def task_classes(info: ModelInfo) -> dict[str, type[DiffusionPipeline]]:
+    """Each task that a model can do, with the diffusers class that does it on its weights.
+
+    Read from diffusers' own tables and the signature of the class; LoadError for a class that
+    diffusers does not have (a folder's own code is never run).
+    """
+    import diffusers
+    from diffusers.pipelines import auto_pipeline
+
+    cls = getattr(diffusers, info.pipeline_class, None)
+    if not (isinstance(cls, type) and issubclass(cls, diffusers.DiffusionPipeline)):
+        raise LoadError(f"{info.model_id}: diffusers has no pipeline {info.pipeline_class}")
+    tables = {
+        "text-to-image": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    }
+    classes = {task: found for task, table in tables.items()
+               if (found := auto_pipeline._get_task_class(table, cls.__name__, False))}
+    own = next((task for task, found in classes.items() if found is cls), None) or _task_of(cls)
+    classes[own] = cls
+    # A denoiser of 9 channels takes the mask and the masked picture: it can do nothing else. The
+    # other way round, Kandinsky's in-painting needs such a denoiser.
+    nine = _read_json(info.folder / "unet" / "config.json").get("in_channels") == 9
+    if nine:
+        return {task: found for task, found in classes.items() if task == "inpainting"}
+    if "Kandinsky" in cls.__name__ and own != "inpainting":
+        classes.pop("inpainting", None)
+    return classes
+
+
+def _task_of(cls: type[DiffusionPipeline]) -> str:
+    """What a pipeline does, by the parameters of its call."""
+    parameters = inspect.signature(cls.__call__).parameters
+    if "mask_image" in parameters:
+        return "inpainting"
+    if "image" in parameters:
+        return "image-to-image"
+    return "text-to-image" if "prompt" in parameters else "unconditional"
+
+
+def _own_copy(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The same weights under objects of its own, the pipelines inside a combined one included."""
+    from diffusers import DiffusionPipeline
+
+    pipe = copy.copy(pipe)
+    for name, value in list(vars(pipe).items()):
+        if isinstance(value, DiffusionPipeline):
+            vars(pipe)[name] = copy.copy(value)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipelines.errors import RequestError
 from pipelines.schedulers import BY_KEY
 
-Task = Literal["text-to-image", "image-to-image", "inpainting"]
+Task = Literal["text-to-image", "image-to-image", "inpainting", "unconditional"]
 TASKS: tuple[str, ...] = get_args(Task)
 OptionValue = bool | int | float | str
 
@@ -58,10 +58,10 @@ class RunRequest(BaseModel):
             raise RequestError(
                 f"scheduler: received {self.scheduler!r}, accepted default, {', '.join(BY_KEY)}"
             )
-        if self.task == "text-to-image":
+        if self.task in ("text-to-image", "unconditional"):
             unused = [name for name in ("image", "mask_image") if getattr(self, name)]
             if unused:
-                raise RequestError(f"text-to-image takes no {' and no '.join(unused)}")
+                raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
             return self
         if not self.image:
             raise RequestError(f"{self.task} needs an image")

@@ -18,6 +18,8 @@ MODEL_KEYS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
     "prediction_type", "timestep_spacing", "steps_offset", "rescale_betas_zero_snr",
     "clip_sample", "clip_sample_range", "set_alpha_to_one", "skip_prk_steps",
+    "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len",
+    "max_image_seq_len", "shift_terminal", "time_shift_type",
 )  # fmt: skip
 
 # For latent models; the classes' own defaults are for pixels in [-1, 1] (final DDIM latents come
@@ -33,7 +35,8 @@ class SchedulerInfo:
 
     `order` is the nominal order of accuracy of the deterministic solver (strong order for SDE
     solvers is lower); `evaluations_per_step` counts calls of the denoiser, whose last step may
-    need fewer; `stochastic` means that fresh noise is drawn in every step (DDIM and TCD draw some
+    need fewer; `flow_matching` schedulers go with flow-matching models only, the others with the
+    rest; `stochastic` means that fresh noise is drawn in every step (DDIM and TCD draw some
     where the request's eta is above 0).
     """
 
@@ -45,6 +48,7 @@ class SchedulerInfo:
     paper: str
     stochastic: bool = False
     evaluations_per_step: int = 1
+    flow_matching: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluations(self, num_inference_steps: int) -> int:
@@ -56,6 +60,7 @@ class SchedulerInfo:
 
 DPM_PAPER = "Lu et al. 2022, DPM-Solver++, arXiv:2211.01095"
 EDM_PAPER = "Karras et al. 2022, EDM, arXiv:2206.00364"
+FLOW_PAPER = "Esser et al. 2024, Stable Diffusion 3, arXiv:2403.03206"
 KARRAS = {"use_karras_sigmas": True}
 
 # One line adds a scheduler.
@@ -112,6 +117,12 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True),
     SchedulerInfo("tcd", "TCD", "TCDScheduler", "consistency", 1,
                   "Zheng et al. 2024, TCD, arXiv:2402.19159"),
+    SchedulerInfo("flow_euler", "Flow Euler", "FlowMatchEulerDiscreteScheduler", "flow matching",
+                  1, FLOW_PAPER, flow_matching=True),
+    SchedulerInfo("flow_heun", "Flow Heun", "FlowMatchHeunDiscreteScheduler", "flow matching", 2,
+                  FLOW_PAPER, evaluations_per_step=2, flow_matching=True),
+    SchedulerInfo("flow_lcm", "Flow LCM", "FlowMatchLCMScheduler", "flow matching", 1,
+                  "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True, flow_matching=True),
 )  # fmt: skip
 
 BY_KEY = {info.key: info for info in CATALOGUE}
@@ -130,6 +141,36 @@ def scheduler_info(key: str) -> SchedulerInfo:
 def key_of_class(class_name: str) -> str | None:
     """The plain catalogue entry of a diffusers class, None where there is none."""
     return next((info.key for info in CATALOGUE if info.class_name == class_name), None)
+
+
+def is_flow_matching(original_config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's scheduler_config belongs to a flow-matching model."""
+    return (
+        str(original_config.get("_class_name", "")).startswith("FlowMatch")
+        or original_config.get("prediction_type") == "flow_prediction"
+        or bool(original_config.get("use_flow_sigmas"))
+    )
+
+
+def compatible_schedulers(original_config: Mapping[str, Any]) -> tuple[SchedulerInfo, ...]:
+    """The catalogue's entries for a checkpoint: flow-matching ones or the others."""
+    flow = is_flow_matching(original_config)
+    return tuple(info for info in CATALOGUE if info.flow_matching == flow)
+
+
+def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The checkpoint's own scheduler as key and options that differ from the class's own.
+
+    The key is 'default' where the catalogue has no such class.
+    """
+    key = key_of_class(original_config.get("_class_name", ""))
+    if key is None:
+        return "default", {}
+    defaults = {**accepted_options(key), **BY_KEY[key].options}
+    own = {name: original_config[name] for name in defaults if name in original_config}
+    return key, {name: value for name, value in own.items()
+                 if value != defaults[name] and name not in MODEL_KEYS
+                 and isinstance(value, bool | int | float | str)}
 
 
 def scheduler_class(key: str) -> type[SchedulerMixin]:
@@ -154,8 +195,14 @@ def make_scheduler(
     """A fresh scheduler for one run, always from the checkpoint's original config.
 
     `options` overrule the catalogue's; `seed` only feeds DPMSolverSDE, whose Brownian tree has a
-    seed of its own. Raises RequestError for an unknown key or option.
+    seed of its own. Raises RequestError for an unknown key or option, or another family's key.
     """
+    if key == "default":
+        return _from_original(original_config)
+    if BY_KEY.get(key) and BY_KEY[key].flow_matching != is_flow_matching(original_config):
+        fitting = ", ".join(info.key for info in compatible_schedulers(original_config))
+        kind = "a flow-matching model" if is_flow_matching(original_config) else "this model"
+        raise RequestError(f"scheduler: received {key!r}, accepted for {kind}: {fitting}")
     info, cls = scheduler_info(key), scheduler_class(key)
     options = dict(options or {})
     known = accepted_options(key)
@@ -174,3 +221,16 @@ def make_scheduler(
         return cls(**config)
     except (NotImplementedError, ValueError, TypeError) as error:
         raise RequestError(f"scheduler_options of {info.label}: {error}") from error
+
+
+def _from_original(original_config: Mapping[str, Any]) -> SchedulerMixin:
+    """The checkpoint's own scheduler, of a class that the catalogue does not have."""
+    import diffusers
+
+    cls = getattr(diffusers, str(original_config.get("_class_name")), None)
+    if cls is None:
+        raise RequestError(
+            f"scheduler: this model's own, {original_config.get('_class_name')}, is none of "
+            "diffusers'; choose one by name"
+        )
+    return cls.from_config(dict(original_config))

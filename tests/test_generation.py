@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from pipelines import RunRequest
 from pipelines.errors import Cancelled
-from pipelines.noise import make_generator, noise_sha256, unit_noise
+from pipelines.noise import make_generator, noise_sha256
 from pipelines.schedulers import make_scheduler
 
 # The seed's noise on every machine: torch's CPU generator, 1 x 4 x 16 x 16, float32.
@@ -28,7 +28,7 @@ def test_the_same_seed_repeats_and_another_differs(engine, request_):
 
 
 def test_noise_of_a_seed_is_the_same_on_every_machine(engine, request_):
-    assert noise_sha256(unit_noise((1, 4, 16, 16), make_generator(0))) == SEED_0
+    assert noise_sha256(torch.randn((1, 4, 16, 16), generator=make_generator(0))) == SEED_0
     assert engine.run(request_.changed(seed=0)).noise_sha256 == SEED_0
 
 
@@ -216,5 +216,5 @@ def test_what_has_no_effect_is_said(engine, request_):
     assert len(run.notes) == 3
     assert "zebra" in run.notes[0]
     assert "negative_prompt" in run.notes[1]
-    assert "Euler knows none" in run.notes[2]
+    assert "EulerDiscreteScheduler knows none" in run.notes[2]
     assert engine.run(request_.changed(scheduler="ddim", eta=0.5)).notes == []

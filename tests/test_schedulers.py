@@ -1,10 +1,12 @@
 import pytest
+import torch
 
 from pipelines import CATALOGUE, RequestError, RunRequest
-from pipelines.noise import make_generator, unit_noise
-from pipelines.schedulers import accepted_options, make_scheduler, scheduler_class
+from pipelines.noise import make_generator
+from pipelines.schedulers import accepted_options, make_scheduler, own_scheduler, scheduler_class
 
-KEYS = [info.key for info in CATALOGUE]
+FITTING = [info for info in CATALOGUE if not info.flow_matching]
+KEYS = [info.key for info in FITTING]
 
 
 def original_config(engine):
@@ -18,7 +20,7 @@ def runs(session_engine):
     return {key: session_engine.run(base.changed(scheduler=key)) for key in KEYS}
 
 
-@pytest.mark.parametrize("info", CATALOGUE, ids=KEYS)
+@pytest.mark.parametrize("info", FITTING, ids=KEYS)
 def test_every_scheduler_runs_and_its_evaluations_are_as_said(runs, info):
     run = runs[info.key]
     assert run.status == "ok", run.error
@@ -29,11 +31,11 @@ def test_initial_noise_is_equal_for_all_of_them(runs):
     assert len({run.noise_sha256 for run in runs.values()}) == 1
 
 
-@pytest.mark.parametrize("info", CATALOGUE, ids=KEYS)
+@pytest.mark.parametrize("info", FITTING, ids=KEYS)
 def test_stochastic_means_that_steps_draw_noise(session_engine, info):
     """Same latents, another generator: the result changes where it is stochastic, only there."""
     with session_engine.registry.borrow("postcards") as (model, _):
-        latents = unit_noise((1, 4, 16, 16), make_generator(0))
+        latents = torch.randn((1, 4, 16, 16), generator=make_generator(0))
         outcomes = []
         for seed in (1, 2):
             pipe = model.view("text-to-image")
@@ -90,3 +92,29 @@ def test_options_exclude_what_is_the_models():
     assert "solver_order" in options
     assert "timestep_spacing" in options
     assert not {"beta_start", "prediction_type", "self"} & set(options)
+
+
+def test_one_step_is_enough_for_all_of_them(session_engine):
+    """The warm-up runs one step with the request's own scheduler."""
+    base = RunRequest(prompt="a cat", num_inference_steps=1)
+    for key in KEYS:
+        run = session_engine.run(base.changed(scheduler=key))
+        assert run.status == "ok", run.error
+
+
+def test_flow_matching_goes_with_flow_matching_only(engine):
+    config = original_config(engine)
+    with pytest.raises(RequestError, match="'flow_euler', accepted for this model: ddim"):
+        make_scheduler("flow_euler", config)
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    assert make_scheduler("flow_heun", flow).config["shift"] == 3.0
+    with pytest.raises(RequestError, match="flow-matching model: flow_euler"):
+        make_scheduler("ddim", flow)
+
+
+def test_default_is_the_checkpoints_own_scheduler_with_its_own_options(engine):
+    config = original_config(engine)
+    assert own_scheduler(config) == ("dpmpp_2m", {})
+    karras = {**config, "use_karras_sigmas": True, "solver_order": 3}
+    assert own_scheduler(karras) == ("dpmpp_2m", {"use_karras_sigmas": True, "solver_order": 3})
+    assert own_scheduler({"_class_name": "UnCLIPScheduler"}) == ("default", {})

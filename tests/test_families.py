@@ -1,0 +1,117 @@
+"""Tiny random-weight pipelines of every family, opened by path through the registry."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from pipelines import Engine, RequestError, RunRequest, cli
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """family -> saved folder, built when first asked for."""
+    root, saved = tmp_path_factory.mktemp("families"), {}
+
+    def get(name):
+        if name not in saved:
+            saved[name] = root / name
+            tiny.build(name).save_pretrained(saved[name])
+        return str(saved[name])
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def family_engine(tmp_path_factory):
+    return Engine(tmp_path_factory.mktemp("home"), device="cpu")
+
+
+def request_for(engine, model_id, task, **values):
+    """A two-step request that a task needs no more than."""
+    if task in ("image-to-image", "inpainting"):
+        picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+        values["image"] = engine.pictures.put(picture)
+    if task == "inpainting":
+        values["mask_image"] = engine.pictures.put(Image.linear_gradient("L").resize((64, 64)))
+    if task != "unconditional":
+        values |= {"prompt": "a cat", "height": 64, "width": 64}
+    return RunRequest(model_id=model_id, task=task, num_inference_steps=2, **values)
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_every_family_does_its_tasks(folders, family_engine, name):
+    folder = folders(name)
+    with family_engine.registry.borrow(folder) as (model, _):
+        assert set(model.tasks) == tiny.FAMILIES[name][1]
+    for task in model.tasks:
+        request = request_for(family_engine, folder, task)
+        previews = []
+        run = family_engine.run(request, lambda step, seen=previews: seen.append(step.preview()))
+        assert run.status == "ok", (task, run.error)
+        assert run.nfe >= 2
+        assert len(run.noise_sha256) == 64
+        assert len(previews) == len(run.step_ms)
+        picture = np.asarray(family_engine.pictures.get(run.image_sha256))
+        assert picture.std() > 0
+        assert picture.shape[:2] == (run.height, run.width)
+        again = family_engine.run(request.changed(seed=1, negative_prompt="a dog"))
+        assert again.status == "ok", (task, again.error)
+        assert again.noise_sha256 != run.noise_sha256
+        assert again.image_sha256 != run.image_sha256
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "sana"])
+def test_flow_matching_families_share_their_noise_across_schedulers(folders, family_engine, name):
+    runs = [
+        family_engine.run(request_for(family_engine, folders(name), "text-to-image",
+                                      scheduler=key))
+        for key in ("flow_euler", "flow_lcm")
+    ]  # fmt: skip
+    assert len({run.noise_sha256 for run in runs if run.status == "ok"}) == 1
+
+
+def test_a_scheduler_of_another_family_is_refused_before_it_runs(folders, family_engine):
+    request = request_for(family_engine, folders("sd3"), "text-to-image", scheduler="ddim")
+    with pytest.raises(RequestError, match="flow_euler"):
+        family_engine.check(request)
+    assert family_engine.run(request).status == "failed"
+
+
+def test_a_task_that_a_model_cannot_do_names_those_it_can(folders, family_engine):
+    request = RunRequest(model_id=folders("ddpm"), prompt="a cat", num_inference_steps=2)
+    run = family_engine.run(request)
+    assert run.status == "failed"
+    assert "'text-to-image', accepted" in run.error
+    assert "unconditional" in run.error
+
+
+def test_models_check_reports_each_folder_and_the_exit_code(folders, tmp_path, capsys):
+    for name in ("sd", "ddpm"):
+        shutil.copytree(folders(name), tmp_path / name)
+    command = ["models", "--check", str(tmp_path), "--json"]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(command)
+    ddpm, sd = json.loads(capsys.readouterr().out)
+    assert (ddpm["pipeline_class"], sd["pipeline_class"]) == ("DDPMPipeline",
+                                                              "StableDiffusionPipeline")
+    assert ddpm["results"] == {"unconditional": "ok"}
+    assert sd["results"] == dict.fromkeys(tiny.FAMILIES["sd"][1], "ok")
+
+    broken = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model_index.json").write_text('{"_class_name": "MyPipeline"}')
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(command)
+    _, foreign, sd = json.loads(capsys.readouterr().out)
+    assert "MyPipeline" in foreign["error"]
+    assert "cannot be opened" in sd["error"]
+    assert not foreign["ok"]
+    assert not sd["ok"]
+
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["models", "--check", str(tmp_path / "nothing")])
