@@ -89,7 +89,7 @@ def encode_pictures(rank: int, settings: Settings) -> None:
     fresh = settings.work / f"latents-{rank}.new"
     with fresh.open("wb") as file:
         np.save(file, latents)
-    fresh.rename(settings.work / f"latents-{rank}.npy")
+    fresh.replace(settings.work / f"latents-{rank}.npy")
 
 
 def read_latents(settings: Settings) -> Tensor:

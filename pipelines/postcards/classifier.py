@@ -120,4 +120,4 @@ def train_judge(rank: int, settings: Settings) -> None:
     if rank == 0:
         fresh = settings.work / "judge.new"
         save_classifier(classifier.cpu(), fresh)
-        fresh.rename(settings.work / "judge.safetensors")
+        fresh.replace(settings.work / "judge.safetensors")

@@ -29,7 +29,7 @@ def write_tokens(settings: Settings) -> None:
     fresh = settings.work / "tokens.new"
     with fresh.open("wb") as file:
         np.save(file, tokens.numpy().astype(np.int16))
-    fresh.rename(settings.work / "tokens.npy")
+    fresh.replace(settings.work / "tokens.npy")
 
 
 def train_unet(rank: int, settings: Settings) -> None:

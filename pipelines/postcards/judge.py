@@ -160,6 +160,18 @@ def accuracy(pictures: Sequence, wanted: Sequence[Wanted]) -> dict[str, float]:
     return {key: round(sum(right) / len(right), 4) for key, right in hits.items()}
 
 
+def write_sheet(pictures: Sequence, path: Path, columns: int = 8) -> None:
+    """All pictures in rows on one PNG: the judge also recognises what a person would not."""
+    from PIL import Image
+
+    width, height = (side + 2 for side in pictures[0].size)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (min(columns, len(pictures)) * width, rows * height), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    sheet.save(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
@@ -184,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"judge: {error}", file=sys.stderr)
         return 2
     seconds = time.monotonic() - started
+    if options.sheet:
+        write_sheet(pictures, options.sheet)
     report = {
         "generated": accuracy(pictures, wanted),
         "real": accuracy(paint_wanted(wanted, options.seed), wanted),
@@ -210,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=_at_least(int, 1), default=400, help="held-out captions")
     parser.add_argument("--seed", type=_at_least(int, 0), default=0)
     parser.add_argument("--model", type=Path, default=WEIGHTS, metavar="DIR")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="save the pictures in rows")
     return parser
 
 

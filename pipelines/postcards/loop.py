@@ -154,7 +154,7 @@ class Loop:
         progress["pictures"] = self.pictures
         fresh = self.checkpoint.with_suffix(".new")
         save_file(tensors, fresh, metadata={key: str(value) for key, value in progress.items()})
-        fresh.rename(self.checkpoint)
+        fresh.replace(self.checkpoint)
         self.saved = self.seconds
         say(f"{self.name}: checkpoint after {self.seconds:.0f} s")
 

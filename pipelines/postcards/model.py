@@ -139,7 +139,7 @@ def save_module(module: ModelMixin | CLIPTextModel, folder: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     module.save_pretrained(fresh, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    fresh.replace(folder)
 
 
 def write_folder(
@@ -177,7 +177,7 @@ def write_folder(
         _rewrite(config, lambda key: key != "_name_or_path")
     if folder.exists():
         shutil.rmtree(folder)
-    fresh.rename(folder)
+    fresh.replace(folder)
 
 
 def _rewrite(path: Path, keep: Callable[[str], bool], extras: dict | None = None) -> None:

@@ -47,7 +47,8 @@ def _paint_set(settings: Settings, name: str, count: int, held_out: bool) -> Non
                 rate = index / (time.monotonic() - started)
                 say(f"paint: {index} of {count}, {(count - index) / rate:.0f} s left")
     array.flush()
-    fresh.rename(settings.work / f"{name}.npy")
+    del array
+    fresh.replace(settings.work / f"{name}.npy")
 
 
 def _paint_one(index: int, size: int, held_out: bool) -> tuple[Scene, np.ndarray]:
