@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.components.queue import queue_panel
-from dashboard.state import begin
+from dashboard.state import begin, end
 
 icon = Path(__file__).parent / "icon.svg"
 st.set_page_config("Contact Sheet", icon, layout="wide", initial_sidebar_state=240)
@@ -15,6 +15,7 @@ pages = [
     st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
 ]
 page = st.navigation({"Contact Sheet": pages})
-begin()
+begin(page.title)
 queue_panel()
 page.run()
+end()

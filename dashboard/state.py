@@ -25,6 +25,7 @@ ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0
 GENERATE, COMPARE = "generate", "compare"  # pages with a request of their own
 OPENED_RUN = "opened_run"
 SEEN_JOBS = "seen_jobs"
+PAGE, PAGE_DRAWN = "page", "page_drawn"  # the page on show; whether it was drawn to its end once
 GENERATE_JOB = "generate_job"
 COMPARISON = "comparison"  # also the query parameter
 
@@ -33,6 +34,7 @@ FIELDS = (
     "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
 )  # fmt: skip
+KEPT = {*FIELDS, "count", "axes", "text", "model", "status", "days"}
 
 
 @st.cache_resource(show_spinner=False)
@@ -53,11 +55,31 @@ def _warming() -> threading.Thread:
     return thread
 
 
-def begin() -> None:
+def begin(title: str) -> None:
     """Once per script run: shared style, warm libraries, and the state of the jobs drawn now."""
     st.html(Path(__file__).parent / "style.css")
     _warming()
     st.session_state[SEEN_JOBS] = job_states()
+    if st.session_state.get(PAGE) != title:
+        st.session_state[PAGE], st.session_state[PAGE_DRAWN] = title, False
+    if not st.session_state[PAGE_DRAWN]:
+        _bring_back(title.lower())
+
+
+def end() -> None:
+    """The page was drawn to its end."""
+    st.session_state[PAGE_DRAWN] = True
+
+
+def _bring_back(page: str) -> None:
+    """Tell the browser the kept values of a page's widgets.
+
+    Streamlit does so itself, except when somebody changes pages faster than they are drawn.
+    """
+    for name in list(st.session_state):
+        kept = name.removeprefix(f"{page}.")
+        if name != kept and (kept in KEPT or kept.startswith("values.")):
+            st.session_state[name] = st.session_state[name]
 
 
 def job_states() -> list[tuple[int, str]]:

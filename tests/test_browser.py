@@ -1,0 +1,216 @@
+"""What a person does, in a real Chromium: generate, compare, reload, look into the log."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[1]
+PAGES = (("", "Generate"), ("compare", "Compare"), ("runs", "Runs"))
+PATIENCE = 60_000  # milliseconds
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's Chromium, or whatever CHROMIUM names."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        pytest.fail("no Chromium found: apt install chromium, or set CHROMIUM to its path", False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A dashboard of our own, with a data folder of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    with open(home / "log.txt", "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "dashboard/app.py",
+             f"--server.port={port}", "--server.headless=true"],
+            cwd=ROOT, env={**os.environ, "CONTACT_SHEET_HOME": str(home)},
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{url}/_stcore/health", server, home / "log.txt")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            if server.poll() is not None:
+                break
+    pytest.fail(f"the dashboard did not start:\n{log.read_text(errors='replace')}")
+
+
+@pytest.fixture
+def page(chromium):
+    """A browser of one's own; what it logged as an error fails the test."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors
+
+
+def open_page(page, url: str, title: str):
+    page.goto(url)
+    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+
+
+def hero(page):
+    return page.locator(".stage img")
+
+
+def test_generate_by_ctrl_enter_shows_a_sharp_picture(page, address):
+    open_page(page, address, "Generate")
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("")
+    prompt.press_sequentially("a blue boat at sea")
+    prompt.press("Control+Enter")
+    expect(hero(page)).to_have_attribute("alt", re.compile("a blue boat at sea.*seed 0"))
+    drawn, own, rendering = hero(page).evaluate(
+        "node => [node.clientWidth, node.naturalWidth, getComputedStyle(node).imageRendering]"
+    )
+    assert own == 64 and drawn >= 5 * own and drawn % own == 0
+    assert rendering == "pixelated"
+    expect(page.get_by_text("Initial noise, SHA-256")).to_be_visible()
+
+
+def test_half_typed_text_survives_a_finished_job_and_another_page(page, address):
+    open_page(page, address, "Generate")
+    page.get_by_label("num_inference_steps").fill("60")
+    page.get_by_label("num_inference_steps").press("Enter")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("button", name="Cancel").first).to_be_visible()
+    negative = page.get_by_label("Negative prompt")
+    negative.press_sequentially("a green fie")
+    expect(page.get_by_role("button", name="Compare this")).to_be_visible()
+    expect(negative).to_have_value("a green fie")
+    page.get_by_role("link", name="Runs").click(delay=60)  # a person's click lasts a while
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Generate").click(delay=60)
+    expect(negative).to_have_value("a green fie")
+
+
+def start_small_comparison(page, address, steps: int) -> None:
+    """Two schedulers by two guidance scales."""
+    open_page(page, f"{address}/compare", "Compare")
+    page.get_by_label("Prompt", exact=True).fill("a yellow balloon in the desert")
+    for unwanted in ("DPM++ 2M", "UniPC", "Heun", "Euler a"):
+        page.get_by_role("button", name=f"Remove {unwanted}", exact=True).click()
+    page.get_by_label("Columns: guidance_scale").fill("1, 5")
+    page.get_by_label("num_inference_steps").fill(str(steps))
+    page.get_by_label("num_inference_steps").press("Enter")
+    expect(page.get_by_text("4 cells")).to_be_visible()
+    page.get_by_role("button", name="Start comparison").click()
+
+
+def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium):
+    start_small_comparison(page, address, 60)
+    cells = page.locator(".cell img")
+    expect(cells.first).to_be_visible()
+    expect(page).to_have_url(re.compile(r"comparison=\w+"))
+    assert cells.count() < 4, "the reload must come in the middle"
+    page.reload()
+    expect(cells).to_have_count(4)
+    expect(page.get_by_text("Equal noise: proven")).to_be_visible()
+
+    second = chromium.new_context().new_page()
+    second.goto(page.url)
+    expect(second.locator(".cell img")).to_have_count(4)
+    second.context.close()
+
+    open_page(page, f"{address}/runs", "Runs")
+    page.get_by_label("Prompt contains").fill("yellow balloon")
+    page.get_by_label("Prompt contains").press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_headings_stay_and_a_cell_opens_by_keyboard(page, address):
+    page.set_viewport_size({"width": 900, "height": 500})
+    start_small_comparison(page, address, 2)
+    expect(page.locator(".cell img")).to_have_count(4)
+    for _ in range(4):
+        page.get_by_role("button", name="Larger pictures").click()
+    box = page.locator(".table")
+    box.evaluate("node => node.scrollTo(node.scrollWidth, node.scrollHeight)")
+    frame = box.bounding_box()
+    column = page.get_by_role("columnheader", name="5", exact=True).bounding_box()
+    row = page.get_by_role("rowheader", name="Euler", exact=True).bounding_box()
+    assert box.evaluate("node => node.scrollTop > 50 && node.scrollLeft > 50")
+    assert abs(column["y"] - frame["y"]) < 3 and abs(row["x"] - frame["x"]) < 3
+
+    page.locator(".cell").nth(2).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    drawer = page.get_by_role("dialog")
+    expect(drawer.get_by_text("yellow balloon").first).to_be_visible()
+    expect(drawer.get_by_text("Euler · 2 steps · guidance 5 · seed 0")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_have_count(0)
+
+
+def test_the_labelled_sheet_and_the_table_download(page, address, tmp_path):
+    start_small_comparison(page, address, 1)
+    expect(page.locator(".cell img")).to_have_count(4)
+    for button, start in (("Labelled sheet (PNG)", b"\x89PNG"), ("Cells (CSV)", b"scheduler,")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        download.value.save_as(tmp_path / "file")
+        assert (tmp_path / "file").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("path, title", PAGES)
+def test_a_phone_scrolls_one_way(chromium, address, path, title):
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True)
+    page = context.new_page()
+    open_page(page, f"{address}/{path}", title)
+    expect(page.get_by_test_id("stMain")).to_be_visible()
+    wide = page.evaluate(
+        "[document.documentElement, document.querySelector('[data-testid=stMain]')]"
+        ".map(node => node.scrollWidth - node.clientWidth)"
+    )
+    context.close()
+    assert wide == [0, 0]
+
+
+def test_nothing_is_fetched_from_elsewhere(page, address):
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url)
+            if not request.url.startswith((address, "data:", "blob:")) else None)
+    for path, title in PAGES:
+        open_page(page, f"{address}/{path}", title)
+    assert foreign == []

@@ -1,0 +1,385 @@
+"""The pages' logic, on the real engine and the bundled model, through Streamlit's AppTest."""
+
+import csv
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dashboard import state
+from dashboard.export import runs_csv, sheet_pngs
+from pipelines import Axis, Comparison, Engine, RunRequest
+from pipelines.comparison import forecast
+from pipelines.run_log import Run, utc_now
+
+WAIT = 60
+APP = Path(__file__).parents[1] / "dashboard" / "app.py"
+NASTY = "**bold** [link](https://evil.example) <img src=x onerror=alert(1)> :red[no] $x$"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty data folder of its own for each test."""
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    yield tmp_path
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def filled(home):
+    """A log with five runs: two of a comparison, one failed, one whose prompt is nasty."""
+    engine = Engine(home)
+    base = RunRequest(prompt="a red car on a road", num_inference_steps=2)
+    engine.run(base)
+    engine.compare(Comparison(base, (Axis("scheduler", ("ddim", "euler")),)), comparison_id="first")
+    engine.run(base.changed(model_id="no/such-model", prompt="a blue boat at sea"))
+    engine.run(base.changed(prompt=NASTY, seed=7))
+    return engine
+
+
+def page(name: str, values: dict | None = None, **query: str) -> AppTest:
+    """The whole app, router and sidebar included, on one of its pages; `values` by session key."""
+    app = AppTest.from_file(APP, default_timeout=WAIT)
+    for key, value in query.items():
+        app.query_params[key] = value
+    for key, value in (values or {}).items():
+        app.session_state[key] = value
+    app.run()
+    return app.switch_page(f"views/{name}.py").run() if name != "generate" else app
+
+
+def finish(app: AppTest) -> AppTest:
+    """Wait for the queue, then draw the page as the browser's poll would."""
+    for job in state.job_queue().jobs():
+        assert job.finished.wait(WAIT)
+    return app.run()
+
+
+def html(app: AppTest) -> str:
+    return "\n".join(element.proto.body for element in app.get("html"))
+
+
+def component_data(app: AppTest, name: str) -> dict:
+    """What a component of ours was given."""
+    found = [element.proto for element in app.get("bidi_component")
+             if element.proto.component_name == name]
+    return json.loads(found[-1].json)
+
+
+@pytest.mark.parametrize("name", ["generate", "compare", "runs"])
+def test_pages_of_an_empty_folder_say_what_to_do(home, name):
+    app = page(name)
+    assert not app.exception
+    hint = {"generate": "press Generate", "compare": "set the axes", "runs": "The log is empty"}
+    assert hint[name] in html(app)
+
+
+@pytest.mark.parametrize("name", ["generate", "compare", "runs"])
+def test_pages_of_a_filled_folder_render(filled, name):
+    app = page(name)
+    assert not app.exception
+    assert app.title[0].value == name.capitalize()
+
+
+def test_generate_makes_one_picture_per_seed(home):
+    app = page("generate")
+    app.text_area(key="generate.prompt").set_value("a white house in the snow")
+    app.number_input(key="generate.num_inference_steps").set_value(2)
+    app.selectbox(key="generate.scheduler").set_value("heun")
+    app.text_input(key="generate.seed").set_value("41")
+    app.number_input(key="generate.count").set_value(2)
+    app.button(key="generate.go").click().run()
+    finish(app)
+    assert not app.exception
+    runs = Engine(home).run_log.runs()
+    assert [(r.prompt, r.scheduler, r.seed, r.nfe, r.status) for r in runs] == [
+        ("a white house in the snow", "heun", seed, 3, "ok") for seed in (42, 41)
+    ]
+    pictures = component_data(app, "contact_sheet.picture")["pictures"]
+    assert [picture["caption"] for picture in pictures] == ["seed 41", "seed 42"]
+    assert all(picture["url"] and "white house" in picture["alt"] for picture in pictures)
+    assert runs[1].noise_sha256 in html(app)
+
+
+def test_a_bad_seed_is_explained_and_nothing_runs(home):
+    app = page("generate")
+    app.text_input(key="generate.seed").set_value("minus one")
+    app.button(key="generate.go").click().run()
+    assert "seed: received &#x27;minus one&#x27;, accepted a whole number" in html(app)
+    assert Engine(home).run_log.count() == 0
+
+
+def test_bad_scheduler_options_are_explained(home):
+    app = page("generate")
+    app.text_input(key="generate.scheduler_options").set_value("{karras}").run()
+    assert "accepted JSON such as" in html(app)
+
+
+def test_an_unknown_model_is_explained(home):
+    app = page("generate", {"generate.model_id": "nobody/nothing"})
+    assert not app.exception
+    assert "nobody/nothing" in html(app) and "not on this machine" in html(app)
+
+
+def test_a_seed_beyond_a_browsers_numbers_survives(home):
+    app = page("generate")
+    app.session_state["generate.seed"] = str(2**63 - 1)
+    app.number_input(key="generate.num_inference_steps").set_value(1)
+    app.button(key="generate.go").click().run()
+    finish(app)
+    assert Engine(home).run_log.run(1).seed == 2**63 - 1
+
+
+def test_examples_fill_the_prompt_and_the_dice_the_seed(home):
+    app = page("generate")
+    app.button(key="generate.example.2").click().run()
+    assert app.text_area(key="generate.prompt").value == "a blue boat on the sea at sunset"
+    app.button(key="generate.dice").click().run()
+    assert app.text_input(key="generate.seed").value not in ("", "0")
+
+
+def test_unknown_words_are_named_for_the_bundled_model(home):
+    app = page("generate")
+    app.text_area(key="generate.prompt").set_value("a red car on Mars").run()
+    assert "does not know: mars" in html(app)
+    app.text_area(key="generate.prompt").set_value("a red car on a road").run()
+    assert "does not know" not in html(app)
+
+
+def test_generate_forecasts_from_the_log(filled):
+    app = page("generate")
+    app.number_input(key="generate.count").set_value(3).run()
+    line = next(c.value for c in app.caption if "function evaluations" in c.value)
+    assert line.startswith("3 pictures · 60 function evaluations · about ")
+
+
+def test_compare_forecasts_live(filled):
+    app = page("compare")
+    app.multiselect(key="compare.values.scheduler").set_value(["ddim", "heun"])
+    app.text_input(key="compare.values.guidance_scale").set_value("1, 3, 7")
+    app.number_input(key="compare.num_inference_steps").set_value(4).run()
+    line = next(c.value for c in app.caption if "function evaluations" in c.value)
+    comparison = Comparison.parse(RunRequest(num_inference_steps=4),
+                                  ["scheduler=ddim,heun", "guidance_scale=1,3,7"])
+    expected = forecast(comparison, filled.run_log, "ddim")
+    assert expected.nfe == 3 * 4 + 3 * 7
+    assert line.startswith(f"**6 cells** · {expected.nfe} function evaluations · about ")
+
+
+@pytest.mark.parametrize("values, problem", [
+    ("1, x", "guidance_scale: received &#x27;x&#x27;"),
+    ("1, 1", "given more than once"),
+    ("1,,2", "a value is missing"),
+])  # fmt: skip
+def test_bad_axis_values_are_explained_and_block_the_start(home, values, problem):
+    app = page("compare")
+    app.text_input(key="compare.values.guidance_scale").set_value(values).run()
+    assert problem in html(app)
+    assert app.button(key="compare.go").disabled
+
+
+def start_comparison(app: AppTest, prompt: str = "a red car on a road") -> AppTest:
+    app.text_area(key="compare.prompt").set_value(prompt)
+    app.number_input(key="compare.num_inference_steps").set_value(1)
+    app.multiselect(key="compare.values.scheduler").set_value(["ddim", "euler"])
+    app.text_input(key="compare.values.guidance_scale").set_value("1, 3")
+    return app.button(key="compare.go").click().run()
+
+
+def test_a_comparison_becomes_a_sheet_with_proven_noise(home):
+    app = finish(start_comparison(page("compare")))
+    assert not app.exception
+    log = Engine(home).run_log
+    row = log.comparisons()[0]
+    assert row.status == "done" and app.query_params["comparison"] == row.id
+    sheet = component_data(app, "contact_sheet.sheet")
+    assert sheet["row_labels"] == ["DDIM", "Euler"] and sheet["column_labels"] == ["1", "3"]
+    assert [frame["status"] for frame in sheet["frames"]] == ["ok"] * 4
+    assert all(frame["url"] and frame["time"] for frame in sheet["frames"])
+    assert {frame["nfe"] for frame in sheet["frames"]} == {"1 NFE"}
+    assert "Equal noise: proven" in html(app)
+    assert log.runs()[0].noise_sha256 in html(app)
+
+
+def test_a_comparison_is_found_again_by_its_address_and_in_the_list(filled):
+    app = page("compare", comparison="first")
+    frames = component_data(app, "contact_sheet.sheet")["frames"]
+    assert [frame["status"] for frame in frames] == ["ok", "ok"]
+    other = page("compare")
+    other.selectbox(key="compare.recent").set_value("first").run()
+    assert component_data(other, "contact_sheet.sheet")["frames"] == frames
+
+
+def test_an_unknown_comparison_is_explained(home):
+    app = page("compare", comparison="nowhere")
+    assert not app.exception and "comparison nowhere is not in the log" in html(app)
+
+
+def test_failed_cells_say_why_and_the_others_stay(home):
+    engine = Engine(home)
+    base = RunRequest(prompt="a tree", num_inference_steps=1)
+    engine.compare(Comparison(base, (Axis("width", (64, 68)),)), comparison_id="mixed")
+    app = page("compare", comparison="mixed")
+    good, bad = component_data(app, "contact_sheet.sheet")["frames"]
+    assert good["status"] == "ok" and good["url"]
+    assert bad["status"] == "failed" and "width: received 68" in bad["error"] and not bad["url"]
+    assert "1 of 2 cells failed" in html(app)
+
+
+def test_different_noise_is_not_called_equal(home):
+    engine = Engine(home)
+    base = RunRequest(prompt="a tree", num_inference_steps=1)
+    engine.compare(Comparison(base, (Axis("width", (64, 72)),)), comparison_id="sizes")
+    app = page("compare", comparison="sizes")
+    assert "Equal noise: not proven" in html(app)
+
+
+def test_a_third_axis_chooses_the_sheet(home):
+    engine = Engine(home)
+    base = RunRequest(prompt="a tree", num_inference_steps=1)
+    axes = [Axis("scheduler", ("ddim",)), Axis("guidance_scale", (1.0,)), Axis("seed", (5, 6))]
+    engine.compare(Comparison(base, tuple(axes)), comparison_id="cube")
+    app = page("compare", comparison="cube")
+    assert "seed 5" in component_data(app, "contact_sheet.sheet")["frames"][0]["label"]
+    app.selectbox(key="compare.sheet.seed").set_value(1).run()
+    assert "seed 6" in component_data(app, "contact_sheet.sheet")["frames"][0]["label"]
+    assert "One hash for each of 2 seeds" in html(app)
+
+
+@pytest.fixture
+def busy_queue(home):
+    """A queue whose worker is held up until the test lets it go."""
+    gate = threading.Event()
+    state.job_queue().submit("other", "in front", 1, lambda job: gate.wait(WAIT))
+    yield gate
+    gate.set()
+
+
+def test_starting_twice_from_two_browsers_is_one_comparison(home, busy_queue):
+    app, other = start_comparison(page("compare")), start_comparison(page("compare"))
+    assert "Waiting for 1 other job" in [bar.proto.text for bar in app.get("progress")]
+    assert app.query_params["comparison"] == other.query_params["comparison"]
+    busy_queue.set()
+    finish(app)
+    assert Engine(home).run_log.count() == 4
+
+
+def test_what_waits_can_be_cancelled_from_any_page(home, busy_queue):
+    app = start_comparison(page("compare"))
+    job = state.job_queue().active()[-1]
+    elsewhere = page("runs")
+    elsewhere.button(key=f"cancel-queue-{job.id}").click().run()
+    busy_queue.set()
+    finish(app)
+    assert job.status == "cancelled" and Engine(home).run_log.count() == 0
+
+
+def test_cell_details_show_the_whole_request(filled):
+    app = page("compare", comparison="first")
+    app.session_state["opened_run"] = 2
+    app.run()
+    assert not app.exception
+    request = json.loads(app.json[0].value)
+    assert request["scheduler"] == "ddim" and request["num_inference_steps"] == 2
+    assert "diffusers" in json.loads(app.json[1].value)
+
+
+def test_compare_this_takes_the_request_along(filled):
+    app = page("runs")
+    app.session_state["opened_run"] = 5
+    app.run()
+    app.button(key="drawer.compare.5").click().run()
+    assert not app.exception
+    assert app.title[0].value == "Compare"
+    assert app.text_area(key="compare.prompt").value == NASTY
+    assert app.text_input(key="compare.seed").value == "7"
+    assert app.number_input(key="compare.num_inference_steps").value == 2
+
+
+def test_open_in_generate_takes_the_request_along(filled):
+    app = page("runs")
+    app.session_state["opened_run"] = 3
+    app.run()
+    app.button(key="drawer.open.3").click().run()
+    assert app.title[0].value == "Generate"
+    assert app.selectbox(key="generate.scheduler").value == "euler"
+    assert app.number_input(key="generate.width").value == 64
+
+
+def shown(app: AppTest) -> list[int]:
+    return [row["id"] for row in component_data(app, "contact_sheet.run_table")["rows"]]
+
+
+def test_runs_are_filtered(filled):
+    app = page("runs")
+    assert shown(app) == [5, 4, 3, 2, 1]
+    app.text_input(key="runs.text").set_value("BOAT").run()
+    assert shown(app) == [4]
+    app.text_input(key="runs.text").set_value("").run()
+    app.selectbox(key="runs.scheduler").set_value("euler").run()
+    assert shown(app) == [3]
+    app.selectbox(key="runs.scheduler").set_value(None)
+    app.selectbox(key="runs.status").set_value("failed").run()
+    assert shown(app) == [4]
+    app.text_input(key="runs.text").set_value("nothing like it").run()
+    assert "No run fits" in html(app)
+
+
+def test_runs_are_sorted(filled):
+    app = page("runs")
+    app.session_state["runs.sort"] = ("seed", False)
+    app.run()
+    assert shown(app)[0] == 5
+    app.session_state["runs.sort"] = ("datetime_utc", True)
+    app.run()
+    assert shown(app) == [1, 2, 3, 4, 5]
+
+
+def test_thousands_of_runs_come_in_pages(home):
+    log = Engine(home).run_log
+    request = RunRequest(prompt="many")
+    columns = {name: getattr(request, name) for name in (
+        "model_id", "task", "prompt", "negative_prompt", "scheduler", "seed",
+        "num_inference_steps", "guidance_scale")}  # fmt: skip
+    with log._session() as session:
+        session.add_all(Run(datetime_utc=utc_now(), status="cancelled",
+                            request=request.model_dump(mode="json"), **columns)
+                        for _ in range(2000))
+    app = page("runs")
+    assert shown(app) == list(range(2000, 1975, -1))
+    app.session_state["runs.page"] = 80
+    app.run()
+    assert shown(app) == list(range(25, 0, -1))
+
+
+def test_export_holds_what_is_filtered(filled):
+    rows = list(csv.DictReader(io.StringIO(runs_csv(filled.run_log, scheduler="euler"))))
+    assert [row["id"] for row in rows] == ["3"]
+    assert json.loads(rows[0]["request"])["scheduler"] == "euler"
+
+
+def test_a_sheet_carries_its_recipe(filled):
+    comparison = Comparison.from_row(filled.run_log.comparison("first"))
+    runs = comparison.match(filled.run_log.runs(comparison_id="first"))
+    (data,) = sheet_pngs(comparison, runs, filled.pictures, "first")
+    with Image.open(io.BytesIO(data)) as sheet:
+        recipe = json.loads(sheet.text["contact_sheet"])
+    assert recipe["comparison_id"] == "first" and recipe["axes"] == {"scheduler": ["ddim", "euler"]}
+
+
+@pytest.mark.parametrize("name", ["generate", "runs"])
+def test_prompts_are_never_markup(filled, name):
+    app = page(name)
+    if name == "runs":
+        app.session_state["opened_run"] = 5
+        app.run()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html(app)
+    assert "<img src=x" not in html(app)
+    markup = [e.value for kind in (app.markdown, app.caption, app.error, app.warning) for e in kind]
+    assert not any("evil.example" in text for text in markup)
