@@ -171,6 +171,9 @@ def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
     csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
+    shared: Annotated[bool, typer.Option(
+        "--shared", help="Cells share UNet calls: faster, the same pictures, shared times.")]
+    = False,
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
@@ -189,6 +192,7 @@ def compare(
             lambda _number, _step: interrupt.check(),
             lambda _number, _run: bar.update(),
             comparison_id,
+            shared,
         )
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)

@@ -173,7 +173,7 @@ class _Cost:
         runs = [
             run for run in run_log.runs(model_id=request.model_id, status="ok", limit=200)
             if request.height in (None, run.height) and request.width in (None, run.width)
-            and run.nfe
+            and run.nfe and not run.shared
         ]  # fmt: skip
         self.count = len(runs)
         self._rest = statistics.median(r.total_ms - r.denoising_ms for r in runs) if runs else 0

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparison import Comparison
-from pipelines.errors import Cancelled, PipelineError
+from pipelines.comparison import Cell, Comparison
+from pipelines.errors import Cancelled, PipelineError, StorageError
 from pipelines.generation import OnStep, RunResult, generate, resolve
 from pipelines.hardware import environment
-from pipelines.registry import Registry
+from pipelines.registry import LoadedModel, Registry
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, PictureStore, Run, RunLog, data_home, utc_now
 from pipelines.schedulers import is_flow_matching, make_scheduler
@@ -48,7 +48,8 @@ class Engine:
 
         Only StorageError is raised: then there is no row to return.
         """
-        result, error, status, measured = None, None, "ok", {}
+        outcome: RunResult | Exception
+        model = None
         try:
             images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
                       if (sha := getattr(request, name))}
@@ -56,11 +57,29 @@ class Engine:
                 request.model_id, request.revision, request.variant
             ) as (model, fresh):
                 request = resolve(request, model.info)
-                load_ms = model.load_ms if fresh else 0.0
-                measured = {"device": model.device, "dtype": model.dtype,
-                            "environment": environment(model.device)}
-                result = generate(model, request, images, on_step, load_ms)
-            measured |= self._measurements(result)
+                outcome = generate(model, request, images, on_step, model.load_ms * fresh)
+        except Exception as error:
+            outcome = error
+        return self._log(request, outcome, model, comparison_id, axes)
+
+    def _log(
+        self,
+        request: RunRequest,
+        outcome: RunResult | Exception,
+        model: LoadedModel | None,
+        comparison_id: str | None,
+        axes: dict[str, Any] | None,
+    ) -> Run:
+        """Write the row of a run that ended, however it ended."""
+        status, error, measured = "ok", None, {}
+        if model:
+            measured = {"device": model.device, "dtype": model.dtype,
+                        "environment": environment(model.device)}
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            request = outcome.request
+            measured |= self._measurements(outcome)
         except Cancelled:
             status = "cancelled"
         except PipelineError as problem:
@@ -89,11 +108,14 @@ class Engine:
         on_step: Callable[[int, Any], None] | None = None,
         on_cell: Callable[[int, Run], None] | None = None,
         comparison_id: str | None = None,
+        shared: bool = False,
     ) -> list[Run | None]:
         """Run the cells in order; one result per cell, None where a cancel came first.
 
         `on_step(cell_number, step)` may raise Cancelled: what is done stays. A failed cell does
-        not stop the others.
+        not stop the others. `shared`: cells share their UNet calls where the pipeline allows it,
+        which is faster and gives the same pictures; their times are shares then, and `step` is
+        the number of evaluations since the last call.
         """
         comparison_id = comparison_id or new_comparison_id()
         cells = comparison.cells()
@@ -108,7 +130,11 @@ class Engine:
         runs: list[Run | None] = [None] * len(cells)
         status = "cancelled"
         try:
+            if shared:
+                self._share(cells, runs, on_step, on_cell, comparison_id)
             for number, cell in enumerate(cells):
+                if runs[number]:
+                    continue
                 watch = on_step and (lambda step, number=number: on_step(number, step))
                 run = self.run(cell.request, watch, comparison_id, cell.axes)
                 if run.status == "cancelled":
@@ -122,6 +148,49 @@ class Engine:
         finally:
             self.run_log.finish_comparison(comparison_id, status)
         return runs
+
+    def _share(
+        self,
+        cells: list[Cell],
+        runs: list[Run | None],
+        on_step: Callable[[int, Any], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+        comparison_id: str,
+    ) -> None:
+        """Fill in the runs of cells that can share their UNet calls, group by group."""
+        from pipelines.shared import fits, generate_shared
+
+        groups: dict[tuple, list[int]] = {}
+        for number, cell in enumerate(cells):
+            r = cell.request
+            key = (r.model_id, r.revision, r.variant, r.height, r.width)
+            groups.setdefault(key, []).append(number)
+        for (model_id, revision, variant, _, _), numbers in groups.items():
+            try:
+                with self.registry.borrow(model_id, revision, variant) as (model, fresh):
+                    if len(numbers) < 2 or not fits(model, cells[numbers[0]].request):
+                        continue
+                    requests = [resolve(cells[n].request, model.info) for n in numbers]
+
+                    def on_result(
+                        place: int, outcome: RunResult | PipelineError, numbers=numbers,
+                        requests=requests, model=model,
+                    ) -> None:  # fmt: skip
+                        number = numbers[place]
+                        run = self._log(requests[place], outcome, model, comparison_id,
+                                        cells[number].axes)
+                        runs[number] = run
+                        if on_cell:
+                            on_cell(number, run)
+
+                    watch = on_step and (lambda n, numbers=numbers: on_step(numbers[0], n))
+                    load_ms = model.load_ms * fresh
+                    generate_shared(model, requests, on_result, watch, load_ms)
+            except (Cancelled, StorageError):
+                raise
+            except Exception:
+                # What is missing runs one by one, and each cell shows its own error.
+                logger.info("cells could not share their UNet calls", exc_info=True)
 
     def picture_path(self, run: Run) -> Path | None:
         return self.pictures.path(run.image_sha256) if run.image_sha256 else None
@@ -137,6 +206,7 @@ class Engine:
             "peak_memory_bytes": result.peak_memory_bytes,
             "step_ms": timings.pop("steps"),
             "notes": list(result.notes),
+            "shared": result.shared,
             **{f"{name}_ms": value for name, value in timings.items()},
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
@@ -34,7 +34,8 @@ class Step:
 @dataclass(frozen=True)
 class RunResult:
     """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
-    in them (two per call with classifier-free guidance)."""
+    in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
+    other cells, and its timings are its share of them."""
 
     request: RunRequest
     image: Image
@@ -44,6 +45,10 @@ class RunResult:
     noise_sha256: str | None
     peak_memory_bytes: int
     notes: tuple[str, ...] = ()
+    shared: bool = False
+
+    def with_timings(self, **values: float) -> RunResult:
+        return replace(self, timings=replace(self.timings, **values))
 
 
 OnStep = Callable[[Step], None]
@@ -84,7 +89,7 @@ def generate(
     """
     images = dict(images or {})
     try:
-        warm_up_ms = _warm_up(model, request, images)
+        warm_up_ms = warm_up(model, request, images)
         return _measured(model, request, images, on_step, load_ms, warm_up_ms)
     except Exception as error:
         if _is_out_of_memory(error):
@@ -103,12 +108,10 @@ def _measured(
     load_ms: float,
     warm_up_ms: float,
 ) -> RunResult:
-    import torch
-
     from pipelines.noise import noise_sha256
 
     pipe = model.view(request.task)
-    scheduler = _scheduler(model, request)
+    scheduler = run_scheduler(model, request)
     _set_scheduler(pipe, scheduler)
     arguments = _arguments(pipe, request, images)
     clock, memory = Clock(model.device), MemoryWatch(model.device)
@@ -117,11 +120,8 @@ def _measured(
         output = pipe(**arguments)
         ended = clock.mark()
     clock.finish()
-    if probe.latents is not None and not torch.isfinite(probe.latents).all():
-        raise PipelineError(
-            f"{type(scheduler).__name__} produced values that are not finite in "
-            f"{request.num_inference_steps} steps (options {request.scheduler_options or 'none'})"
-        )
+    if probe.latents is not None:
+        check_finite(probe.latents, scheduler, request)
     image = output.images[0]
     return RunResult(
         request=request.changed(width=image.width, height=image.height),
@@ -133,6 +133,15 @@ def _measured(
         peak_memory_bytes=memory.peak_bytes(),
         notes=tuple(_notes(pipe, request)),
     )
+
+
+def check_finite(latents: torch.Tensor, scheduler: Any, request: RunRequest) -> None:
+    """Raise PipelineError where a solver diverged."""
+    if not latents.isfinite().all():
+        raise PipelineError(
+            f"{type(scheduler).__name__} produced values that are not finite in "
+            f"{request.num_inference_steps} steps (options {request.scheduler_options or 'none'})"
+        )
 
 
 def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
@@ -151,7 +160,7 @@ def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
         yield f"eta: no effect, {type(pipe.scheduler).__name__} knows none"
 
 
-def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
+def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
     """Milliseconds of one discarded denoising step, 0 where this shape is warm already."""
     shape = (request.task, request.height, request.width, request.guidance_scale > 1)
     if shape in model.warmed:
@@ -160,7 +169,7 @@ def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) 
     while request.image and int(steps * request.strength) < 1:
         steps += 1
     pipe = model.view(request.task)
-    _set_scheduler(pipe, _scheduler(model, request))
+    _set_scheduler(pipe, run_scheduler(model, request))
     arguments = _arguments(pipe, request.changed(num_inference_steps=steps), images)
     clock = Clock(model.device)
     started = clock.mark()
@@ -171,7 +180,8 @@ def _warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) 
     return clock.ms(started, ended)
 
 
-def _scheduler(model: LoadedModel, request: RunRequest) -> Any:
+def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
+    """A fresh scheduler for a resolved request."""
     return make_scheduler(
         request.scheduler,
         model.info.original_scheduler_config,

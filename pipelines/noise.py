@@ -38,6 +38,12 @@ class NoiseWatch(TorchFunctionMode):
         return self.noise.to(dtype or torch.float32)
 
 
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """The noise that a pipeline would draw first; leaves `generator` behind it, so go on with it
+    for stochastic schedulers: a fresh one would draw the initial noise again."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
 def noise_sha256(noise: torch.Tensor) -> str:
     """SHA-256 of the noise as little-endian float32 in C order."""
     values = noise.detach().to("cpu").float().contiguous().numpy().astype("<f4", copy=False)

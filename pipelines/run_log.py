@@ -51,7 +51,7 @@ class Run(Base):
 
     Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
     whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
-    had no effect.
+    had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
     """
 
     __tablename__ = "runs"
@@ -91,6 +91,7 @@ class Run(Base):
     dtype: Mapped[str | None] = mapped_column(default=None)
     environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     notes: Mapped[list[Any]] = mapped_column(default_factory=list)
+    shared: Mapped[bool] = mapped_column(default=False)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:

@@ -206,6 +206,7 @@ def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -
         "nfe": run.nfe,
         "noise_sha256": run.noise_sha256,
         "notes": run.notes,
+        "shared": run.shared,
         "timings_ms": {**run.timings_ms, "load": run.load_ms, "warm_up": run.warm_up_ms},
         "image": str(pictures.path(run.image_sha256)) if run.image_sha256 else None,
     }
