@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.errors import RequestError
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Run, RunLog
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import BY_KEY, expected_evaluations
 
 NOT_AN_AXIS = {"task", "image", "mask_image", "scheduler_options"}
 AXIS_NAMES = tuple(name for name in RunRequest.model_fields if name not in NOT_AN_AXIS)
@@ -157,7 +157,7 @@ def forecast_requests(
         if key not in costs:
             costs[key] = _Cost(run_log, request)
         scheduler = request.scheduler if request.scheduler != "default" else default_scheduler
-        evaluations = BY_KEY[scheduler].evaluations(request.num_inference_steps)
+        evaluations = expected_evaluations(scheduler, request.steps_to_run)
         nfe += evaluations
         cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
         known = known and cell_seconds is not None

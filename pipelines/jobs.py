@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -16,7 +17,7 @@ from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError
 from pipelines.generation import Step
 from pipelines.request import RunRequest
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -169,11 +170,9 @@ def _watch(job: Job) -> Callable[[Step], None]:
 def _evaluations(request: RunRequest, engine: Engine) -> int:
     scheduler = request.scheduler
     if scheduler == "default":
-        try:
+        with contextlib.suppress(PipelineError):  # an unknown model; the run will say so
             scheduler = engine.registry.describe(request.model_id).default_scheduler
-        except PipelineError:
-            return request.num_inference_steps
-    return BY_KEY[scheduler].evaluations(request.num_inference_steps)
+    return expected_evaluations(scheduler, request.steps_to_run)
 
 
 def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequest]) -> Job:

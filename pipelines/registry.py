@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError, UnknownModelError
 from pipelines.hardware import best_device, default_dtype
-from pipelines.schedulers import key_of_class
+from pipelines.schedulers import SchedulerInfo, compatible_schedulers, key_of_class
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,6 +43,11 @@ class ModelInfo:
     prediction_type: str
     default_scheduler: str
     original_scheduler_config: dict[str, Any]
+
+    @property
+    def schedulers(self) -> tuple[SchedulerInfo, ...]:
+        """The catalogue's entries that go with this model."""
+        return compatible_schedulers(self.original_scheduler_config)
 
 
 @dataclass

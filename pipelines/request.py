@@ -71,12 +71,18 @@ class RunRequest(BaseModel):
                 if self.task == "inpainting"
                 else "image-to-image takes no mask_image; use the task 'inpainting'"
             )
-        if int(self.num_inference_steps * self.strength) < 1:
+        if self.steps_to_run < 1:
             raise RequestError(
                 f"strength {self.strength:g} of {self.num_inference_steps} steps leaves no step to "
                 f"run; use a strength of at least {1 / self.num_inference_steps:.3g}"
             )
         return self
+
+    @property
+    def steps_to_run(self) -> int:
+        """The steps that really run: those of `strength` where a picture is the start."""
+        share = self.strength if self.image else 1.0
+        return int(self.num_inference_steps * share)
 
     def changed(self, **values: Any) -> RunRequest:
         """The same request with other values, validated again."""

@@ -128,6 +128,12 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
 BY_KEY = {info.key: info for info in CATALOGUE}
 
 
+def expected_evaluations(key: str, num_inference_steps: int) -> int:
+    """Denoiser calls of a run, before it runs; one per step for a scheduler of its own kind."""
+    info = BY_KEY.get(key)
+    return info.evaluations(num_inference_steps) if info else num_inference_steps
+
+
 def scheduler_info(key: str) -> SchedulerInfo:
     """The catalogue's line for `key`; raises RequestError with the keys that exist."""
     try:
