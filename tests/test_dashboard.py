@@ -128,12 +128,15 @@ def test_an_unknown_model_is_explained(home):
 
 
 def test_a_seed_beyond_a_browsers_numbers_survives(home):
-    app = page("generate")
-    app.session_state["generate.seed"] = str(2**63 - 1)
-    app.number_input(key="generate.num_inference_steps").set_value(1)
+    largest = 2**63 - 1
+    engine = Engine(home)
+    run = engine.run(RunRequest(seed=largest, num_inference_steps=1))
+    app = page("runs", {"opened_run": run.id})
+    app.button(key=f"drawer.open.{run.id}").click().run()
+    assert app.text_input(key="generate.seed").value == str(largest)
     app.button(key="generate.go").click().run()
     finish(app)
-    assert Engine(home).run_log.run(1).seed == 2**63 - 1
+    assert [r.seed for r in engine.run_log.runs()] == [largest, largest]
 
 
 def test_examples_fill_the_prompt_and_the_dice_the_seed(home):
