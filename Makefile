@@ -7,11 +7,12 @@ else
 BIN := .venv/bin
 endif
 
-.PHONY: help run test lint fix clean
+.PHONY: help run test lint fix bench clean
 
 help:
 	@echo "make run   start the dashboard on http://localhost:8501 (PORT=... for another)"
 	@echo "make test  lint and all tests"
+	@echo "make bench the engine against plain diffusers, as ratios"
 	@echo "make lint  ruff;  make fix: let ruff mend what it can;  make clean: remove .venv"
 
 run: .venv/run.stamp
@@ -27,6 +28,9 @@ lint: .venv/dev.stamp
 
 fix: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
+
+bench: .venv/run.stamp
+	$(BIN)/python -m pipelines.bench
 
 clean:
 	rm -rf .venv
