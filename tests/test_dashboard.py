@@ -134,6 +134,7 @@ def test_a_seed_beyond_a_browsers_numbers_survives(home):
     app = page("runs", {"opened_run": run.id})
     app.button(key=f"drawer.open.{run.id}").click().run()
     assert app.text_input(key="generate.seed").value == str(largest)
+    app = page("generate", {"generate.seed": str(largest)})
     app.button(key="generate.go").click().run()
     finish(app)
     assert [r.seed for r in engine.run_log.runs()] == [largest, largest]
