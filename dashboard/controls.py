@@ -36,6 +36,15 @@ def model_default_scheduler(model_id: str) -> str:
     return state.engine().registry.describe(model_id).default_scheduler
 
 
+def fitting_schedulers(page: str) -> list[str]:
+    """Keys of the schedulers that go with a page's model; all where the model is unknown."""
+    try:
+        model_id = st.session_state[state.key(page, "model_id")] or ""
+        return [info.key for info in state.engine().registry.describe(model_id).schedulers]
+    except PipelineError:
+        return list(BY_KEY)
+
+
 def prompt_control(page: str, without: Collection[str] = ()) -> None:
     """Prompt with one-click examples, and the negative prompt."""
     if "prompt" not in without:
@@ -91,11 +100,13 @@ def scheduler_control(page: str) -> None:
     def show(key: str) -> str:
         if key != "default":
             return BY_KEY[key].label
-        return f"Default ({BY_KEY[own].label})" if own else "Default (the model's own)"
+        return f"Default ({BY_KEY[own].label})" if own in BY_KEY else "Default (the model's own)"
 
-    chosen = st.selectbox("Scheduler", ["default", *BY_KEY], format_func=show,
-                          key=state.key(page, "scheduler"), **KEEP)
-    if known := own if chosen == "default" else chosen:
+    current = st.session_state[state.key(page, "scheduler")]
+    options = ["default", *fitting_schedulers(page)]
+    chosen = st.selectbox("Scheduler", options + [current] * (current not in options),
+                          format_func=show, key=state.key(page, "scheduler"), **KEEP)
+    if (known := own if chosen == "default" else chosen) in BY_KEY:
         st.caption(scheduler_text(known))
 
 
@@ -186,7 +197,9 @@ def _axis_values(page: str, name: str, names: list[str]) -> list[str]:
     key = f"{page}.values.{name}"
     if name == "scheduler":
         st.session_state.setdefault(key, SCHEDULER_DEFAULTS)
-        return st.multiselect(f"{place}: scheduler", list(BY_KEY), key=key, **KEEP,
+        fitting = fitting_schedulers(page)
+        chosen = [scheduler for scheduler in st.session_state[key] if scheduler not in fitting]
+        return st.multiselect(f"{place}: scheduler", [*fitting, *chosen], key=key, **KEEP,
                               format_func=lambda scheduler: BY_KEY[scheduler].label)
     current = str(st.session_state.get(state.key(page, name)) or "")
     st.session_state.setdefault(key, AXIS_DEFAULTS.get(name, current))

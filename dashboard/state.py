@@ -34,7 +34,7 @@ FIELDS = (
     "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
 )  # fmt: skip
-KEPT = {*FIELDS, "count", "axes", "text", "model", "status"}
+KEPT = {*FIELDS, "count", "shared", "axes", "text", "model", "status"}
 
 
 @st.cache_resource(show_spinner=False)

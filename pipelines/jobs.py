@@ -197,27 +197,36 @@ def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequ
     return jobs.submit("generate", title, total, work, key)
 
 
-def submit_comparison(jobs: JobQueue, engine: Engine, comparison: Comparison) -> Job:
+def submit_comparison(
+    jobs: JobQueue, engine: Engine, comparison: Comparison, shared: bool = False
+) -> Job:
     """Queue a comparison; the job's result is its id in the run log, set before it starts."""
     cells = comparison.cells()
     comparison_id = new_comparison_id()
 
     def work(job: Job) -> str:
         watch = _watch(job)
-        before = 0
+        before, ended = 0, []
 
         def on_cell(number: int, _run: Any) -> None:
             nonlocal before
             before += _evaluations(cells[number].request, engine)
-            job.done = before
-            job.message = f"{number + 1} of {len(cells)} cells"
+            ended.append(number)
+            job.done = max(job.done, before)
+            job.message = f"{len(ended)} of {len(cells)} cells"
 
-        engine.compare(comparison, lambda _number, step: watch(step), on_cell, comparison_id)
+        def on_step(_number: int, step: Step | int) -> None:
+            if isinstance(step, Step):
+                watch(step)
+            else:
+                job.advance(step)
+
+        engine.compare(comparison, on_step, on_cell, comparison_id, shared)
         return comparison_id
 
     total = sum(_evaluations(cell.request, engine) for cell in cells)
     title = comparison.base.prompt or "(no prompt)"
-    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes))
+    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), shared)
     job = jobs.submit("compare", title, total, work, key)
     job.result = job.result or comparison_id
     return job

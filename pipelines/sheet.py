@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -118,13 +118,20 @@ def _draw_cell(
     x, y = corner
     if tile:
         sheet.paste(tile, corner)
-        seconds = f"{run.total_ms / 1000:.2f} s" if run.total_ms is not None else ""
-        pen.text((x, y + size[1] + 3), f"{seconds}   {run.nfe} NFE", font=font, fill=FAINT)
+        text = f"{time_text(run)}   {run.nfe} NFE"
+        pen.text((x, y + size[1] + 3), text, font=font, fill=FAINT)
         return
     pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=EMPTY)
     text, colour = (run.error or run.status, RED) if run else ("not run", FAINT)
     words = _wrap(text, font, size[0] - 16)[: max(1, (size[1] - 16) // _line_height(font))]
     pen.multiline_text((x + 8, y + 8), "\n".join(words), font=font, fill=colour)
+
+
+def time_text(run: Run) -> str:
+    """A cell's time; a share of a batch says that it is one."""
+    if run.total_ms is None:
+        return ""
+    return f"{run.total_ms / 1000:.2f} s{' shared' if run.shared else ''}"
 
 
 def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
@@ -230,7 +237,7 @@ def cells_table(
     return pandas.DataFrame(rows)
 
 
-def save_png(image: Image.Image, path: Path, recipe: dict[str, Any]) -> None:
+def save_png(image: Image.Image, path: Path | BinaryIO, recipe: dict[str, Any]) -> None:
     """Write a PNG that carries its recipe as the text chunk 'contact_sheet'; StorageError."""
     info = PngInfo()
     info.add_itxt("contact_sheet", json.dumps(recipe))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from chromium import MISSING
+from chromium import find as find_chromium
 from playwright.sync_api import expect, sync_playwright
 
 pytestmark = pytest.mark.browser
@@ -27,11 +28,9 @@ expect.set_options(timeout=PATIENCE)
 
 @pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium, or whatever CHROMIUM names."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    path = find_chromium()
     if not path:
-        pytest.fail("no Chromium found: apt install chromium, or set CHROMIUM to its path", False)
+        pytest.fail(MISSING, False)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -126,8 +125,9 @@ def test_half_typed_text_survives_a_finished_job_and_another_page(page, address)
 
 
 def start_small_comparison(page, address, steps: int) -> None:
-    """Two schedulers by two guidance scales."""
-    open_page(page, f"{address}/compare", "Compare")
+    """Two schedulers by two guidance scales; an empty address: on the page that is open."""
+    if address:
+        open_page(page, f"{address}/compare", "Compare")
     page.get_by_label("Prompt", exact=True).fill("a yellow balloon in the desert")
     for unwanted in ("DPM++ 2M", "UniPC", "Heun", "Euler a"):
         page.get_by_role("button", name=f"Remove {unwanted}", exact=True).click()
@@ -157,6 +157,36 @@ def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium
     page.get_by_label("Prompt contains").fill("yellow balloon")
     page.get_by_label("Prompt contains").press("Enter")
     expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_cancel_in_the_middle_keeps_what_is_done(page, address):
+    start_small_comparison(page, address, 90)
+    cells = page.locator(".cell img")
+    expect(cells.first).to_be_visible()
+    page.get_by_role("button", name="Cancel").last.click()
+    expect(page.get_by_text(re.compile(r"Cancelled; [1-3] of 4 cells are kept"))).to_be_visible()
+    kept = cells.count()
+    assert 1 <= kept <= 3
+    page.reload()
+    expect(cells).to_have_count(kept)
+
+
+def test_shared_cells_say_so(page, address):
+    open_page(page, f"{address}/compare", "Compare")
+    page.get_by_text("Share UNet calls", exact=True).click()
+    start_small_comparison(page, "", 5)
+    expect(page.locator(".cell img")).to_have_count(4)
+    expect(page.locator(".caption").first).to_contain_text("shared")
+
+
+def test_a_click_on_a_heading_sorts_the_runs(page, address):
+    open_page(page, f"{address}/runs", "Runs")
+    heading = page.get_by_role("button", name=re.compile("^Guidance"))
+    heading.click()
+    first = page.locator("tbody tr").first
+    expect(first).to_contain_text("1")
+    values = page.locator("tbody tr td:nth-child(5)").all_inner_texts()
+    assert values == sorted(values, key=float)
 
 
 def test_headings_stay_and_a_cell_opens_by_keyboard(page, address):

@@ -1,6 +1,7 @@
 """The pages' logic, on the real engine and the bundled model, through Streamlit's AppTest."""
 
 import csv
+import datetime
 import io
 import json
 import threading
@@ -333,6 +334,22 @@ def test_runs_are_filtered(filled):
     assert shown(app) == [4]
     app.text_input(key="runs.text").set_value("nothing like it").run()
     assert "No run fits" in html(app)
+
+
+def test_runs_are_filtered_by_day(filled):
+    today = datetime.datetime.now(datetime.UTC).date()
+    app = page("runs")
+    app.date_input(key="runs.days").set_value((today, today)).run()
+    assert len(shown(app)) == 5
+    yesterday = today - datetime.timedelta(days=1)
+    app.date_input(key="runs.days").set_value((yesterday, yesterday)).run()
+    assert "No run fits" in html(app)
+
+
+def test_schedulers_on_offer_go_with_the_model(home):
+    app = page("generate")
+    options = app.selectbox(key="generate.scheduler").options
+    assert "DDIM" in options and "Flow Euler" not in options
 
 
 def test_runs_are_sorted(filled):

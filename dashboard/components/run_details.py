@@ -32,6 +32,9 @@ def run_measurements(run: Run) -> None:
         return
     for note in run.notes:
         notice("note", note)
+    if run.shared:
+        notice("note", "This cell shared its UNet calls with others: its times are a share of "
+                       "theirs, no measurement of its own.")  # fmt: skip
     _stages(run)
     per_step = statistics.median(run.step_ms) if run.step_ms else None
     facts([

@@ -17,12 +17,13 @@ from pipelines.comparison import Axis, Comparison, forecast, label
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import cells_table
+from pipelines.sheet import cells_table, time_text
 
 PAGE = state.COMPARE
 SETUP_OPEN = f"{PAGE}.setup"
 OPEN_NEXT = f"{PAGE}.setup.next"  # what SETUP_OPEN becomes, once its widget may be set again
 RECENT = f"{PAGE}.recent"
+SHARED = f"{PAGE}.shared"
 
 
 def chosen_id() -> str | None:
@@ -90,12 +91,16 @@ def setup() -> None:
             go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
                            shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
             st.caption(line)
+        st.toggle("Share UNet calls", key=SHARED, **controls.KEEP,
+                  help="Cells in one batch: faster, with the same pictures. Their times are then "
+                       "shares of the batch, and marked so.")  # fmt: skip
         if problem:
             notice("error", problem)
         elif comparison:
             controls.unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
     if go and comparison:
-        job = submit_comparison(state.job_queue(), state.engine(), comparison)
+        job = submit_comparison(state.job_queue(), state.engine(), comparison,
+                                st.session_state[SHARED])
         choose(job.result)
         st.rerun()
 
@@ -224,7 +229,7 @@ def frame_of(run: Run | None, what: str, otherwise: str, urls: dict[int, str]) -
         label=f"{what}: {alt_text(run) if run.status == 'ok' else run.error or run.status}",
         run_id=run.id,
         url=urls[run.id] or None,
-        time=f"{run.total_ms / 1000:.2f} s" if run.total_ms is not None else "",
+        time=time_text(run),
         nfe=f"{run.nfe} NFE" if run.nfe is not None else "",
         error=run.error or ("the picture's file is missing" if run.status == "ok" else ""),
     )
