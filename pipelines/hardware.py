@@ -26,6 +26,17 @@ def default_dtype(device: str) -> str:
     return "float32" if device == "cpu" else "float16"
 
 
+def device_memory_bytes(device: str) -> int:
+    """All the memory of a device; for the CPU and MPS the machine's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
 def processor_name() -> str:
     """The CPU's marketing name where the system tells, else its architecture."""
     try:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError, UnknownModelError
-from pipelines.hardware import best_device, default_dtype
+from pipelines.hardware import best_device, default_dtype, device_memory_bytes
 from pipelines.schedulers import SchedulerInfo, compatible_schedulers, key_of_class
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _importing = threading.Lock()
+MEMORY_SHARE = 0.6  # the rest is for activations and for others
 BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
 
 
@@ -82,10 +83,15 @@ class LoadedModel:
 
 
 class Registry:
-    """Opens models by id and keeps them; safe for threads."""
+    """Opens models by id and keeps them; safe for threads.
 
-    def __init__(self, device: str | None = None) -> None:
+    Weights, by their size on disk, take at most `max_bytes` (by default MEMORY_SHARE of the
+    device's memory): the models used longest ago go first, the newest stays in any case.
+    """
+
+    def __init__(self, device: str | None = None, max_bytes: int | None = None) -> None:
         self._device = device
+        self._max_bytes = max_bytes
         self._models: dict[tuple, LoadedModel] = {}
         self._device_locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
@@ -131,10 +137,22 @@ class Registry:
         """The loaded model and whether this call loaded it, with its device to oneself."""
         with self.device_lock(self.device):
             key = (model_id, revision, variant, self.device)
-            fresh = key not in self._models
+            model = self._models.pop(key, None)
+            fresh = model is None
             if fresh:
-                self._models[key] = self._load(model_id, revision, variant)
-            yield self._models[key], fresh
+                self._make_room(self.describe(model_id, revision).size_bytes)
+                model = self._load(model_id, revision, variant)
+            self._models[key] = model  # the last is the one used last
+            yield model, fresh
+
+    def _make_room(self, needed: int) -> None:
+        limit = self._max_bytes
+        if limit is None:
+            limit = int(MEMORY_SHARE * device_memory_bytes(self.device))
+        kept = sum(model.info.size_bytes for model in self._models.values())
+        while self._models and kept + needed > limit:
+            oldest = next(iter(self._models))
+            kept -= self._models.pop(oldest).info.size_bytes
 
     def unload(self, model_id: str) -> None:
         """Forget a model, so that its memory can be used again once no run holds it."""

@@ -123,3 +123,21 @@ def test_description_is_read_without_torch():
     assert height >= 64
     assert scheduler == "dpmpp_2m"
     assert loaded == []
+
+
+def test_the_models_used_longest_ago_go_first(tmp_path):
+    folders = []
+    for name in "abc":
+        shutil.copytree(BUNDLED["postcards"], tmp_path / name)
+        folders.append(str(tmp_path / name))
+    size = Registry("cpu").describe(folders[0]).size_bytes
+    registry = Registry("cpu", max_bytes=int(2.5 * size))
+
+    def loads(folder):
+        with registry.borrow(folder) as (_, fresh):
+            return fresh
+
+    a, b, c = folders
+    assert [loads(folder) for folder in (a, b, a, c)] == [True, True, False, True]
+    assert not loads(a)  # b went, not a
+    assert loads(b)
