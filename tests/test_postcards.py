@@ -270,6 +270,13 @@ def test_the_model_paints_what_it_is_asked_for(capsys):
     assert report["generated"]["scene"] > 0.9
 
 
+def test_the_judge_sees_what_was_not_asked_for():
+    wanted = judge.held_out_captions(59)
+    pictures = judge.paint_wanted(wanted)
+    assert min(judge.accuracy(pictures, wanted).values()) > 0.95
+    assert max(judge.accuracy(pictures, wanted[1:] + wanted[:1]).values()) < 0.4
+
+
 def test_the_judge_takes_captions_from_a_file(tmp_path, capsys):
     path = tmp_path / "captions.jsonl"
     rows = [
