@@ -171,7 +171,6 @@ def memory(model: LoadedModel) -> tuple[int, int]:
 def stable_diffusion_15(registry: Registry) -> LoadedModel:
     """Random weights of SD 1.5's UNet under the bundled model's text encoder and tokenizer."""
     import dataclasses
-    import threading
 
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
@@ -187,8 +186,7 @@ def stable_diffusion_15(registry: Registry) -> LoadedModel:
             feature_extractor=None, requires_safety_checker=False,
         ).to(registry.device)  # fmt: skip
         info = dataclasses.replace(small.info, model_id="SD 1.5's shapes", height=512, width=512)
-        return LoadedModel(info, registry.device, small.dtype, 0.0, threading.RLock(), pipe,
-                           small.classes)
+        return LoadedModel(info, registry.device, small.dtype, 0.0, pipe, small.classes)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
@@ -20,10 +22,17 @@ from pipelines.comparison import Comparison, label
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 from pipelines.request import RunRequest
+from pipelines.run_log import Run
 from pipelines.schedulers import CATALOGUE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 UsageError = typer.BadParameter.__base__  # typer exports only its child
+
+
+class Status(StrEnum):
+    ok = "ok"
+    failed = "failed"
+    cancelled = "cancelled"
 
 
 class Format(StrEnum):
@@ -138,11 +147,13 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make one picture."""
-    _check_writable(output)
+    _check_writable(output, ".png")
     engine = Engine()
     request = make_request(engine, fields)
-    engine.check(request)
-    with _progress(1, "steps") as bar, _Interrupt() as interrupt:
+    with _Interrupt() as interrupt:
+        engine.check(request)
+        interrupt.check()
+    with _Interrupt() as interrupt, _progress(1, "steps") as bar:
 
         def on_step(step: Any) -> None:
             interrupt.check()
@@ -177,16 +188,19 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
-    for path in filter(None, (output, csv)):
-        _check_writable(path)
+    _check_writable(output, ".png")
+    if csv:
+        _check_writable(csv)
     engine = Engine()
     request = make_request(engine, fields)
     comparison = Comparison.parse(request, axis)
     cells = comparison.cells()
-    for cell in cells:
-        engine.check(cell.request)
     comparison_id = new_comparison_id()
-    with _progress(len(cells), "cells") as bar, _Interrupt() as interrupt:
+    with _Interrupt() as interrupt:
+        for cell in cells:
+            engine.check(cell.request)
+        interrupt.check()
+    with _Interrupt() as interrupt, _progress(len(cells), "cells") as bar:
         runs = engine.compare(
             comparison,
             lambda _number, _step: interrupt.check(),
@@ -196,14 +210,13 @@ def compare(
         )
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
-    recipe = {"base": comparison.base.model_dump(mode="json"),
-              "axes": [asdict(axis) for axis in comparison.axes]}
+    recipe = sheet.recipe(comparison)
     for picture, path in zip(sheets, paths, strict=True):
         sheet.save_png(picture, path, recipe)
     if csv:
-        table = sheet.cells_table(comparison, runs, engine.pictures)
+        text = sheet.to_csv(sheet.cells_table(comparison, runs, engine.pictures))
         try:
-            table.to_csv(csv, index=False)
+            csv.write_text(text, encoding="utf-8", newline="")
         except OSError as error:
             raise StorageError(f"{csv} cannot be written: {error}") from error
     records = [sheet.cell_record(cell.axes, run, engine.pictures)
@@ -228,26 +241,25 @@ def runs(
     text: Annotated[str, typer.Option(help="Only runs whose prompts contain this.")] = "",
     model_id: Annotated[str | None, typer.Option()] = None,
     scheduler: Annotated[str | None, typer.Option()] = None,
-    status: Annotated[str | None, typer.Option(help="ok, failed or cancelled.")] = None,
+    status: Annotated[Status | None, typer.Option(help="How they ended.")] = None,
     since: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
     until: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
     comparison_id: Annotated[str | None, typer.Option()] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The newest N.")] = None,
 ) -> None:
     """Print the run log, the newest first."""
-    engine = Engine()
-    rows = engine.run_log.runs(
-        text=text, model_id=model_id, scheduler=scheduler, status=status, since=since,
-        until=until, comparison_id=comparison_id, limit=limit,
-    )  # fmt: skip
+    for name, day in (("since", since), ("until", until)):
+        _check_day(name, day)
+    filters = {"text": text, "model_id": model_id, "scheduler": scheduler, "status": status,
+               "since": since, "until": until, "comparison_id": comparison_id}
+    log = Engine().run_log
+    rows = log.runs(**filters, limit=limit)
     if as_json or format is Format.json:
         _print_json([run.as_dict() for run in rows])
     elif format is Format.csv:
-        import pandas
-
-        columns = list(rows[0].as_dict()) if rows else []
-        table = pandas.DataFrame([run.as_dict() for run in rows], columns=columns)
-        print(table.to_csv(index=False), end="")
+        print(sheet.to_csv([run.as_dict() for run in rows], Run.__table__.columns.keys()), end="")
+    elif not rows and log.count():
+        print("No run fits these filters.")
     elif not rows:
         print("No runs yet. Make one: python -m pipelines generate \"a red car\" -o out.png")
     else:
@@ -333,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(error.format_message())
     except PipelineError as error:
         code = _complain(str(error))
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt, Cancelled):
         code = 130
     sys.exit(code or 0)
 
@@ -355,15 +367,17 @@ def _exit_for(runs: Sequence[Any]) -> None:
 
 
 class _Interrupt:
-    """Turns Ctrl-C into a cancel between two steps; the second one ends the process."""
+    """Turns Ctrl-C and SIGTERM into a cancel between two steps; a second one ends the process."""
 
     def __enter__(self) -> _Interrupt:
         self.seen = False
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = {number: signal.signal(number, self._note)
+                        for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, *_: object) -> None:
         if self.seen:
@@ -379,10 +393,24 @@ def _progress(total: int, unit: str) -> tqdm:
     return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
 
 
-def _check_writable(path: Path) -> None:
+def _check_day(name: str, day: str | None) -> None:
+    try:
+        datetime.date.fromisoformat(day or "2000-01-01")
+    except ValueError:
+        raise RequestError(f"{name}: received {day!r}, accepted a date: YYYY-MM-DD") from None
+
+
+def _check_writable(path: Path, *suffixes: str) -> None:
     """Say so before the work, not after it."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise RequestError(f"output: {path} cannot be written; its folder must exist")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise RequestError(f"output: received {path}, accepted a name that ends in .png")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise RequestError(f"output: {path} cannot be written: {error}") from error
+    if path.is_dir():
+        raise RequestError(f"output: {path} is a folder; a file name is needed")
 
 
 def _sheet_paths(comparison: Comparison, output: Path) -> list[Path]:

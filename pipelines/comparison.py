@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import RequestError
+from pipelines.errors import PipelineError, RequestError
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Run, RunLog
 from pipelines.schedulers import BY_KEY, expected_evaluations
+
+if TYPE_CHECKING:
+    from pipelines.registry import Registry
 
 NOT_AN_AXIS = {"task", "image", "mask_image", "scheduler_options"}
 AXIS_NAMES = tuple(name for name in RunRequest.model_fields if name not in NOT_AN_AXIS)
@@ -141,23 +145,17 @@ class Forecast:
     based_on: int
 
 
-def forecast(comparison: Comparison, run_log: RunLog, default_scheduler: str) -> Forecast:
-    """Cells, function evaluations and time, from what the log knows of this machine."""
-    requests = [cell.request for cell in comparison.cells()]
-    return forecast_requests(requests, run_log, default_scheduler)
-
-
-def forecast_requests(
-    requests: Sequence[RunRequest], run_log: RunLog, default_scheduler: str
-) -> Forecast:
+def forecast(requests: Sequence[RunRequest], run_log: RunLog, registry: Registry) -> Forecast:
+    """Pictures, function evaluations and time, from what the log knows of this machine."""
     costs: dict[tuple, _Cost] = {}
     nfe, seconds, known = 0, 0.0, True
     for request in requests:
+        with contextlib.suppress(PipelineError):  # the run will say what is wrong
+            request = registry.fill_in(request)
         key = (request.model_id, request.height, request.width)
         if key not in costs:
-            costs[key] = _Cost(run_log, request)
-        scheduler = request.scheduler if request.scheduler != "default" else default_scheduler
-        evaluations = expected_evaluations(scheduler, request.steps_to_run)
+            costs[key] = _Cost(run_log, *key)
+        evaluations = expected_evaluations(request.scheduler, request.steps_to_run)
         nfe += evaluations
         cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
         known = known and cell_seconds is not None
@@ -167,14 +165,16 @@ def forecast_requests(
 
 
 class _Cost:
-    """Medians over the last runs of one model and size."""
+    """Medians over the last measured runs of one model and size, on the device used last."""
 
-    def __init__(self, run_log: RunLog, request: RunRequest) -> None:
+    def __init__(
+        self, run_log: RunLog, model_id: str, height: int | None, width: int | None
+    ) -> None:
         runs = [
-            run for run in run_log.runs(model_id=request.model_id, status="ok", limit=200)
-            if request.height in (None, run.height) and request.width in (None, run.width)
-            and run.nfe and not run.shared
-        ]  # fmt: skip
+            run for run in run_log.runs(model_id=model_id, status="ok", limit=200)
+            if (run.height, run.width) == (height, width) and run.nfe and not run.shared
+        ]
+        runs = [run for run in runs if run.device == runs[0].device]
         self.count = len(runs)
         self._rest = statistics.median(r.total_ms - r.denoising_ms for r in runs) if runs else 0
         self._per_call = {}

@@ -15,7 +15,7 @@ from pipelines.hardware import environment
 from pipelines.registry import LoadedModel, Registry
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, PictureStore, Run, RunLog, data_home, utc_now
-from pipelines.schedulers import is_flow_matching, make_scheduler
+from pipelines.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ class Engine:
         self.registry = Registry(device)
 
     def check(self, request: RunRequest) -> RunRequest:
-        """The request as it would run, before it runs; raises what would make it fail early."""
+        """The request as it would run, before it runs; raises what would make it fail."""
         info = self.registry.describe(request.model_id, request.revision)
         request, config = resolve(request, info), info.original_scheduler_config
-        if request.scheduler_options or is_flow_matching(config):
+        if request.scheduler != "default":
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
 

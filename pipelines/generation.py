@@ -61,6 +61,14 @@ def resolve(request: RunRequest, info: ModelInfo) -> RunRequest:
         scheduler, own = own_scheduler(info.original_scheduler_config)
         options = {**own, **options}
     height, width = request.height or info.height, request.width or info.width
+    check_size(info, height, width)
+    return request.changed(
+        scheduler=scheduler, scheduler_options=options, height=height, width=width
+    )
+
+
+def check_size(info: ModelInfo, height: int | None, width: int | None) -> None:
+    """Raise RequestError where a side is no multiple of what the model needs."""
     for name, side in (("height", height), ("width", width)):
         if side and side % info.size_multiple:
             lower = side - side % info.size_multiple
@@ -69,9 +77,6 @@ def resolve(request: RunRequest, info: ModelInfo) -> RunRequest:
                 f"{name}: received {side}, accepted multiples of {info.size_multiple} px for "
                 f"{info.model_id}; nearest {' and '.join(near)}"
             )
-    return request.changed(
-        scheduler=scheduler, scheduler_options=options, height=height, width=width
-    )
 
 
 def generate(

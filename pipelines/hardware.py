@@ -8,6 +8,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from pipelines.errors import RequestError
+
 
 @functools.cache
 def best_device() -> str:
@@ -15,6 +17,13 @@ def best_device() -> str:
     import torch
 
     if chosen := os.environ.get("CONTACT_SHEET_DEVICE"):
+        try:
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            raise RequestError(
+                f"CONTACT_SHEET_DEVICE: received {chosen!r}, accepted cpu, cuda, cuda:1 or mps "
+                "where this machine has it"
+            ) from error
         return chosen
     if torch.cuda.is_available():
         return "cuda"
@@ -23,7 +32,15 @@ def best_device() -> str:
 
 def default_dtype(device: str) -> str:
     """The dtype a model is loaded in: float16 on CUDA and MPS, float32 on the CPU."""
-    return "float32" if device == "cpu" else "float16"
+    return "float32" if device.startswith("cpu") else "float16"
+
+
+def use_device(device: str) -> None:
+    """Make a CUDA device the thread's own, so that events and memory are measured on it."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(device)
 
 
 def device_memory_bytes(device: str) -> int:

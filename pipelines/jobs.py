@@ -63,8 +63,11 @@ class Job:
         return self.active and self._cancel.is_set()
 
     def cancel(self) -> None:
-        """Ask it to stop; it does so before its next step."""
+        """Ask it to stop: at once where it waits, else before its next step."""
         self._cancel.set()
+        if self.status == "queued":
+            self.status = "cancelled"
+            self.finished.set()
 
     def check(self) -> None:
         """Raise Cancelled where somebody asked for it; the work calls this between steps."""
@@ -105,7 +108,7 @@ class JobQueue:
         with self._lock:
             if key is not None:
                 for job in self._jobs.values():
-                    if job.active and job.key == key:
+                    if job.active and not job.cancelling and job.key == key:
                         return job
             job = Job(next(self._ids), kind, title, total, work, key)
             self._jobs[job.id] = job
@@ -139,6 +142,7 @@ class JobQueue:
         try:
             job.check()
             job.status = "running"
+            job.check()  # a cancel may have come between the two
             job.result = job.work(job)
             job.status = "cancelled" if job._cancel.is_set() else "done"
         except Cancelled:
@@ -168,11 +172,9 @@ def _watch(job: Job) -> Callable[[Step], None]:
 
 
 def _evaluations(request: RunRequest, engine: Engine) -> int:
-    scheduler = request.scheduler
-    if scheduler == "default":
-        with contextlib.suppress(PipelineError):  # an unknown model; the run will say so
-            scheduler = engine.registry.describe(request.model_id).default_scheduler
-    return expected_evaluations(scheduler, request.steps_to_run)
+    with contextlib.suppress(PipelineError):  # an unknown model; the run will say so
+        request = engine.registry.fill_in(request)
+    return expected_evaluations(request.scheduler, request.steps_to_run)
 
 
 def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequest]) -> Job:
@@ -200,7 +202,7 @@ def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequ
 def submit_comparison(
     jobs: JobQueue, engine: Engine, comparison: Comparison, shared: bool = False
 ) -> Job:
-    """Queue a comparison; the job's result is its id in the run log, set before it starts."""
+    """Queue a comparison; the job's result is its id in the run log."""
     cells = comparison.cells()
     comparison_id = new_comparison_id()
 

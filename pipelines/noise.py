@@ -45,6 +45,8 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tens
 
 
 def noise_sha256(noise: torch.Tensor) -> str:
-    """SHA-256 of the noise as little-endian float32 in C order."""
+    """SHA-256 of the noise's shape, as text such as '1x4x16x16', and its values in C order as
+    little-endian float32."""
     values = noise.detach().to("cpu").float().contiguous().numpy().astype("<f4", copy=False)
-    return hashlib.sha256(values.tobytes()).hexdigest()
+    shape = "x".join(map(str, values.shape)).encode()
+    return hashlib.sha256(shape + values.tobytes()).hexdigest()

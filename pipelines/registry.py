@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError, UnknownModelError
-from pipelines.hardware import best_device, default_dtype, device_memory_bytes
+from pipelines.hardware import best_device, default_dtype, device_memory_bytes, use_device
 from pipelines.schedulers import SchedulerInfo, compatible_schedulers, key_of_class
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+    from pipelines.request import RunRequest
 
 _importing = threading.Lock()
 MEMORY_SHARE = 0.6  # the rest is for activations and for others
@@ -59,7 +61,6 @@ class LoadedModel:
     device: str
     dtype: str
     load_ms: float
-    lock: threading.RLock
     pipe: DiffusionPipeline
     classes: dict[str, type[DiffusionPipeline]]
     views: dict[str, DiffusionPipeline] = field(default_factory=dict)
@@ -130,18 +131,28 @@ class Registry:
             original_scheduler_config=scheduler,
         )
 
+    def fill_in(self, request: RunRequest) -> RunRequest:
+        """The request with the model's scheduler and size where it left them open, without torch;
+        raises UnknownModelError or LoadError. `resolve` does the rest."""
+        info = self.describe(request.model_id, request.revision)
+        own = info.default_scheduler if request.scheduler == "default" else request.scheduler
+        return request.changed(scheduler=own, height=request.height or info.height,
+                               width=request.width or info.width)
+
     @contextmanager
     def borrow(
         self, model_id: str, revision: str | None = None, variant: str | None = None
     ) -> Iterator[tuple[LoadedModel, bool]]:
         """The loaded model and whether this call loaded it, with its device to oneself."""
         with self.device_lock(self.device):
-            key = (model_id, revision, variant, self.device)
+            use_device(self.device)
+            info = self.describe(model_id, revision)
+            key = (info.folder.resolve(), variant, self.device)
             model = self._models.pop(key, None)
             fresh = model is None
             if fresh:
-                self._make_room(self.describe(model_id, revision).size_bytes)
-                model = self._load(model_id, revision, variant)
+                self._make_room(info.size_bytes)
+                model = self._load(info, variant)
             self._models[key] = model  # the last is the one used last
             yield model, fresh
 
@@ -157,14 +168,14 @@ class Registry:
     def unload(self, model_id: str) -> None:
         """Forget a model, so that its memory can be used again once no run holds it."""
         with self.device_lock(self.device):
-            self._models = {key: m for key, m in self._models.items() if key[0] != model_id}
+            folder = self.describe(model_id).folder.resolve()
+            self._models = {key: m for key, m in self._models.items() if key[0] != folder}
 
     def device_lock(self, device: str) -> threading.RLock:
         with self._lock:
             return self._device_locks.setdefault(device, threading.RLock())
 
-    def _load(self, model_id: str, revision: str | None, variant: str | None) -> LoadedModel:
-        info = self.describe(model_id, revision)
+    def _load(self, info: ModelInfo, variant: str | None) -> LoadedModel:
         started = time.perf_counter()
         warm_libraries()
         import torch
@@ -182,14 +193,12 @@ class Registry:
             ).to(self.device)
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
-                f"{model_id} does not fit into the memory of {self.device}: {error}"
+                f"{info.model_id} does not fit into the memory of {self.device}: {error}"
             ) from error
         except Exception as error:
-            raise LoadError(f"{model_id} cannot be opened: {_first_line(error)}") from error
+            raise LoadError(f"{info.model_id} cannot be opened: {_first_line(error)}") from error
         load_ms = (time.perf_counter() - started) * 1000
-        return LoadedModel(
-            info, self.device, dtype, load_ms, self.device_lock(self.device), pipe, classes
-        )
+        return LoadedModel(info, self.device, dtype, load_ms, pipe, classes)
 
 
 def warm_libraries() -> None:
@@ -267,8 +276,12 @@ def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:
     """Where a model lies: bundled, a folder, or the Hub's local cache; nothing is downloaded."""
     if model_id in BUNDLED:
         return BUNDLED[model_id], "bundled"
-    folder = Path(model_id).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(model_id).expanduser()
+        found_folder = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
+        found_folder = False
+    if found_folder:
         if not (folder / "model_index.json").is_file():
             raise LoadError(f"{model_id} is a folder without model_index.json, so no pipeline")
         return folder, "folder"
@@ -296,6 +309,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise LoadError(f"{path.name} of {path.parent} holds no JSON object")
     if path.name == "model_index.json" and not isinstance(value.get("_class_name"), str):
         raise LoadError(f"{path.parent} names no pipeline class in model_index.json")
     return value

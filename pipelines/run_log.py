@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_data_path
-from sqlalchemy import JSON, Float, ForeignKey, create_engine, event, func, or_, select
+from sqlalchemy import JSON, URL, Float, ForeignKey, create_engine, event, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
@@ -160,7 +160,8 @@ class RunLog:
         except OSError as error:
             raise StorageError(f"the data folder {home} cannot be made: {error}") from error
         self.path = home / "runs.sqlite"
-        self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        url = URL.create("sqlite", database=str(self.path))
+        self._engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _set_pragmas)
         with self._errors():
             _migrate(self.path, self._engine)
@@ -272,11 +273,16 @@ def _migrate(path: Path, engine: Any) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    with engine.begin() as connection:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # One transaction by hand: sqlite3 begins none before DDL, so that two processes would
+        # migrate at once, and a killed one would leave half a schema.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
         current = MigrationContext.configure(connection).get_current_revision()
         if current == scripts.get_current_head():
+            connection.exec_driver_sql("ROLLBACK")
             return
         if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
             raise StorageError(
@@ -285,3 +291,4 @@ def _migrate(path: Path, engine: Any) -> None:
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import csv
+import io
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -15,9 +17,6 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.comparison import Axis, Comparison, label
 from pipelines.errors import StorageError
 from pipelines.run_log import PictureStore, Run
-
-if TYPE_CHECKING:
-    import pandas
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
@@ -221,10 +220,8 @@ def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -
 
 def cells_table(
     comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
-) -> pandas.DataFrame:
+) -> list[dict[str, Any]]:
     """A row per cell: its axes, then every column of the run log."""
-    import pandas
-
     rows = []
     for cell, run in zip(comparison.cells(), runs, strict=True):
         row = {**cell.axes}
@@ -234,7 +231,25 @@ def cells_table(
         if run and run.image_sha256:
             row["image"] = str(pictures.path(run.image_sha256))
         rows.append(row)
-    return pandas.DataFrame(rows)
+    return rows
+
+
+def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Records as CSV; lists and objects as JSON. `columns` come first, also where nothing is."""
+    names = dict.fromkeys([*columns, *(name for record in records for name in record)])
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(names), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list) else value
+                         for name, value in record.items()})
+    return out.getvalue()
+
+
+def recipe(comparison: Comparison) -> dict[str, Any]:
+    """What makes the same sheet again: the base request and the axes."""
+    return {"base": comparison.base.model_dump(mode="json"),
+            "axes": [{"name": axis.name, "values": list(axis.values)} for axis in comparison.axes]}
 
 
 def save_png(image: Image.Image, path: Path | BinaryIO, recipe: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -85,7 +84,3 @@ class Timings:
     def as_dict(self) -> dict[str, Any]:
         return {k: [round(x, 3) for x in v] if k == "steps" else round(v, 3)
                 for k, v in asdict(self).items()}
-
-    @property
-    def median_step(self) -> float:
-        return statistics.median(self.steps) if self.steps else 0.0

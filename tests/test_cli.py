@@ -101,6 +101,7 @@ def test_runs_as_table_csv_and_json(run):
     assert row["prompt"] == "a red, round car"
     assert json.loads(run("runs", "--format", "json")[1])[0]["nfe"] == 1
     assert json.loads(run("runs", "--json", "--text", "blue")[1]) == []
+    assert "No run fits" in run("runs", "--text", "blue")[1]
 
 
 def test_models_and_schedulers(run):
@@ -128,6 +129,11 @@ def test_models_and_schedulers(run):
         (["generate", "x", "--image", "missing.png"], "missing.png"),
         (["generate", "x", "--strength", "0.5"], "--image"),
         (["generate", "x", "-o", "no/such/folder.png"], "folder"),
+        (["generate", "x", "-o", "picture.xyz"], ".png"),
+        (["generate", "x", "--scheduler", "flow_euler"], "flow_euler"),
+        (["generate", "x", "--model-id", "~nobody-here/x"], "nobody-here"),
+        (["runs", "--status", "great"], "great"),
+        (["runs", "--since", "yesterday"], "'yesterday', accepted a date"),
         (["compare", "x"], "--axis"),
         (["compare", "x", "--axis", "cfg=1"], "cfg"),
         (["compare", "x", "--axis", "height=64,60"], "60"),
@@ -182,3 +188,18 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert 2 <= statuses.count("ok") < 300
     assert set(statuses) == {"ok", "cancelled"}
     assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
+def test_ctrl_c_before_the_first_step_is_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "generate", "a cat", "-o", str(tmp_path / "o.png")],
+        env={**os.environ, "CONTACT_SHEET_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "home" / "runs.sqlite").exists():  # then it loads torch
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err

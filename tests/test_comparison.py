@@ -109,10 +109,13 @@ def test_cancel_keeps_what_is_done(engine):
 
 def test_forecast_counts_before_and_times_after_runs(engine):
     comparison = Comparison.parse(BASE, ["scheduler=ddim,heun", "guidance_scale=1,5"])
-    before = forecast(comparison, engine.run_log, "ddim")
+    requests = [cell.request for cell in comparison.cells()]
+    before = forecast(requests, engine.run_log, engine.registry)
     assert (before.cells, before.nfe, before.seconds) == (4, 2 * 3 + 2 * 5, None)
     runs = engine.compare(comparison)
-    after = forecast(comparison, engine.run_log, "ddim")
+    after = forecast(requests, engine.run_log, engine.registry)
+    large = [request.changed(height=512) for request in requests]
+    assert forecast(large, engine.run_log, engine.registry).seconds is None
     assert after.nfe == sum(run.nfe for run in runs)
     assert after.based_on == 4
     measured = sum(run.total_ms for run in runs) / 1000

@@ -172,7 +172,8 @@ def test_compare_forecasts_live(filled):
     line = next(c.value for c in app.caption if "function evaluations" in c.value)
     comparison = Comparison.parse(RunRequest(num_inference_steps=4),
                                   ["scheduler=ddim,heun", "guidance_scale=1,3,7"])
-    expected = forecast(comparison, filled.run_log, "ddim")
+    requests = [cell.request for cell in comparison.cells()]
+    expected = forecast(requests, filled.run_log, filled.registry)
     assert expected.nfe == 3 * 4 + 3 * 7
     assert line.startswith(f"**6 cells** · {expected.nfe} function evaluations · about ")
 
@@ -388,10 +389,10 @@ def test_export_holds_what_is_filtered(filled):
 def test_a_sheet_carries_its_recipe(filled):
     comparison = Comparison.from_row(filled.run_log.comparison("first"))
     runs = comparison.match(filled.run_log.runs(comparison_id="first"))
-    (data,) = sheet_pngs(comparison, runs, filled.pictures, "first")
+    (data,) = sheet_pngs(comparison, runs, filled.pictures)
     with Image.open(io.BytesIO(data)) as sheet:
         recipe = json.loads(sheet.text["contact_sheet"])
-    assert recipe["comparison_id"] == "first" and recipe["axes"] == {"scheduler": ["ddim", "euler"]}
+    assert recipe["axes"] == [{"name": "scheduler", "values": ["ddim", "euler"]}]
 
 
 @pytest.mark.parametrize("name", ["generate", "runs"])
@@ -404,3 +405,30 @@ def test_prompts_are_never_markup(filled, name):
     assert "<img src=x" not in html(app)
     markup = [e.value for kind in (app.markdown, app.caption, app.error, app.warning) for e in kind]
     assert not any("evil.example" in text for text in markup)
+
+
+@pytest.mark.parametrize("model", ["~nobody-here/x", "a" * 400])
+def test_a_strange_model_id_is_explained(home, model):
+    app = page("generate", {"generate.model_id": model})
+    assert not app.exception
+    assert "which is not on this machine" in html(app)
+
+
+def test_a_size_that_does_not_fit_is_said_before_anything_runs(home):
+    app = page("generate", {"generate.width": 100})
+    assert "nearest 96 and 104" in html(app)
+    app.button(key="generate.go").click().run()
+    assert not state.job_queue().jobs()
+
+
+def test_a_cancelled_start_can_be_started_again(home, busy_queue):
+    app = start_comparison(page("compare"))
+    first = state.job_queue().active()[-1]
+    app.button(key=f"cancel-page-{first.id}").click().run()
+    assert "Cancelled before it started" in html(app)
+    app = start_comparison(page("compare"))
+    second = state.job_queue().active()[-1]
+    assert second.id != first.id
+    busy_queue.set()
+    finish(app)
+    assert second.status == "done" and Engine(home).run_log.count() == 4

@@ -11,8 +11,8 @@ from pipelines.errors import Cancelled
 from pipelines.noise import make_generator, noise_sha256
 from pipelines.schedulers import make_scheduler
 
-# The seed's noise on every machine: torch's CPU generator, 1 x 4 x 16 x 16, float32.
-SEED_0 = "443a9fa4ffb0e2221dbc5b56bec0b8ccb4510a8a94a903e8321dfa3b2d99d55b"
+# The seed's noise on every machine: torch's CPU generator, 1x4x16x16, float32.
+SEED_0 = "6b3ba07d03f3054a7d498622b2919e5327e8ad8eb73ea49bb5d9d84bde9ba85b"
 
 
 def pixels(engine, run):

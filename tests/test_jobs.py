@@ -61,6 +61,30 @@ def test_cancel_before_and_during(jobs):
     assert wait(running).status == wait(waiting).status == "cancelled"
 
 
+def test_what_was_cancelled_can_be_submitted_again(jobs):
+    started, gate = threading.Event(), threading.Event()
+
+    def work(job):
+        started.set()
+        gate.wait(10)
+        job.advance()
+
+    first = jobs.submit("test", "first", 1, work, key="same")
+    waiting = jobs.submit("test", "waiting", 1, lambda job: None, key="other")
+    assert started.wait(10)
+    first.cancel()
+    waiting.cancel()
+    assert waiting.status == "cancelled"
+    assert waiting.finished.is_set()
+    again = [jobs.submit("test", "again", 1, lambda job: None, key=key)
+             for key in ("same", "other")]
+    assert first not in again
+    assert waiting not in again
+    gate.set()
+    assert [wait(job).status for job in again] == ["done", "done"]
+    assert first.status == "cancelled"
+
+
 def test_failures_are_shown_and_the_queue_goes_on(jobs):
     def fail(error):
         raise error

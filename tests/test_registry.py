@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from pipelines import Engine, RunRequest
+from pipelines import Engine, RequestError, RunRequest
 from pipelines.errors import LoadError, UnknownModelError
+from pipelines.hardware import best_device
 from pipelines.registry import BUNDLED, Registry
 
 
@@ -68,7 +69,7 @@ def test_unknown_model_says_what_would_work():
         Registry("cpu").describe("nobody/nothing")
 
 
-@pytest.mark.parametrize("name", ["../x y", "a/b/c", "?"])
+@pytest.mark.parametrize("name", ["../x y", "a/b/c", "?", "~nobody-here/x", "a" * 400, "a\0b"])
 def test_strange_ids_are_unknown_models(name):
     with pytest.raises(UnknownModelError):
         Registry("cpu").describe(name)
@@ -87,12 +88,15 @@ def broken(tmp_path, change):
         lambda folder: (folder / "model_index.json").unlink(),
         lambda folder: (folder / "model_index.json").write_text("{ not json"),
         lambda folder: (folder / "model_index.json").write_text("{}"),
+        lambda folder: (folder / "model_index.json").write_text("[]"),
+        lambda folder: (folder / "unet" / "config.json").write_text("[]"),
         lambda folder: (folder / "unet" / "config.json").write_bytes(b"\xff\xfe"),
         lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
         lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x"),
         lambda folder: shutil.rmtree(folder / "vae"),
     ],
-    ids=["no index", "broken index", "empty index", "broken config", "no weights",
+    ids=["no index", "broken index", "empty index", "a list for an index",
+         "a list for a config", "broken config", "no weights",
          "half-downloaded weights", "no vae"],
 )  # fmt: skip
 def test_broken_folders_give_one_clear_error(tmp_path, change):
@@ -141,3 +145,22 @@ def test_the_models_used_longest_ago_go_first(tmp_path):
     assert [loads(folder) for folder in (a, b, a, c)] == [True, True, False, True]
     assert not loads(a)  # b went, not a
     assert loads(b)
+
+
+def test_a_folder_by_two_names_is_one_model(tmp_path, monkeypatch):
+    shutil.copytree(BUNDLED["postcards"], tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    registry = Registry("cpu")
+    with registry.borrow("mine") as (one, _), registry.borrow(str(tmp_path / "mine")) as (two, new):
+        assert one is two
+        assert not new
+
+
+def test_a_device_that_is_not_there_is_a_clear_error(monkeypatch):
+    monkeypatch.setenv("CONTACT_SHEET_DEVICE", "warp")
+    best_device.cache_clear()
+    try:
+        with pytest.raises(RequestError, match="'warp', accepted cpu"):
+            best_device()
+    finally:
+        best_device.cache_clear()

@@ -64,6 +64,42 @@ def test_a_fresh_and_an_old_database_reach_the_same_schema(tmp_path):
         assert compare_metadata(context, Base.metadata) == []
 
 
+OPEN = "import sys, pathlib; from pipelines import run_log; "
+
+
+def test_processes_that_open_a_fresh_folder_at_once_all_succeed(tmp_path):
+    code = OPEN + "print(run_log.RunLog(pathlib.Path(sys.argv[1])).count())"
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], text=True,
+                                stdout=subprocess.PIPE) for _ in range(4)]
+    assert [process.communicate(timeout=60)[0] for process in started] == ["0\n"] * 4
+
+
+@pytest.mark.parametrize("statement", [2, 5, 9, 14])
+def test_a_migration_that_is_killed_leaves_a_database_that_opens(tmp_path, statement):
+    code = OPEN + (
+        "import os, sqlalchemy\n"
+        "seen = []\n"
+        "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
+        "def count(c, cursor, text, *_):\n"
+        "    if text.split()[0] in ('CREATE', 'INSERT', 'UPDATE', 'ALTER', 'DROP'):\n"
+        "        seen.append(text)\n"
+        f"    if len(seen) == {statement}: os._exit(9)\n"
+        "run_log.RunLog(pathlib.Path(sys.argv[1]))"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert died.returncode == 9
+    log = RunLog(tmp_path)
+    log.add(a_run())
+    assert log.count() == 1
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    for name in ("what?", "50%", "a b#c", "日本"):
+        RunLog(tmp_path / name).add(a_run())
+        assert (tmp_path / name / "runs.sqlite").stat().st_size > 0
+        assert RunLog(tmp_path / name).count() == 1
+
+
 def test_a_database_from_a_newer_version_is_refused(tmp_path):
     log = RunLog(tmp_path)
     with sqlite3.connect(log.path) as connection:

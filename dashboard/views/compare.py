@@ -17,7 +17,7 @@ from pipelines.comparison import Axis, Comparison, forecast, label
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import cells_table, time_text
+from pipelines.sheet import cells_table, time_text, to_csv
 
 PAGE = state.COMPARE
 SETUP_OPEN = f"{PAGE}.setup"
@@ -112,8 +112,10 @@ def prompts_of(comparison: Comparison) -> list[str]:
 
 
 def forecast_line(comparison: Comparison) -> str:
-    default = controls.model_default_scheduler(comparison.base.model_id)
-    expected = forecast(comparison, state.engine().run_log, default)
+    engine = state.engine()
+    engine.registry.describe(comparison.base.model_id)
+    requests = [cell.request for cell in comparison.cells()]
+    expected = forecast(requests, engine.run_log, engine.registry)
     time = (f"about {duration(expected.seconds)}, from {expected.based_on} runs on this machine"
             if expected.seconds is not None else "time not known yet on this machine")
     return f"**{expected.cells} cells** · {expected.nfe} function evaluations · {time}"
@@ -126,6 +128,8 @@ def show(comparison_id: str) -> None:
     if row is None:
         if job and job.active:
             st.fragment(waiting, run_every=state.poll_seconds())(job)
+        elif job and job.status == "cancelled":
+            notice("note", "Cancelled before it started.")
         else:
             notice("error", f"comparison {comparison_id} is not in the log of this machine")
         return
@@ -241,7 +245,7 @@ def status_line(row: ComparisonRow, job: Job | None, runs: Sequence[Run | None])
             st.progress(job.fraction, text=progress_text(job).removeprefix("Compare · "))
             cancel_button(job, "page")
         return
-    done = sum(run is not None for run in runs)
+    done = sum(run is not None and run.status == "ok" for run in runs)
     failed = sum(run is not None and run.status == "failed" for run in runs)
     if failed:
         notice("error", f"{failed} of {len(runs)} cells failed; each says why in its place.")
@@ -284,10 +288,10 @@ def downloads(comparison: Comparison, comparison_id: str, number: int) -> None:
         return comparison.match(log.runs(comparison_id=comparison_id))
 
     def sheets() -> list[bytes]:
-        return sheet_pngs(comparison, runs(), pictures, comparison_id)
+        return sheet_pngs(comparison, runs(), pictures)
 
     def table() -> str:
-        return cells_table(comparison, runs(), pictures).to_csv(index=False)
+        return to_csv(cells_table(comparison, runs(), pictures))
 
     log, pictures = state.engine().run_log, state.engine().pictures
     name = f"contact-sheet-{comparison_id}"

@@ -9,8 +9,9 @@ from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.run_details import run_measurements, run_record
 from dashboard.components.text import duration, notice, words
-from pipelines.comparison import forecast_requests, label
+from pipelines.comparison import forecast, label
 from pipelines.errors import PipelineError
+from pipelines.generation import check_size
 from pipelines.jobs import Job, submit_generation
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
@@ -38,6 +39,7 @@ def settings() -> None:
     with below:
         try:
             requests = wanted()
+            misfit(requests[0])
             if go:
                 job = submit_generation(state.job_queue(), state.engine(), requests)
                 st.session_state[state.GENERATE_JOB] = job.id
@@ -54,10 +56,15 @@ def wanted() -> list[RunRequest]:
     return [base.changed(seed=base.seed + number) for number in range(count)]
 
 
+def misfit(request: RunRequest) -> None:
+    """Raise what would make the run fail, as far as it is known without torch."""
+    info = state.engine().registry.describe(request.model_id)
+    check_size(info, request.height, request.width)
+
+
 def tell_forecast(requests: list[RunRequest]) -> None:
     base = requests[0]
-    default = controls.model_default_scheduler(base.model_id)
-    expected = forecast_requests(requests, state.engine().run_log, default)
+    expected = forecast(requests, state.engine().run_log, state.engine().registry)
     time = (f"about {duration(expected.seconds)}" if expected.seconds is not None
             else "time not known yet on this machine")
     plural = "s" if expected.cells > 1 else ""
