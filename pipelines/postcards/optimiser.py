@@ -13,7 +13,7 @@ class Optimiser:
 
     Muon (Jordan et al., 2024) steps along the orthogonalised momentum of a weight matrix; with the
     scale of Liu et al., 2025 (0.2 sqrt(longer side)) it takes AdamW's learning rates. In a trial
-    on this model it reached AdamW's loss in little more than half the time.
+    on this UNet six minutes of it gave a lower loss than nine minutes of AdamW.
     """
 
     def __init__(self, parameters: dict[str, Tensor], weight_decay: float = 0.01):
