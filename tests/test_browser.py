@@ -87,6 +87,8 @@ def page(chromium):
 def open_page(page, url: str, title: str):
     page.goto(url)
     expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def hero(page):
