@@ -14,7 +14,7 @@ from dashboard.components.run_details import alt_text, run_measurements, run_rec
 from dashboard.components.text import notice, words
 from pipelines.comparison import AXIS_NAMES, TEXT_AXES, Axis, label, make_axis
 from pipelines.errors import PipelineError, StorageError
-from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, unknown_words
+from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 from pipelines.schedulers import BY_KEY
@@ -56,7 +56,7 @@ def prompt_control(page: str, without: Collection[str] = ()) -> None:
 
 
 def example_prompts(page: str) -> None:
-    """Prompts of the bundled model to start from."""
+    """Prompts of the bundled model to start from, and the words that it knows."""
     if st.session_state[state.key(page, "model_id")] != "postcards":
         return
 
@@ -64,9 +64,11 @@ def example_prompts(page: str) -> None:
         st.session_state[state.key(page, "prompt")] = prompt
 
     with st.popover("Examples", icon=":material/lightbulb:", type="tertiary"):
-        for number, prompt in enumerate(EXAMPLE_PROMPTS):
-            st.button(prompt, key=f"{page}.example.{number}", on_click=take, args=(prompt,),
-                      type="tertiary")
+        words(f"Words it knows: {', '.join(sorted(known_words()))}.", "quiet")
+        with st.container(gap=None):
+            for number, prompt in enumerate(EXAMPLE_PROMPTS):
+                st.button(prompt, key=f"{page}.example.{number}", on_click=take, args=(prompt,),
+                          type="tertiary")
 
 
 def unknown_words_note(model_id: str, *prompts: str) -> None:

@@ -149,6 +149,13 @@ def test_examples_fill_the_prompt_and_the_dice_the_seed(home):
     assert app.text_input(key="generate.seed").value not in ("", "0")
 
 
+def test_the_words_that_the_model_knows_are_listed(home):
+    app = page("generate")
+    assert "Words it knows: " in html(app) and "balloon" in html(app)
+    other = page("generate", {"generate.model_id": "somebody/else"})
+    assert "Words it knows" not in html(other)
+
+
 def test_unknown_words_are_named_for_the_bundled_model(home):
     app = page("generate")
     app.text_area(key="generate.prompt").set_value("a red car on Mars").run()
