@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
-from pipelines.registry import LoadedModel, ModelInfo
+from pipelines.registry import LoadedModel, ModelInfo, inner_pipelines
 from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, own_scheduler
 from pipelines.timing import Clock, MemoryWatch, Timings
@@ -197,10 +197,8 @@ def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
 
 def _set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
     """Give a run's own pipeline its scheduler, in the pipelines inside a combined one too."""
-    from diffusers import DiffusionPipeline
-
     shared = pipe.scheduler
-    for part in (pipe, *(v for v in vars(pipe).values() if isinstance(v, DiffusionPipeline))):
+    for part in (pipe, *inner_pipelines(pipe).values()):
         if getattr(part, "scheduler", None) is shared:
             part.scheduler = scheduler
 
@@ -253,8 +251,6 @@ class _Probe:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> _Probe:
-        from diffusers import DiffusionPipeline
-
         pipe, scheduler = self.pipe, self.pipe.scheduler
         denoiser = getattr(pipe, "unet", None) or pipe.transformer
         self._hooks = [denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)]
@@ -262,8 +258,7 @@ class _Probe:
             self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder))
             self._hooks.append(decoder.register_forward_hook(self._after_decoder))
         # The pipeline objects and the scheduler are this run's own.
-        inner = [value for value in vars(pipe).values() if isinstance(value, DiffusionPipeline)]
-        for part in (pipe, *inner):
+        for part in (pipe, *inner_pipelines(pipe).values()):
             for name, wrap in (("encode_prompt", self._timed_encoding),
                                ("_encode_prompt", self._timed_encoding),
                                ("prepare_latents", self._keep_noise)):

@@ -180,6 +180,7 @@ def _evaluations(request: RunRequest, engine: Engine) -> int:
 def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequest]) -> Job:
     """Queue pictures, one run each; the job's result is the list of runs, growing as they end."""
     requests = list(requests)
+    costs = [_evaluations(request, engine) for request in requests]
 
     def work(job: Job) -> list[Any]:
         job.result = []
@@ -188,15 +189,14 @@ def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequ
             job.message = f"picture {number} of {len(requests)}" if len(requests) > 1 else ""
             run = engine.run(request, _watch(job))
             job.result.append(run)
-            before += _evaluations(request, engine)
+            before += costs[number - 1]
             job.done = before
             job.check()
         return job.result
 
-    total = sum(_evaluations(request, engine) for request in requests)
     title = requests[0].prompt or "(no prompt)"
     key = ("generate", *(request.model_dump_json() for request in requests))
-    return jobs.submit("generate", title, total, work, key)
+    return jobs.submit("generate", title, sum(costs), work, key)
 
 
 def submit_comparison(
@@ -204,6 +204,7 @@ def submit_comparison(
 ) -> Job:
     """Queue a comparison; the job's result is its id in the run log."""
     cells = comparison.cells()
+    costs = [_evaluations(cell.request, engine) for cell in cells]
     comparison_id = new_comparison_id()
 
     def work(job: Job) -> str:
@@ -212,7 +213,7 @@ def submit_comparison(
 
         def on_cell(number: int, _run: Any) -> None:
             nonlocal before
-            before += _evaluations(cells[number].request, engine)
+            before += costs[number]
             ended.append(number)
             job.done = max(job.done, before)
             job.message = f"{len(ended)} of {len(cells)} cells"
@@ -226,9 +227,8 @@ def submit_comparison(
         engine.compare(comparison, on_step, on_cell, comparison_id, shared)
         return comparison_id
 
-    total = sum(_evaluations(cell.request, engine) for cell in cells)
     title = comparison.base.prompt or "(no prompt)"
     key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), shared)
-    job = jobs.submit("compare", title, total, work, key)
+    job = jobs.submit("compare", title, sum(costs), work, key)
     job.result = job.result or comparison_id
     return job

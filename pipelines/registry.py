@@ -146,11 +146,11 @@ class Registry:
         """The loaded model and whether this call loaded it, with its device to oneself."""
         with self.device_lock(self.device):
             use_device(self.device)
-            info = self.describe(model_id, revision)
-            key = (info.folder.resolve(), variant, self.device)
+            key = (_find_folder(model_id, revision)[0].resolve(), variant, self.device)
             model = self._models.pop(key, None)
             fresh = model is None
             if fresh:
+                info = self.describe(model_id, revision)
                 self._make_room(info.size_bytes)
                 model = self._load(info, variant)
             self._models[key] = model  # the last is the one used last
@@ -168,7 +168,7 @@ class Registry:
     def unload(self, model_id: str) -> None:
         """Forget a model, so that its memory can be used again once no run holds it."""
         with self.device_lock(self.device):
-            folder = self.describe(model_id).folder.resolve()
+            folder = _find_folder(model_id, None)[0].resolve()
             self._models = {key: m for key, m in self._models.items() if key[0] != folder}
 
     def device_lock(self, device: str) -> threading.RLock:
@@ -262,14 +262,17 @@ def _task_of(cls: type[DiffusionPipeline]) -> str:
 
 def _own_copy(pipe: DiffusionPipeline) -> DiffusionPipeline:
     """The same weights under objects of its own, the pipelines inside a combined one included."""
-    from diffusers import DiffusionPipeline
-
     pipe = copy.copy(pipe)
-    for name, value in list(vars(pipe).items()):
-        if isinstance(value, DiffusionPipeline):
-            vars(pipe)[name] = copy.copy(value)
+    vars(pipe).update({name: copy.copy(part) for name, part in inner_pipelines(pipe).items()})
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def inner_pipelines(pipe: DiffusionPipeline) -> dict[str, DiffusionPipeline]:
+    """The pipelines that a combined one is made of, by attribute; none for the others."""
+    from diffusers import DiffusionPipeline
+
+    return {name: v for name, v in vars(pipe).items() if isinstance(v, DiffusionPipeline)}
 
 
 def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:
