@@ -31,7 +31,7 @@ class Engine:
 
     def check(self, request: RunRequest) -> RunRequest:
         """The request as it would run, before it runs; raises what would make it fail."""
-        info = self.registry.describe(request.model_id, request.revision)
+        info = self.registry.describe(request.model_id, request.revision, request.variant)
         request, config = resolve(request, info), info.original_scheduler_config
         if request.scheduler != "default":
             make_scheduler(request.scheduler, config, request.scheduler_options)
@@ -53,9 +53,7 @@ class Engine:
         try:
             images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
                       if (sha := getattr(request, name))}
-            with self.registry.borrow(
-                request.model_id, request.revision, request.variant
-            ) as (model, fresh):
+            with self.registry.borrow(**request.weights) as (model, fresh):
                 request = resolve(request, model.info)
                 outcome = generate(model, request, images, on_step, model.load_ms * fresh)
         except Exception as error:
@@ -163,11 +161,12 @@ class Engine:
         groups: dict[tuple, list[int]] = {}
         for number, cell in enumerate(cells):
             r = cell.request
-            key = (r.model_id, r.revision, r.variant, r.height, r.width)
+            key = (*r.weights.values(), r.height, r.width)
             groups.setdefault(key, []).append(number)
-        for (model_id, revision, variant, _, _), numbers in groups.items():
+        for numbers in groups.values():
             try:
-                with self.registry.borrow(model_id, revision, variant) as (model, fresh):
+                weights = cells[numbers[0]].request.weights
+                with self.registry.borrow(**weights) as (model, fresh):
                     if len(numbers) < 2 or not fits(model, cells[numbers[0]].request):
                         continue
                     requests = [resolve(cells[n].request, model.info) for n in numbers]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
-from pipelines.registry import LoadedModel, ModelInfo, inner_pipelines
+from pipelines.model_info import ModelInfo
+from pipelines.registry import LoadedModel, advice, free_memory, inner_pipelines
 from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, own_scheduler
 from pipelines.timing import Clock, MemoryWatch, Timings
@@ -98,11 +99,23 @@ def generate(
         return _measured(model, request, images, on_step, load_ms, warm_up_ms)
     except Exception as error:
         if _is_out_of_memory(error):
+            free_memory(model.device)
             raise DeviceMemoryError(
                 f"{request.model_id} at {request.width} x {request.height} px does not fit into "
-                f"the memory of {model.device}; try a smaller size"
+                f"the memory of {model.device}{advice(model.memory_policy, model.device)}"
+                f"{_smaller(model.info, request)}"
             ) from error
         raise
+
+
+def _smaller(info: ModelInfo, request: RunRequest) -> str:
+    """The size of half the area, as the end of an error message."""
+    if not (request.width and request.height):
+        return ""
+    step = info.size_multiple
+    width, height = (max(step, int(side / 2**0.5) // step * step)
+                     for side in (request.width, request.height))
+    return f"; or try {width} x {height} px"
 
 
 def _measured(
@@ -118,7 +131,7 @@ def _measured(
     pipe = model.view(request.task)
     scheduler = run_scheduler(model, request)
     _set_scheduler(pipe, scheduler)
-    arguments = _arguments(pipe, request, images)
+    arguments = _arguments(pipe, model.info, request, images)
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     with _Probe(pipe, clock, memory, on_step) as probe:
         started = clock.mark()
@@ -175,7 +188,8 @@ def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -
         steps += 1
     pipe = model.view(request.task)
     _set_scheduler(pipe, run_scheduler(model, request))
-    arguments = _arguments(pipe, request.changed(num_inference_steps=steps), images)
+    request = request.changed(num_inference_steps=steps)
+    arguments = _arguments(pipe, model.info, request, images)
     clock = Clock(model.device)
     started = clock.mark()
     pipe(**arguments)
@@ -204,7 +218,7 @@ def _set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
 
 
 def _arguments(
-    pipe: DiffusionPipeline, request: RunRequest, images: dict[str, Image]
+    pipe: DiffusionPipeline, info: ModelInfo, request: RunRequest, images: dict[str, Image]
 ) -> dict[str, Any]:
     """What `pipe(...)` is called with: the request's fields that its signature knows."""
     from pipelines.noise import make_generator
@@ -227,6 +241,9 @@ def _arguments(
     }
     if request.negative_prompt:  # families differ in what they take for none
         arguments["negative_prompt"] = request.negative_prompt
+    if info.guidance_parameter == "true_cfg_scale":  # which acts only where a negative is given
+        arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
+        arguments.setdefault("negative_prompt", " ")
     known = inspect.signature(pipe.__call__).parameters
     return {name: value for name, value in arguments.items() if name in known}
 

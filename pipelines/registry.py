@@ -1,93 +1,131 @@
-"""Model ids -> loaded pipelines: one per model and device, shared by every page and thread."""
+"""Model ids -> loaded pipelines, one per model, device and dtype, shared by pages and threads."""
 
 from __future__ import annotations
 
 import copy
-import inspect
-import json
+import gc
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import DeviceMemoryError, LoadError, RequestError, UnknownModelError
+from pipelines.errors import DeviceMemoryError, LoadError, RequestError
 from pipelines.hardware import best_device, default_dtype, device_memory_bytes, use_device
-from pipelines.schedulers import SchedulerInfo, compatible_schedulers, key_of_class
+from pipelines.model_info import (
+    BUNDLED,
+    ModelInfo,
+    checkpoint_shapes,
+    describe,
+    find_lora,
+    find_model,
+    read_json,
+)
+from pipelines.signatures import connected_class
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
-    from pipelines.request import RunRequest
+    from pipelines.request import Lora, RunRequest
 
 _importing = threading.Lock()
 MEMORY_SHARE = 0.6  # the rest is for activations and for others
-BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model's own files say of it, read without torch.
-
-    `height`, `width`: pixels of its own size, None where only the pipeline knows;
-    `size_multiple`: sides are a multiple of it; `size_bytes`: its weights on disk.
-    """
-
-    model_id: str
-    folder: Path
-    source: str
-    pipeline_class: str
-    height: int | None
-    width: int | None
-    size_multiple: int
-    size_bytes: int
-    prediction_type: str
-    default_scheduler: str
-    original_scheduler_config: dict[str, Any]
-
-    @property
-    def schedulers(self) -> tuple[SchedulerInfo, ...]:
-        """The catalogue's entries that go with this model."""
-        return compatible_schedulers(self.original_scheduler_config)
+# From the fastest to the one that needs least of the device's memory.
+MEMORY_POLICIES = ("device", "model-offload", "group-offload", "sequential-offload")
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass
 class LoadedModel:
-    """A pipeline in memory; its tasks are views of the same weights."""
+    """A pipeline in memory; its tasks are views of the same weights.
+
+    `size_bytes` counts each weight once, however many tasks use it; `memory_policy` is where the
+    weights lie between uses.
+    """
 
     info: ModelInfo
     device: str
     dtype: str
+    memory_policy: str
     load_ms: float
     pipe: DiffusionPipeline
-    classes: dict[str, type[DiffusionPipeline]]
+    size_bytes: int
     views: dict[str, DiffusionPipeline] = field(default_factory=dict)
     warmed: set[tuple] = field(default_factory=set)
+    loras: tuple[Lora, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(self.classes)
+        return self.info.tasks
 
     def view(self, task: str) -> DiffusionPipeline:
         """A pipeline object of one's own for one run: shared weights, nothing else shared."""
-        if task not in self.classes:
+        if task not in self.tasks:
             raise RequestError(
                 f"task: received {task!r}, accepted for {self.info.model_id} "
                 f"({self.info.pipeline_class}): {', '.join(self.tasks)}"
             )
         if task not in self.views:
-            cls = self.classes[task]
+            import diffusers
+
+            cls = getattr(diffusers, self.info.task_classes[task])
             self.views[task] = self.pipe if type(self.pipe) is cls else cls.from_pipe(self.pipe)
-        return _own_copy(self.views[task])
+        view = _own_copy(self.views[task])
+        if self.memory_policy == "model-offload" and len(self.views) > 1:
+            view.enable_model_cpu_offload(device=self.device)  # its hooks know one pipeline
+        return view
+
+    def wear(self, loras: Sequence[Lora]) -> None:
+        """Put these adapters on the weights, and take off those of the run before.
+
+        Raises LoadError, and then the weights are bare.
+        """
+        loras = tuple(loras)
+        if loras == self.loras:
+            return
+        if self.loras:
+            self._take_off()
+        if not loras:
+            return
+        if not hasattr(self.pipe, "load_lora_weights"):
+            raise RequestError(f"loras: {self.info.pipeline_class} takes no LoRA adapters")
+        try:
+            names = []
+            for number, lora in enumerate(loras):
+                file = find_lora(lora.path)
+                names.append(f"lora{number}")
+                self.pipe.load_lora_weights(
+                    str(file.parent), weight_name=file.name, adapter_name=names[-1],
+                    use_safetensors=True, local_files_only=True,
+                )  # fmt: skip
+            known = self.pipe.get_list_adapters()
+            worn = {name for adapters in known.values() for name in adapters}
+            if missing := [lora.path for lora, name in zip(loras, names, strict=True)
+                           if name not in worn]:
+                raise LoadError(f"lora: {missing[0]} has no weights for {self.info.pipeline_class}")
+            self.pipe.set_adapters(names, [lora.weight for lora in loras])
+        except Exception as error:
+            self._take_off()
+            if isinstance(error, LoadError):
+                raise
+            raise LoadError(f"lora: {', '.join(lora.path for lora in loras)} cannot be put on "
+                            f"{self.info.model_id}: {_first_line(error)}") from error  # fmt: skip
+        self.loras = loras
+
+    def _take_off(self) -> None:
+        self.loras = ()
+        self.pipe.unload_lora_weights()
 
 
 class Registry:
     """Opens models by id and keeps them; safe for threads.
 
-    Weights, by their size on disk, take at most `max_bytes` (by default MEMORY_SHARE of the
-    device's memory): the models used longest ago go first, the newest stays in any case.
+    Weights take at most `max_bytes` of memory (by default MEMORY_SHARE of the device's): the
+    models used longest ago go first, the newest stays in any case.
     """
 
     def __init__(self, device: str | None = None, max_bytes: int | None = None) -> None:
@@ -104,101 +142,206 @@ class Registry:
     def bundled(self) -> list[ModelInfo]:
         return [self.describe(model_id) for model_id in BUNDLED]
 
-    def describe(self, model_id: str, revision: str | None = None) -> ModelInfo:
-        """Read a model's config files; raises UnknownModelError or LoadError."""
-        folder, source = _find_folder(model_id, revision)
-        index = _read_json(folder / "model_index.json")
-        denoiser, decoder = (
-            next(filter(None, (_read_json(folder / name / "config.json") for name in names)), {})
-            for names in (("unet", "transformer"), ("vae", "movq"))
-        )
-        scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-        blocks = decoder.get("block_out_channels") or decoder.get("encoder_block_out_channels")
-        factor = 2 ** (len(blocks) - 1) if blocks else 1
-        side = denoiser.get("sample_size")
-        height, width = side if isinstance(side, list) else (side, side)
-        return ModelInfo(
-            model_id=model_id,
-            folder=folder,
-            source=source,
-            pipeline_class=index["_class_name"],
-            height=height and height * factor,
-            width=width and width * factor,
-            size_multiple=max(8, factor),
-            size_bytes=sum(f.stat().st_size for f in folder.rglob("*.safetensors")),
-            prediction_type=scheduler.get("prediction_type", "epsilon"),
-            default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "default",
-            original_scheduler_config=scheduler,
-        )
+    def describe(
+        self, model_id: str, revision: str | None = None, variant: str | None = None
+    ) -> ModelInfo:
+        """What a model's files say, without torch; raises UnknownModelError or LoadError."""
+        return describe(model_id, revision, variant)
 
     def fill_in(self, request: RunRequest) -> RunRequest:
         """The request with the model's scheduler and size where it left them open, without torch;
         raises UnknownModelError or LoadError. `resolve` does the rest."""
-        info = self.describe(request.model_id, request.revision)
+        info = self.describe(request.model_id, request.revision, request.variant)
         own = info.default_scheduler if request.scheduler == "default" else request.scheduler
         return request.changed(scheduler=own, height=request.height or info.height,
                                width=request.width or info.width)
 
     @contextmanager
     def borrow(
-        self, model_id: str, revision: str | None = None, variant: str | None = None
+        self,
+        model_id: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        torch_dtype: str | None = None,
+        memory_policy: str = "auto",
+        quantization: str | None = None,
+        loras: Sequence[Lora] = (),
     ) -> Iterator[tuple[LoadedModel, bool]]:
-        """The loaded model and whether this call loaded it, with its device to oneself."""
+        """The loaded model and whether this call loaded it, with its device to oneself.
+
+        The arguments are `RunRequest.weights`. Raises LoadError, RequestError, DeviceMemoryError.
+        """
         with self.device_lock(self.device):
             use_device(self.device)
-            key = (_find_folder(model_id, revision)[0].resolve(), variant, self.device)
+            info = self.describe(model_id, revision, variant)
+            dtype = torch_dtype or default_dtype(self.device)
+            policy = self._policy(info, dtype, memory_policy)
+            key = (info.content, info.variant, self.device, dtype, policy, quantization)
             model = self._models.pop(key, None)
             fresh = model is None
             if fresh:
-                info = self.describe(model_id, revision)
-                self._make_room(info.size_bytes)
-                model = self._load(info, variant)
+                self._make_room(_size_in(info, dtype))
+                model = self._load(info, dtype, policy, quantization)
             self._models[key] = model  # the last is the one used last
+            model.wear(loras)
             yield model, fresh
 
+    def _policy(self, info: ModelInfo, dtype: str, asked: str) -> str:
+        """The policy asked for; 'auto' is the fastest one whose weights fit the device."""
+        if self.device.startswith("cpu"):
+            if asked not in ("auto", "device"):
+                raise RequestError(f"memory_policy: received {asked!r}, accepted on the CPU: auto, "
+                                   "device; there is no other memory to move weights to")
+            return "device"
+        if asked != "auto":
+            return asked
+        # A model offloaded whole needs its largest part only, about two thirds of a large one.
+        limit, size = self._limit(), _size_in(info, dtype)
+        shares = {"device": 1.0, "model-offload": 0.67}
+        return next((name for name, share in shares.items() if size * share <= limit),
+                    "group-offload")
+
+    def _limit(self) -> int:
+        if self._max_bytes is not None:
+            return self._max_bytes
+        return int(MEMORY_SHARE * device_memory_bytes(self.device))
+
     def _make_room(self, needed: int) -> None:
-        limit = self._max_bytes
-        if limit is None:
-            limit = int(MEMORY_SHARE * device_memory_bytes(self.device))
-        kept = sum(model.info.size_bytes for model in self._models.values())
-        while self._models and kept + needed > limit:
+        kept = sum(model.size_bytes for model in self._models.values())
+        while self._models and kept + needed > self._limit():
             oldest = next(iter(self._models))
-            kept -= self._models.pop(oldest).info.size_bytes
+            kept -= self._models.pop(oldest).size_bytes
+            free_memory(self.device)
 
     def unload(self, model_id: str) -> None:
         """Forget a model, so that its memory can be used again once no run holds it."""
         with self.device_lock(self.device):
-            folder = _find_folder(model_id, None)[0].resolve()
-            self._models = {key: m for key, m in self._models.items() if key[0] != folder}
+            folder, _, checkpoint = find_model(model_id, None)
+            content = (checkpoint or folder).resolve()
+            self._models = {key: m for key, m in self._models.items() if key[0] != content}
+            free_memory(self.device)
 
     def device_lock(self, device: str) -> threading.RLock:
         with self._lock:
             return self._device_locks.setdefault(device, threading.RLock())
 
-    def _load(self, info: ModelInfo, variant: str | None) -> LoadedModel:
+    def _load(
+        self, info: ModelInfo, dtype: str, policy: str, quantization: str | None
+    ) -> LoadedModel:
         started = time.perf_counter()
         warm_libraries()
+        import diffusers
         import torch
-        from diffusers import DiffusionPipeline
 
-        classes = task_classes(info)
-        dtype = default_dtype(self.device)
+        options = {"dtype": getattr(torch, dtype), "use_safetensors": True,
+                   "local_files_only": True}
         try:
-            pipe = DiffusionPipeline.from_pretrained(
-                info.folder,
-                variant=variant,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(self.device)
+            if info.checkpoint:
+                if quantization:
+                    raise RequestError("quantization: a single file is read as it is; accepted: "
+                                       "a diffusers folder")
+                options["torch_dtype"] = options.pop("dtype")
+                cls = getattr(diffusers, info.pipeline_class)
+                pipe = cls.from_single_file(str(info.checkpoint), config=str(info.folder),
+                                            **options)
+            else:
+                own = read_json(info.folder / "model_index.json")["_class_name"]
+                combined = connected_class(own)  # its prior lies in another repository
+                cls = getattr(diffusers, combined or "DiffusionPipeline")
+                pipe = cls.from_pretrained(
+                    info.folder, variant=info.variant, **options,
+                    **_quantized(info, quantization, self.device),
+                )  # fmt: skip
+            size_bytes = weight_bytes(pipe)
+            place(pipe, self.device, policy)
         except torch.OutOfMemoryError as error:
+            free_memory(self.device)
             raise DeviceMemoryError(
-                f"{info.model_id} does not fit into the memory of {self.device}: {error}"
+                f"{info.model_id} does not fit into the memory of {self.device} with the policy "
+                f"{policy!r}{advice(policy, self.device)}"
             ) from error
+        except (RequestError, LoadError):
+            raise
         except Exception as error:
             raise LoadError(f"{info.model_id} cannot be opened: {_first_line(error)}") from error
         load_ms = (time.perf_counter() - started) * 1000
-        return LoadedModel(info, self.device, dtype, load_ms, pipe, classes)
+        return LoadedModel(info, self.device, dtype, policy, load_ms, pipe, size_bytes)
+
+
+def place(pipe: DiffusionPipeline, device: str, policy: str) -> None:
+    """Put a pipeline's weights where a memory policy wants them."""
+    import torch
+
+    match policy:
+        case "device":
+            pipe.to(device)
+        case "model-offload":
+            pipe.enable_model_cpu_offload(device=device)
+        case "group-offload":
+            pipe.enable_group_offload(
+                onload_device=torch.device(device), offload_type="leaf_level",
+                use_stream=device.startswith("cuda"),
+            )  # fmt: skip
+        case "sequential-offload":
+            pipe.enable_sequential_cpu_offload(device=device)
+
+
+def advice(policy: str, device: str) -> str:
+    """What to try next when memory ran out, as the end of an error message."""
+    if device.startswith("cpu"):
+        return ""
+    rest = MEMORY_POLICIES[MEMORY_POLICIES.index(policy) + 1 :]
+    return f"; try the memory_policy {rest[0]!r}" if rest else ""
+
+
+def weight_bytes(pipe: DiffusionPipeline) -> int:
+    """Bytes of all weights of a pipeline, shared ones counted once."""
+    import torch
+
+    tensors: dict[int, torch.Tensor] = {}
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            tensors |= {id(t): t for t in (*part.parameters(), *part.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def free_memory(device: str) -> None:
+    """Give back what no object holds any more."""
+    gc.collect()
+    if device.startswith(("cuda", "mps")):
+        import torch
+
+        torch.get_device_module(device).empty_cache()
+
+
+def _size_in(info: ModelInfo, dtype: str) -> int:
+    """Bytes of a model's weights once they are loaded, from the headers of its files."""
+    shapes = (shape for file in info.weight_files for shape in checkpoint_shapes(file).values())
+    return BYTES[dtype] * sum(math.prod(shape) for shape in shapes)
+
+
+def _quantized(info: ModelInfo, quantization: str | None, device: str) -> dict[str, Any]:
+    """The keyword that makes `from_pretrained` quantise the denoiser; RequestError where the
+    library for it is missing."""
+    if not quantization:
+        return {}
+    backend = {"int8": "torchao", "int4": "bitsandbytes"}[quantization]
+    if not find_spec(backend):
+        raise RequestError(f"quantization: {quantization} needs the library {backend}, which is "
+                           f"not installed (pip install {backend})")
+    if quantization == "int4" and not device.startswith("cuda"):
+        raise RequestError(f"quantization: int4 needs CUDA, this device is {device}; accepted: "
+                           "int8")
+    from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig, TorchAoConfig
+
+    if quantization == "int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        config: Any = TorchAoConfig(Int8WeightOnlyConfig())
+    else:
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    denoiser = "transformer" if (info.folder / "transformer").is_dir() else "unet"
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping={denoiser: config})}
 
 
 def warm_libraries() -> None:
@@ -219,47 +362,6 @@ def warm_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def task_classes(info: ModelInfo) -> dict[str, type[DiffusionPipeline]]:
-    """Each task that a model can do, with the diffusers class that does it on its weights.
-
-    Read from diffusers' own tables and the signature of the class; LoadError for a class that
-    diffusers does not have (a folder's own code is never run).
-    """
-    import diffusers
-    from diffusers.pipelines import auto_pipeline
-
-    cls = getattr(diffusers, info.pipeline_class, None)
-    if not (isinstance(cls, type) and issubclass(cls, diffusers.DiffusionPipeline)):
-        raise LoadError(f"{info.model_id}: diffusers has no pipeline {info.pipeline_class}")
-    tables = {
-        "text-to-image": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
-    }
-    classes = {task: found for task, table in tables.items()
-               if (found := auto_pipeline._get_task_class(table, cls.__name__, False))}
-    own = next((task for task, found in classes.items() if found is cls), None) or _task_of(cls)
-    classes[own] = cls
-    # A denoiser of 9 channels takes the mask and the masked picture: it can do nothing else. The
-    # other way round, Kandinsky's in-painting needs such a denoiser.
-    nine = _read_json(info.folder / "unet" / "config.json").get("in_channels") == 9
-    if nine:
-        return {task: found for task, found in classes.items() if task == "inpainting"}
-    if "Kandinsky" in cls.__name__ and own != "inpainting":
-        classes.pop("inpainting", None)
-    return classes
-
-
-def _task_of(cls: type[DiffusionPipeline]) -> str:
-    """What a pipeline does, by the parameters of its call."""
-    parameters = inspect.signature(cls.__call__).parameters
-    if "mask_image" in parameters:
-        return "inpainting"
-    if "image" in parameters:
-        return "image-to-image"
-    return "text-to-image" if "prompt" in parameters else "unconditional"
-
-
 def _own_copy(pipe: DiffusionPipeline) -> DiffusionPipeline:
     """The same weights under objects of its own, the pipelines inside a combined one included."""
     pipe = copy.copy(pipe)
@@ -273,50 +375,6 @@ def inner_pipelines(pipe: DiffusionPipeline) -> dict[str, DiffusionPipeline]:
     from diffusers import DiffusionPipeline
 
     return {name: v for name, v in vars(pipe).items() if isinstance(v, DiffusionPipeline)}
-
-
-def _find_folder(model_id: str, revision: str | None) -> tuple[Path, str]:
-    """Where a model lies: bundled, a folder, or the Hub's local cache; nothing is downloaded."""
-    if model_id in BUNDLED:
-        return BUNDLED[model_id], "bundled"
-    try:
-        folder = Path(model_id).expanduser()
-        found_folder = folder.is_dir()
-    except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
-        found_folder = False
-    if found_folder:
-        if not (folder / "model_index.json").is_file():
-            raise LoadError(f"{model_id} is a folder without model_index.json, so no pipeline")
-        return folder, "folder"
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model_id, "model_index.json", revision=revision)
-    except HFValidationError:
-        found = None
-    if isinstance(found, str):
-        return Path(found).parent, "Hub cache"
-    raise UnknownModelError(
-        f"model_id: received {model_id!r}, which is not on this machine; accepted: "
-        f"{', '.join(BUNDLED)}, the path of a diffusers folder, or a Hub id that lies in the "
-        "Hugging Face cache"
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A config file's content, {} where there is none; LoadError where it is broken."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise LoadError(f"{path.name} of {path.parent} holds no JSON object")
-    if path.name == "model_index.json" and not isinstance(value.get("_class_name"), str):
-        raise LoadError(f"{path.parent} names no pipeline class in model_index.json")
-    return value
 
 
 def _first_line(error: Exception) -> str:

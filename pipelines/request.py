@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipelines.errors import RequestError
 from pipelines.schedulers import BY_KEY
@@ -12,9 +19,31 @@ from pipelines.schedulers import BY_KEY
 Task = Literal["text-to-image", "image-to-image", "inpainting", "unconditional"]
 TASKS: tuple[str, ...] = get_args(Task)
 OptionValue = bool | int | float | str
+MemoryPolicy = Literal["auto", "device", "model-offload", "group-offload", "sequential-offload"]
 
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
+
+
+class Lora(BaseModel):
+    """A LoRA adapter and its weight; 'PATH' or 'PATH=WEIGHT' as text (Hu et al. 2021,
+    arXiv:2106.09685)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    weight: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        path, equals, weight = value.rpartition("=")
+        return {"path": path.strip(), "weight": weight} if equals else {"path": value.strip()}
+
+    def __str__(self) -> str:
+        return self.path if self.weight == 1 else f"{self.path}={self.weight:g}"
 
 
 class RunRequest(BaseModel):
@@ -22,7 +51,9 @@ class RunRequest(BaseModel):
 
     `scheduler` is a key of the catalogue or 'default' (the checkpoint's own); `height` and `width`
     are pixels, None for the model's own; `image` and `mask_image` name pictures in the store by
-    their SHA-256. White pixels of `mask_image` are repainted. Raises RequestError.
+    their SHA-256. White pixels of `mask_image` are repainted. `torch_dtype` None is the device's
+    usual one; `memory_policy` says where the weights lie between uses, 'auto' takes the fastest
+    that fits; `loras` may be texts such as 'style.safetensors=0.8'. Raises RequestError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -30,6 +61,10 @@ class RunRequest(BaseModel):
     model_id: Annotated[str, Field(min_length=1, max_length=500)] = "postcards"
     revision: str | None = None
     variant: str | None = None
+    torch_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    memory_policy: MemoryPolicy = "auto"
+    quantization: Literal["int8", "int4"] | None = None
+    loras: tuple[Lora, ...] = ()
     task: Task = "text-to-image"
     prompt: Annotated[str, Field(max_length=10_000)] = ""
     negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
@@ -77,6 +112,20 @@ class RunRequest(BaseModel):
                 f"run; use a strength of at least {1 / self.num_inference_steps:.3g}"
             )
         return self
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _loras_from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part for part in value.split("+") if part.strip() not in ("", "none")]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What decides the loaded weights: the arguments of `Registry.borrow`."""
+        names = ("model_id", "revision", "variant", "torch_dtype", "memory_policy",
+                 "quantization", "loras")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def steps_to_run(self) -> int:

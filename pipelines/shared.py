@@ -30,8 +30,8 @@ OnResult = Callable[[int, RunResult | PipelineError], None]
 
 def fits(model: LoadedModel, request: RunRequest) -> bool:
     """Whether a request can share: text-to-image of the plain Stable Diffusion pipeline."""
-    cls = model.classes.get("text-to-image")
-    return request.task == "text-to-image" and cls and cls.__name__ == "StableDiffusionPipeline"
+    cls = model.info.task_classes.get("text-to-image")
+    return request.task == "text-to-image" and cls == "StableDiffusionPipeline"
 
 
 @dataclass

@@ -109,7 +109,7 @@ def test_models_check_reports_each_folder_and_the_exit_code(folders, tmp_path, c
         cli.main(command)
     _, foreign, sd = json.loads(capsys.readouterr().out)
     assert "MyPipeline" in foreign["error"]
-    assert "cannot be opened" in sd["error"]
+    assert "no whole safetensors file" in sd["error"]
     assert not foreign["ok"]
     assert not sd["ok"]
 

@@ -134,7 +134,8 @@ def test_the_models_used_longest_ago_go_first(tmp_path):
     for name in "abc":
         shutil.copytree(BUNDLED["postcards"], tmp_path / name)
         folders.append(str(tmp_path / name))
-    size = Registry("cpu").describe(folders[0]).size_bytes
+    with Registry("cpu").borrow(folders[0]) as (model, _):
+        size = model.size_bytes
     registry = Registry("cpu", max_bytes=int(2.5 * size))
 
     def loads(folder):
