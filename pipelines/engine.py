@@ -12,6 +12,7 @@ from pipelines.comparison import Cell, Comparison
 from pipelines.errors import Cancelled, PipelineError, StorageError
 from pipelines.generation import OnStep, RunResult, generate, resolve
 from pipelines.hardware import environment
+from pipelines.previews import draw_strip
 from pipelines.registry import LoadedModel, Registry
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, PictureStore, Run, RunLog, data_home, utc_now
@@ -49,16 +50,17 @@ class Engine:
         Only StorageError is raised: then there is no row to return.
         """
         outcome: RunResult | Exception
-        model = None
+        model, steps = None, {}
         try:
             images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
                       if (sha := getattr(request, name))}
             with self.registry.borrow(**request.weights) as (model, fresh):
                 request = resolve(request, model.info)
                 outcome = generate(model, request, images, on_step, model.load_ms * fresh)
+                steps = self._draw_steps(model, outcome)
         except Exception as error:
             outcome = error
-        return self._log(request, outcome, model, comparison_id, axes)
+        return self._log(request, outcome, model, comparison_id, axes, steps)
 
     def _log(
         self,
@@ -67,6 +69,7 @@ class Engine:
         model: LoadedModel | None,
         comparison_id: str | None,
         axes: dict[str, Any] | None,
+        steps: dict[str, Any] | None = None,
     ) -> Run:
         """Write the row of a run that ended, however it ended."""
         status, error, measured = "ok", None, {}
@@ -77,7 +80,7 @@ class Engine:
             if isinstance(outcome, Exception):
                 raise outcome
             request = outcome.request
-            measured |= self._measurements(outcome)
+            measured |= self._measurements(outcome) | (steps or {})
         except Cancelled:
             status = "cancelled"
         except PipelineError as problem:
@@ -170,26 +173,62 @@ class Engine:
                     if len(numbers) < 2 or not fits(model, cells[numbers[0]].request):
                         continue
                     requests = [resolve(cells[n].request, model.info) for n in numbers]
+                    results: list[tuple[Run, RunResult]] = []
 
                     def on_result(
                         place: int, outcome: RunResult | PipelineError, numbers=numbers,
-                        requests=requests, model=model,
+                        requests=requests, model=model, results=results,
                     ) -> None:  # fmt: skip
                         number = numbers[place]
                         run = self._log(requests[place], outcome, model, comparison_id,
                                         cells[number].axes)
                         runs[number] = run
+                        if isinstance(outcome, RunResult):
+                            results.append((run, outcome))
                         if on_cell:
                             on_cell(number, run)
 
                     watch = on_step and (lambda n, numbers=numbers: on_step(numbers[0], n))
                     load_ms = model.load_ms * fresh
-                    generate_shared(model, requests, on_result, watch, load_ms)
+                    try:
+                        generate_shared(model, requests, on_result, watch, load_ms)
+                    finally:  # the pictures came first
+                        self._add_steps(model, results, watch)
             except (Cancelled, StorageError):
                 raise
             except Exception:
                 # What is missing runs one by one, and each cell shows its own error.
                 logger.info("cells could not share their UNet calls", exc_info=True)
+
+    def _add_steps(
+        self,
+        model: LoadedModel,
+        results: list[tuple[Run, RunResult]],
+        watch: Callable[[int], None] | None,
+    ) -> None:
+        """Draw the steps of logged runs, the quick way once somebody cancelled."""
+        quick = False
+        for run, result in results:
+            try:
+                if watch:
+                    watch(0)
+            except Cancelled:
+                quick = True
+            self.run_log.update(run, **self._draw_steps(model, result, quick))
+
+    def _draw_steps(
+        self, model: LoadedModel, result: RunResult, quick: bool = False
+    ) -> dict[str, Any]:
+        """The steps as columns of the run log; stores their strip. Empty where there is none."""
+        if result.steps is None:
+            return {}
+        try:
+            pipe = model.view(result.request.task)
+            strip = draw_strip(pipe, result.steps, result.image, result.timings, quick)
+        except Exception:  # a picture is worth more than its previews
+            logger.warning("the steps of a run could not be drawn", exc_info=True)
+            return {}
+        return {"steps_sha256": self.pictures.put(strip), "steps_shown": list(result.steps.numbers)}
 
     def picture_path(self, run: Run) -> Path | None:
         return self.pictures.path(run.image_sha256) if run.image_sha256 else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
 from pipelines.model_info import ModelInfo
+from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
 from pipelines.registry import LoadedModel, advice, free_memory, inner_pipelines
 from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, own_scheduler
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
-
-PREVIEW_SIDE = 32  # latents; larger ones are pooled, so that a preview costs little
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Step:
 class RunResult:
     """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
     in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
-    other cells, and its timings are its share of them."""
+    other cells, and its timings are its share of them. `steps`: the predicted x0 on the way."""
 
     request: RunRequest
     image: Image
@@ -47,6 +46,7 @@ class RunResult:
     peak_memory_bytes: int
     notes: tuple[str, ...] = ()
     shared: bool = False
+    steps: StepLatents | None = None
 
     def with_timings(self, **values: float) -> RunResult:
         return replace(self, timings=replace(self.timings, **values))
@@ -150,6 +150,7 @@ def _measured(
         noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
         peak_memory_bytes=memory.peak_bytes(),
         notes=tuple(_notes(pipe, request)),
+        steps=step_latents(pipe, probe.keeper, image.height, image.width),
     )
 
 
@@ -255,6 +256,7 @@ class _Probe:
         self, pipe: DiffusionPipeline, clock: Clock, memory: MemoryWatch, on_step: OnStep | None
     ) -> None:
         self.pipe, self.clock, self.memory, self.on_step = pipe, clock, memory, on_step
+        self.keeper = StepKeeper(pipe.scheduler)
         self.nfe = self.rows = 0
         self.latents: torch.Tensor | None = None
         self.noise: torch.Tensor | None = None
@@ -271,7 +273,7 @@ class _Probe:
         pipe, scheduler = self.pipe, self.pipe.scheduler
         denoiser = getattr(pipe, "unet", None) or pipe.transformer
         self._hooks = [denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)]
-        if decoder := getattr(_autoencoder(pipe), "decoder", None):
+        if decoder := getattr(autoencoder(pipe), "decoder", None):
             self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder))
             self._hooks.append(decoder.register_forward_hook(self._after_decoder))
         # The pipeline objects and the scheduler are this run's own.
@@ -358,12 +360,13 @@ class _Probe:
             self.latents = result[0]
             self._steps.append((self._step_start, self.clock.mark()))
             self.memory.look()
+            total = getattr(self.pipe, "_num_timesteps", len(self.pipe.scheduler.timesteps))
+            self.keeper.look(total, self._scaled(sample), timestep, model_output, sample)
             if self.on_step:
-                total = getattr(self.pipe, "_num_timesteps", len(self.pipe.scheduler.timesteps))
                 preview = functools.partial(self._preview, model_output, timestep, sample)
                 self.on_step(Step(len(self._steps), total, preview))
-                self._pauses.append((self._steps[-1][1], self.clock.mark()))
             self._step_start = self.clock.mark()
+            self._pauses.append((self._steps[-1][1], self._step_start))
             return result
 
         return wrapped
@@ -372,71 +375,20 @@ class _Probe:
         self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor
     ) -> Image | None:
         """The predicted x0, decoded; pooled first where the latents are large."""
-        import torch
-        from torch.nn.functional import adaptive_avg_pool2d
-
+        keeper = StepKeeper(self.pipe.scheduler)
+        keeper.look(1, self._scaled(sample), timestep, model_output, sample)
         if sample.ndim != 4:  # packed latents
             return None
-        scaled = sample if self._input is None else self._input
-        x0 = predicted_x0(self.pipe.scheduler, scaled[:1, : sample.shape[1]], timestep,
-                          model_output[:1, : sample.shape[1]], sample[:1])
-        vae = _autoencoder(self.pipe)
-        if vae is None:
-            return self.pipe.numpy_to_pil(
-                (x0 / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy())[0]
-        if "AutoencoderKL" not in type(vae).__name__:
-            return None
-        longest = max(x0.shape[-2:])
-        if longest > PREVIEW_SIDE:
-            size = [max(1, side * PREVIEW_SIDE // longest) for side in x0.shape[-2:]]
-            x0 = adaptive_avg_pool2d(x0, size)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
         self._previewing = True
         try:
-            decoded = vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor + shift).sample
+            pictures = decoded(self.pipe, keeper.finish()[0][:, 0])
         finally:
             self._previewing = False
-        if not torch.isfinite(decoded).all():
-            return None
-        return self.pipe.image_processor.postprocess(decoded)[0]
+        return pictures[0] if pictures else None
 
-
-def _autoencoder(pipe: DiffusionPipeline) -> Any:
-    """What turns latents into pixels, None where the model works on pixels."""
-    return getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
-
-
-def predicted_x0(
-    scheduler: Any,
-    scaled_input: torch.Tensor,
-    timestep: Any,
-    model_output: torch.Tensor,
-    sample: torch.Tensor,
-) -> torch.Tensor:
-    """The clean latents that the denoiser expects at a (possibly fractional) timestep.
-
-    `scaled_input` is what the denoiser saw: sqrt(a) x0 + sqrt(1 - a) noise for every scheduler,
-    whatever scale its own samples have. a: alphas_cumprod, interpolated in log space. For flow
-    matching `sample` is (1 - s) x0 + s noise and the output noise - x0, with s = t / T.
-    """
-    import torch
-
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
-        return sample - float(timestep) / scheduler.config.num_train_timesteps * model_output
-    log_alphas = alphas.log()
-    t = min(max(float(timestep), 0.0), len(log_alphas) - 1.0)
-    low = int(t)
-    high = min(low + 1, len(log_alphas) - 1)
-    alpha = torch.lerp(log_alphas[low], log_alphas[high], t - low).exp().item()
-    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-    match scheduler.config.prediction_type:
-        case "epsilon":
-            return (scaled_input - noise * model_output) / signal
-        case "v_prediction":
-            return signal * scaled_input - noise * model_output
-        case _:
-            return model_output
+    def _scaled(self, sample: torch.Tensor) -> torch.Tensor:
+        """What the denoiser saw of `sample`."""
+        return sample if self._input is None else self._input
 
 
 def _is_out_of_memory(error: Exception) -> bool:

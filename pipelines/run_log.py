@@ -52,6 +52,8 @@ class Run(Base):
     Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
     whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
     had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
+    `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
+    from 1.
     """
 
     __tablename__ = "runs"
@@ -92,6 +94,8 @@ class Run(Base):
     environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     notes: Mapped[list[Any]] = mapped_column(default_factory=list)
     shared: Mapped[bool] = mapped_column(default=False)
+    steps_sha256: Mapped[str | None] = mapped_column(default=None)
+    steps_shown: Mapped[list[Any]] = mapped_column(default_factory=list)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:
@@ -170,6 +174,13 @@ class RunLog:
         """Write a row now; raises StorageError."""
         with self._session() as session:
             session.add(row)
+
+    def update(self, run: Run, **columns: Any) -> None:
+        """Write columns of a run that were not known yet when it was added."""
+        with self._session() as session:
+            session.add(run)
+            for name, value in columns.items():
+                setattr(run, name, value)
 
     def finish_comparison(self, comparison_id: str, status: str) -> None:
         with self._session() as session:

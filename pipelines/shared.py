@@ -8,13 +8,14 @@ prompt, at the same timestep and scale) are computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.generation import RunResult, check_finite, run_scheduler, warm_up
 from pipelines.noise import draw_noise, make_generator, noise_sha256
+from pipelines.previews import StepKeeper, StepLatents
 from pipelines.registry import LoadedModel
 from pipelines.request import RunRequest
 from pipelines.timing import Clock, MemoryWatch, Timings
@@ -52,8 +53,8 @@ class _Lane:
     guided: list[int]
     step_arguments: dict[str, Any]
     noises: list[str]
+    keeper: StepKeeper
     at: int = 0
-    outputs: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 def generate_shared(
@@ -154,6 +155,7 @@ class _Shared:
         )
         place = 0
         for lane in lanes:
+            x0, steps = lane.keeper.finish()
             for member, number in enumerate(lane.numbers):
                 request, image = lane.requests[member], images[place]
                 place += 1
@@ -167,6 +169,7 @@ class _Shared:
                     request=request, image=image, timings=timings, nfe=len(lane.timesteps),
                     denoiser_rows=rows * len(lane.timesteps), noise_sha256=lane.noises[member],
                     peak_memory_bytes=memory.peak_bytes(), shared=True,
+                    steps=StepLatents(x0[:, member].half().cpu(), steps),
                 )  # fmt: skip
 
     def _lane(self, numbers: list[int]) -> _Lane:
@@ -198,6 +201,7 @@ class _Shared:
             guided=guided,
             step_arguments={k: v for k, v in step_arguments.items() if k in known},
             noises=[noise_sha256(noise) for noise in noises],
+            keeper=StepKeeper(scheduler),
         )
 
     def _embedding(self, text: str) -> torch.Tensor:
@@ -224,8 +228,9 @@ class _Shared:
             output = self._first_evaluation(rows, t, e, keys)
         else:
             output = self._unet(rows, t, e)
-        for lane, part in zip(lanes, output.split([len(r) for r in inputs]), strict=True):
-            self._step(lane, part)
+        parts = output.split([len(r) for r in inputs])
+        for lane, scaled, part in zip(lanes, inputs, parts, strict=True):
+            self._step(lane, scaled, part)
         if self.on_step:
             self.on_step(sum(len(lane.numbers) for lane in lanes))
 
@@ -253,7 +258,7 @@ class _Shared:
         return self.pipe.unet(rows, t, encoder_hidden_states=e, return_dict=False)[0]
 
     @staticmethod
-    def _step(lane: _Lane, output: torch.Tensor) -> None:
+    def _step(lane: _Lane, scaled: torch.Tensor, output: torch.Tensor) -> None:
         """Classifier-free guidance per member (Ho and Salimans 2022), then the scheduler's step."""
         import torch
 
@@ -271,6 +276,7 @@ class _Shared:
             prediction = prediction.clone()
             prediction[lane.guided] = mixed
         t = lane.timesteps[lane.at]
+        lane.keeper.look(len(lane.timesteps), scaled, t, prediction, lane.x)
         lane.x = lane.scheduler.step(
             prediction, t, lane.x, return_dict=False, **lane.step_arguments
         )[0]

@@ -54,7 +54,10 @@ def test_every_family_does_its_tasks(folders, family_engine, name):
         assert run.status == "ok", (task, run.error)
         assert run.nfe >= 2
         assert len(run.noise_sha256) == 64
-        assert len(previews) == len(run.step_ms)
+        assert len(previews) == len(run.step_ms) == len(run.steps_shown)
+        strip = family_engine.pictures.get(run.steps_sha256)
+        assert strip.width % len(run.steps_shown) == 0
+        assert strip.height <= 128
         picture = np.asarray(family_engine.pictures.get(run.image_sha256))
         assert picture.std() > 0
         assert picture.shape[:2] == (run.height, run.width)
