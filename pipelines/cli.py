@@ -18,6 +18,7 @@ import typer
 from tqdm import tqdm
 
 from pipelines import sheet
+from pipelines.chain import default_strength, parse_stage
 from pipelines.comparison import Comparison, label
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
@@ -42,15 +43,28 @@ class Format(StrEnum):
 
 
 DEFAULTS = RunRequest()
-Prompt = Annotated[str, typer.Argument(help="What the picture shows.")]
-ModelId = Annotated[str, typer.Option(help="'postcards', a diffusers folder, or a cached Hub id.")]
+Prompt = Annotated[str | None, typer.Argument(help="What the picture shows; none where the model "
+                                              "paints without a prompt.")]
+ModelId = Annotated[str, typer.Option(help="'postcards', a diffusers folder, a .safetensors "
+                                           "checkpoint, or a cached Hub id.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="text-to-image, image-to-image, "
+                                              "inpainting or unconditional; else as it follows "
+                                              "from the pictures and the model.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the device's own.")]
+Policy = Annotated[str, typer.Option(help="Where weights lie between uses: auto, device, "
+                                          "model-offload, group-offload, sequential-offload.")]
+Quantization = Annotated[str | None, typer.Option(help="int8 (torchao) or int4 (bitsandbytes).")]
+LoraOption = Annotated[list[str] | None, typer.Option("--lora", metavar="PATH[=WEIGHT]",
+                                                      help="LoRA adapter; may be repeated.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
 Variant = Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")]
 Negative = Annotated[str, typer.Option(help="What the picture should not show.")]
 Scheduler = Annotated[str, typer.Option(help="A key of `schedulers`, or the model's default.")]
 Option = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")]
-Steps = Annotated[str, typer.Option(metavar="INTEGER", help="Denoising steps.")]
-Guidance = Annotated[str, typer.Option(metavar="FLOAT", help="Classifier-free guidance; 1: off.")]
+Steps = Annotated[str | None, typer.Option(metavar="INTEGER", help="Denoising steps; the model's "
+                                           "own.")]
+Guidance = Annotated[str | None, typer.Option(metavar="FLOAT", help="Classifier-free guidance, 1: "
+                                              "off; the model's own.")]
 Rescale = Annotated[str, typer.Option(metavar="FLOAT", help="Guidance rescale, 0 to 1.")]
 Eta = Annotated[str, typer.Option(metavar="FLOAT", help="DDIM's eta, 0 to 1.")]
 Seed = Annotated[str, typer.Option(metavar="INTEGER", help="Seed of the initial noise.")]
@@ -66,15 +80,20 @@ def request_options(command: Callable) -> Callable:
     import inspect
 
     def build(
-        prompt: Prompt,
+        prompt: Prompt = None,
         model_id: ModelId = DEFAULTS.model_id,
         revision: Revision = None,
         variant: Variant = None,
+        torch_dtype: Dtype = None,
+        memory_policy: Policy = DEFAULTS.memory_policy,
+        quantization: Quantization = None,
+        loras: LoraOption = None,
+        task: TaskName = None,
         negative_prompt: Negative = "",
         scheduler: Scheduler = DEFAULTS.scheduler,
         scheduler_option: Option = None,
-        num_inference_steps: Steps = str(DEFAULTS.num_inference_steps),
-        guidance_scale: Guidance = str(DEFAULTS.guidance_scale),
+        num_inference_steps: Steps = None,
+        guidance_scale: Guidance = None,
         guidance_rescale: Rescale = "0",
         eta: Eta = "0",
         seed: Seed = "0",
@@ -108,13 +127,21 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
     for name in ("image", "mask_image"):
         if path := values.get(name):
             values[name] = engine.pictures.put(_open_picture(path, name))
+    info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))
+    values.setdefault("task", info.task_for("image" in values, "mask_image" in values))
+    values.setdefault("num_inference_steps", info.num_inference_steps)
+    values.setdefault("guidance_scale", info.guidance_scale)
     if "image" in values:
-        values["task"] = "inpainting" if "mask_image" in values else "image-to-image"
-        values.setdefault("strength", 0.8)
-    request = RunRequest(**values)
-    if "strength" in values and request.task == "text-to-image":
-        raise RequestError("strength needs --image: text-to-image runs all steps")
-    return request
+        values.setdefault("strength", default_strength(info))
+    elif "strength" in values:
+        raise RequestError("strength needs --image: without one all steps run")
+    takes_prompt = info.takes(values["task"], "prompt")
+    if takes_prompt and "prompt" not in values:
+        raise RequestError(f"prompt: {info.model_id} needs one, such as \"a red car\"")
+    if values.get("prompt") and not takes_prompt:
+        raise RequestError(f"prompt: received {values['prompt']!r}, {info.model_id} "
+                           f"({info.pipeline_class}) paints without one")
+    return RunRequest(**values)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -144,12 +171,16 @@ def _open_picture(path: Path, name: str) -> Any:
 def generate(
     fields: dict,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
+    then: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE,...", help="A further stage that starts from the picture, such as "
+        "model_id=NAME,strength=0.6; may be repeated. Earlier pictures get a number.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make one picture."""
+    """Make one picture, or a chain of them."""
     _check_writable(output, ".png")
     engine = Engine()
     request = make_request(engine, fields)
+    stages = [parse_stage(text) for text in then or []]
     with _Interrupt() as interrupt:
         engine.check(request)
         interrupt.check()
@@ -157,19 +188,24 @@ def generate(
 
         def on_step(step: Any) -> None:
             interrupt.check()
-            bar.total = step.total
+            if step.index == 1:
+                bar.reset(step.total)
             bar.update()
 
-        run = engine.run(request, on_step)
-    if run.status == "ok":
-        picture = engine.pictures.get(run.image_sha256)
-        sheet.save_png(picture, output, {"requests": [run.request]})
+        runs = engine.chain(request, stages, on_step)
+    paths = [*(output.with_stem(f"{output.stem}-{number}") for number in range(1, len(stages) + 1)),
+             output]
+    for run, path in zip(runs, paths, strict=False):
+        if run.status == "ok":
+            picture = engine.pictures.get(run.image_sha256)
+            sheet.save_png(picture, path, {"requests": [run.request]})
+            if not as_json:
+                print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
+                      f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
     if as_json:
-        _print_json(sheet.cell_record({}, run, engine.pictures))
-    elif run.status == "ok":
-        print(f"{output}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
-              f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
-    _exit_for([run])
+        records = [sheet.cell_record({}, run, engine.pictures) for run in runs]
+        _print_json({**records[-1], "stages": records} if stages else records[0])
+    _exit_for(runs[-1:])  # a stage that did not end well is the last
 
 
 @app.command()

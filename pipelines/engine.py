@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.chain import next_request
 from pipelines.comparison import Cell, Comparison
-from pipelines.errors import Cancelled, PipelineError, StorageError
-from pipelines.generation import OnStep, RunResult, generate, resolve
+from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.generation import OnStep, RunResult, fit, generate, resolve
 from pipelines.hardware import environment
+from pipelines.model_info import ModelInfo
 from pipelines.previews import draw_strip
 from pipelines.registry import LoadedModel, Registry
 from pipelines.request import RunRequest
@@ -44,6 +46,7 @@ class Engine:
         on_step: OnStep | None = None,
         comparison_id: str | None = None,
         axes: dict[str, Any] | None = None,
+        parent_id: int | None = None,
     ) -> Run:
         """Make one picture and log it; a failure or a cancel is a row too, and is returned.
 
@@ -55,12 +58,48 @@ class Engine:
             images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
                       if (sha := getattr(request, name))}
             with self.registry.borrow(**request.weights) as (model, fresh):
-                request = resolve(request, model.info)
+                request = resolve(request, model.info, images.get("image"))
+                images = fit(request, images)
                 outcome = generate(model, request, images, on_step, model.load_ms * fresh)
                 steps = self._draw_steps(model, outcome)
         except Exception as error:
             outcome = error
-        return self._log(request, outcome, model, comparison_id, axes, steps)
+        return self._log(request, outcome, model, comparison_id, axes, steps, parent_id)
+
+    def chain(
+        self,
+        first: RunRequest,
+        stages: Sequence[Mapping[str, Any]],
+        on_step: OnStep | None = None,
+        on_run: Callable[[Run], None] | None = None,
+    ) -> list[Run]:
+        """A picture and what further stages make of it, each a run that names its parent.
+
+        `stages` hold what changes (`chain.next_request`). A stage that does not end well is the
+        last. Raises RequestError, UnknownModelError or LoadError before the first stage.
+        """
+        for stage in stages:
+            self._stage_info(first, stage)
+        runs = [self.run(first, on_step)]
+        for stage in stages:
+            if on_run:
+                on_run(runs[-1])
+            if runs[-1].status != "ok":
+                return runs
+            first = next_request(runs[-1], stage, self._stage_info(first, stage))
+            runs.append(self.run(first, on_step, parent_id=runs[-1].id))
+        if on_run:
+            on_run(runs[-1])
+        return runs
+
+    def _stage_info(self, before: RunRequest, stage: Mapping[str, Any]) -> ModelInfo:
+        """The model of a stage; raises RequestError where it takes no picture."""
+        info = self.registry.describe(stage.get("model_id", before.model_id),
+                                      stage.get("revision"), stage.get("variant"))
+        if "image-to-image" not in info.tasks:
+            raise RequestError(f"then: {info.model_id} ({info.pipeline_class}) takes no picture as "
+                               f"its input; it does {', '.join(info.tasks)}")
+        return info
 
     def _log(
         self,
@@ -70,6 +109,7 @@ class Engine:
         comparison_id: str | None,
         axes: dict[str, Any] | None,
         steps: dict[str, Any] | None = None,
+        parent_id: int | None = None,
     ) -> Run:
         """Write the row of a run that ended, however it ended."""
         status, error, measured = "ok", None, {}
@@ -96,6 +136,7 @@ class Engine:
             error=error,
             comparison_id=comparison_id,
             axes=axes or {},
+            parent_id=parent_id,
             request=request.model_dump(mode="json"),
             **{name: getattr(request, name) for name in columns},
             **measured,

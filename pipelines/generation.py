@@ -55,17 +55,37 @@ class RunResult:
 OnStep = Callable[[Step], None]
 
 
-def resolve(request: RunRequest, info: ModelInfo) -> RunRequest:
-    """The request with the model's own values where it left them open; RequestError on a misfit."""
+def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) -> RunRequest:
+    """The request with the model's own values where it left them open; RequestError on a misfit.
+
+    Image-to-image keeps the size of its picture, rounded down to what the model can do.
+    """
     scheduler, options = request.scheduler, request.scheduler_options
     if scheduler == "default":
         scheduler, own = own_scheduler(info.original_scheduler_config)
         options = {**own, **options}
-    height, width = request.height or info.height, request.width or info.width
+    own_height, own_width = info.height, info.width
+    if image is not None and request.task == "image-to-image":
+        step = info.size_multiple
+        own_width, own_height = (max(step, side // step * step) for side in image.size)
+    height, width = request.height or own_height, request.width or own_width
     check_size(info, height, width)
     return request.changed(
         scheduler=scheduler, scheduler_options=options, height=height, width=width
     )
+
+
+def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
+    """The input pictures of a resolved request; image-to-image starts from one of its size."""
+    images = dict(images)
+    if request.task == "image-to-image":
+        from PIL.Image import Resampling
+
+        size = (request.width, request.height)
+        images["image"] = images["image"].convert("RGB")
+        if None not in size and images["image"].size != size:
+            images["image"] = images["image"].resize(size, Resampling.LANCZOS)
+    return images
 
 
 def check_size(info: ModelInfo, height: int | None, width: int | None) -> None:
@@ -245,6 +265,8 @@ def _arguments(
     if info.guidance_parameter == "true_cfg_scale":  # which acts only where a negative is given
         arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
         arguments.setdefault("negative_prompt", " ")
+    if type(pipe).__name__.startswith("KandinskyV22Img2Img"):  # diffusers 0.42 mixes them up
+        arguments["height"], arguments["width"] = request.width, request.height
     known = inspect.signature(pipe.__call__).parameters
     return {name: value for name, value in arguments.items() if name in known}
 

@@ -54,6 +54,7 @@ class Run(Base):
     had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
     `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
     from 1.
+    `parent_id`: the run whose picture this one started from.
     """
 
     __tablename__ = "runs"
@@ -96,6 +97,7 @@ class Run(Base):
     shared: Mapped[bool] = mapped_column(default=False)
     steps_sha256: Mapped[str | None] = mapped_column(default=None)
     steps_shown: Mapped[list[Any]] = mapped_column(default_factory=list)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:

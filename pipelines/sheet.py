@@ -206,6 +206,7 @@ def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -
                 "timings_ms": dict.fromkeys(("text_encoding", "denoising", "decoding", "total"))}
     return {
         "run_id": run.id,
+        "parent_id": run.parent_id,
         "axes": axes,
         "status": run.status,
         "error": run.error,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 from PIL import Image
 
 from pipelines import CATALOGUE, cli
@@ -203,3 +204,17 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_model_without_prompts_runs_without_one_and_at_its_own_steps(run, tmp_path):
+    folder = str(tmp_path / "ddim")
+    tiny.build("ddim").save_pretrained(folder)
+    code, out, _ = run("generate", "--model-id", folder, "--json")
+    assert code == 0
+    assert json.loads(out)["nfe"] == 50  # the pipeline's own default
+    for words, reason in ((["a cat", "--model-id", folder], "paints without one"),
+                          ([], "needs one"),
+                          (["a", "--task", "painting"], "accepted text-to-image")):  # fmt: skip
+        code, _, error = run("generate", *words)
+        assert code == 2
+        assert reason in error

@@ -35,6 +35,8 @@ SCHEDULER = {
 }
 # DPM++ does not take these; other schedulers made from this config need them.
 SCHEDULER_EXTRAS = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+# Where a picture starts (`ModelInfo`); diffusers skips keys with an underscore.
+CALL_DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 5.0}
 
 
 def make_tokenizer() -> CLIPTokenizer:
@@ -173,6 +175,7 @@ def write_folder(
         lambda key: key.startswith("_") or key in SCHEDULER,
         SCHEDULER_EXTRAS,
     )
+    _rewrite(fresh / "model_index.json", lambda key: True, {"_call_defaults": CALL_DEFAULTS})
     for config in fresh.glob("*/config.json"):
         _rewrite(config, lambda key: key != "_name_or_path")
     if folder.exists():
