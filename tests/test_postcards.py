@@ -37,7 +37,8 @@ def test_held_out_combinations_never_occur_in_training():
     rng = Random(0)
     seen = [vocabulary.sample_scene(rng) for _ in range(5000)]
     assert not held_out & {(scene.subject, scene.colour, scene.place) for scene in seen}
-    asked = {(want.subject, want.colour, want.scene) for want in judge.held_out_captions(400)}
+    scenes = [want.scene for want in judge.held_out_captions(400)]
+    asked = {(scene.subject, scene.colour, scene.place) for scene in scenes}
     assert asked == held_out
     for index in range(3):
         values = (vocabulary.SUBJECTS, vocabulary.COLOURS, vocabulary.PLACES)[index]
@@ -256,6 +257,12 @@ def _grown(mask, pixels):
 # Judge
 
 
+@pytest.fixture(scope="module")
+def model(session_engine):
+    with session_engine.registry.borrow("postcards") as (model, _):
+        return model
+
+
 def test_the_model_paints_what_it_is_asked_for(capsys):
     code = judge.main(["--json", "--count", "24", "--num-inference-steps", "12"])
     shown = capsys.readouterr()
@@ -321,6 +328,38 @@ def test_a_bad_caption_line_is_named(tmp_path, capsys, line, wanted):
         assert part in shown.err
 
 
-def test_the_judge_names_accepted_schedulers(capsys):
+def test_the_judge_takes_the_catalogues_keys_and_class_names(model, capsys):
+    made = [
+        judge.generate(model, ["a red car"], num_inference_steps=2, scheduler=name)[0].tobytes()
+        for name in ("ddim", "DDIMScheduler", "euler")
+    ]
+    assert made[0] == made[1] != made[2]
     assert judge.main(["--count", "1", "--scheduler", "NoSuchScheduler"]) == 2
-    assert "DDIMScheduler" in capsys.readouterr().err
+    assert "'NoSuchScheduler', accepted ddim, ddpm, pndm" in capsys.readouterr().err
+
+
+def test_the_judge_sees_every_detail_of_a_painted_picture():
+    wanted = judge.detailed_captions(240)
+    assert {name for want in wanted for name in want.named} == set(vocabulary.ATTRIBUTES)
+    for want in wanted:
+        assert vocabulary.unknown_words(want.caption) == []
+    real = judge.accuracy(judge.paint_wanted(wanted), wanted)
+    assert min(real.values()) > 0.9
+    bare = [replace(want, scene=replace(want.scene, extras=frozenset())) for want in wanted]
+    without = judge.accuracy(judge.paint_wanted(bare), wanted)
+    assert max(without[extra] for extra in vocabulary.EXTRAS) < 0.2
+
+
+def test_the_judge_prints_its_tables_as_markdown(monkeypatch, capsys):
+    monkeypatch.setattr(judge, "TABLE_GUIDANCE_SCALES", (1, 5))
+    monkeypatch.setattr(judge, "TABLE_SCHEDULERS", ("ddim",))
+    monkeypatch.setattr(judge, "TABLE_STEPS", (1, 2))
+    assert judge.main(["--table", "--count", "4", "--num-inference-steps", "2"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "guidance_scale", "---", "1", "5", "painted", "scheduler", "---", "ddim",
+    ]  # fmt: skip
+    assert rows[-1].count(" s |") == 2
+    with pytest.raises(SystemExit):
+        judge.main(["--table", "--json"])
+    assert "--table" in capsys.readouterr().err

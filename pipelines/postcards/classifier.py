@@ -1,4 +1,4 @@
-"""The judge's eye: a small CNN that names subject, colour, place and time of a picture."""
+"""The judge's eye: a small CNN that names each attribute of a picture."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from pipelines.postcards.autoencoder import to_tensors
 from pipelines.postcards.loop import Loop, autocast, train_device
 from pipelines.postcards.pictures import read_scenes
 from pipelines.postcards.settings import Settings
-from pipelines.postcards.vocabulary import COLOURS, PLACES, SUBJECTS, TIMES, Scene
+from pipelines.postcards.vocabulary import ATTRIBUTES, Scene, attributes
 
 SIZE = 64
-CLASSES = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "time": TIMES}
 JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 
 
@@ -32,7 +31,7 @@ class Classifier(nn.Module):
         self.features = nn.Sequential(*[self._block(*width) for width in widths])
         self.hidden = nn.Linear(128 * 4 * 4, 96)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(96, len(classes)) for name, classes in CLASSES.items()}
+            {name: nn.Linear(96, len(classes)) for name, classes in ATTRIBUTES.items()}
         )
 
     @staticmethod
@@ -54,14 +53,15 @@ def roughen(images: Tensor) -> Tensor:
 
 
 def classification_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
-    return sum(F.cross_entropy(logits[name].float(), labels[name]) for name in CLASSES)
+    return sum(F.cross_entropy(logits[name].float(), labels[name]) for name in ATTRIBUTES)
 
 
 def scene_labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     """Class indices by attribute."""
+    rows = [attributes(scene) for scene in scenes]
     return {
-        name: torch.tensor([classes.index(getattr(scene, name)) for scene in scenes])
-        for name, classes in CLASSES.items()
+        name: torch.tensor([classes.index(row[name]) for row in rows])
+        for name, classes in ATTRIBUTES.items()
     }
 
 
@@ -77,7 +77,7 @@ def load_classifier(path: Path = JUDGE_FILE) -> Classifier:
 
 @torch.no_grad()
 def classify(classifier: Classifier, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
-    """For each picture the most likely subject, colour, place and time."""
+    """For each picture the most likely value of each of ATTRIBUTES."""
     named = []
     for start in range(0, len(pictures), 64):
         batch = [picture.convert("RGB") for picture in pictures[start : start + 64]]
@@ -86,7 +86,7 @@ def classify(classifier: Classifier, pictures: Sequence[Image.Image]) -> list[di
         logits = classifier(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
         best = {name: values.argmax(1).tolist() for name, values in logits.items()}
         named += [
-            {name: CLASSES[name][best[name][index]] for name in CLASSES}
+            {name: ATTRIBUTES[name][best[name][index]] for name in ATTRIBUTES}
             for index in range(len(batch))
         ]
     return named

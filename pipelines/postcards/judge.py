@@ -11,37 +11,47 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
+from pipelines.errors import PipelineError, RequestError
 from pipelines.postcards.vocabulary import (
     COLOURS,
     PLACES,
     SUBJECTS,
     TIMES,
     Scene,
+    attributes,
+    full_caption,
     held_out_combinations,
     plain_caption,
 )
+from pipelines.schedulers import key_of_class, make_scheduler
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pipelines.registry import LoadedModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 ACCEPTED = {"subject": SUBJECTS, "colour": COLOURS, "scene": PLACES}
 BATCH_SIZE = 25
-
-
-class JudgeError(Exception):
-    """Its message is one line, shown to the user."""
+TABLE_GUIDANCE_SCALES = (1, 3, 5, 7, 10, 15)
+TABLE_SCHEDULERS = (
+    "dpmpp_2m", "dpmpp_2m_sde", "unipc", "ddim", "euler", "euler_a", "heun", "pndm", "ddpm", "lcm",
+)  # fmt: skip
+TABLE_STEPS = (5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A caption and what a picture of it must show."""
+    """A caption, a scene that it describes, and the attributes to judge: those that it names."""
 
     caption: str
-    subject: str
-    colour: str
-    scene: str
+    scene: Scene
+    named: tuple[str, ...] = tuple(ACCEPTED)
 
 
 def held_out_captions(count: int, seed: int = 0) -> list[Wanted]:
@@ -52,24 +62,46 @@ def held_out_captions(count: int, seed: int = 0) -> list[Wanted]:
     wanted = []
     for index in range(count):
         subject, colour, place = combinations[index % len(combinations)]
-        caption = plain_caption(Scene(subject, colour, place, rng.choice(TIMES)), rng)
-        wanted.append(Wanted(caption, subject, colour, place))
+        scene = Scene(subject, colour, place, rng.choice(TIMES))
+        wanted.append(Wanted(plain_caption(scene, rng), scene))
+    return wanted
+
+
+def detailed_captions(count: int, seed: int = 0) -> list[Wanted]:
+    """Held-out captions with a number, a size, a position or an extra in turn."""
+    rng = Random(f"details {seed}")
+    wanted = []
+    for index, plain in enumerate(held_out_captions(count, seed)):
+        scene = plain.scene
+        detail = ("number", "size", "position", "extra")[index % 4]
+        if detail == "number":
+            scene = replace(scene, count=rng.choice((1, 2)))
+        elif detail == "size":
+            scene = replace(scene, size=rng.choice(("small", "large")))
+        elif detail == "position":
+            scene = replace(scene, position=rng.choice(("left", "right")))
+        else:
+            light = "moon" if scene.time == "night" else "sun"
+            detail = rng.choice((light, "clouds", "mountains"))
+            scene = replace(scene, extras=frozenset({detail}))
+        named = (*ACCEPTED, "time", detail)
+        wanted.append(Wanted(full_caption(scene, rng), scene, named))
     return wanted
 
 
 def read_captions(path: Path) -> list[Wanted]:
-    """One JSON object a line: caption, subject, colour, scene. Raises JudgeError."""
+    """One JSON object a line: caption, subject, colour, scene. Raises RequestError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise JudgeError(f"{path}: cannot be read ({type(error).__name__})") from error
+        raise RequestError(f"{path}: cannot be read ({type(error).__name__})") from error
     wanted = [
         _read_line(line, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
     if not wanted:
-        raise JudgeError(f"{path}: holds no captions")
+        raise RequestError(f"{path}: holds no captions")
     return wanted
 
 
@@ -81,61 +113,56 @@ def _read_line(line: str, where: str) -> Wanted:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        raise JudgeError(f"{where}: not a JSON object like {shape}; accepted: {accepted}")
+        raise RequestError(f"{where}: not a JSON object like {shape}; accepted: {accepted}")
     for key in ("caption", *ACCEPTED):
         if not isinstance(row.get(key), str) or not row[key].strip():
-            raise JudgeError(f"{where}: no text for {key!r} in {shape}; accepted: {accepted}")
+            raise RequestError(f"{where}: no text for {key!r} in {shape}; accepted: {accepted}")
     for key, values in ACCEPTED.items():
         if row[key] not in values:
-            raise JudgeError(
+            raise RequestError(
                 f"{where}: unknown {key} {row[key]!r}; accepted: {', '.join(values)}"
             )
-    return Wanted(row["caption"], row["subject"], row["colour"], row["scene"])
+    time_of_day = Random(row["caption"]).choice(TIMES)
+    return Wanted(
+        row["caption"], Scene(row["subject"], row["colour"], row["scene"], time_of_day)
+    )
 
 
-def paint_wanted(wanted: Sequence[Wanted], seed: int = 0) -> list:
-    """A fresh painted picture for each caption's subject, colour and scene."""
+def paint_wanted(wanted: Sequence[Wanted], seed: int = 0) -> list[Image.Image]:
+    """A fresh painted picture of each scene."""
     from pipelines.postcards.painter import paint
 
     rng = Random(f"painted {seed}")
-    return [
-        paint(Scene(want.subject, want.colour, want.scene, rng.choice(TIMES)), rng)
-        for want in wanted
-    ]
+    return [paint(want.scene, rng) for want in wanted]
 
 
 def generate(
-    model: Path,
+    model: LoadedModel,
     captions: Sequence[str],
-    guidance_scale: float,
-    num_inference_steps: int,
-    scheduler: str | None = None,
+    guidance_scale: float = 5.0,
+    num_inference_steps: int = 20,
+    scheduler: str = "default",
     seed: int = 0,
+    negative_prompt: str = "",
     on_progress: Callable[[int], None] | None = None,
-) -> list:
-    """One PIL picture a caption; picture i starts from noise of seed + i."""
-    import diffusers
+) -> list[Image.Image]:
+    """One picture a caption; picture i starts from noise of seed + i.
+
+    `scheduler` is a key of the catalogue or the name of its diffusers class.
+    """
     import torch
 
-    if not (model / "model_index.json").is_file():
-        raise JudgeError(f"{model}: not a diffusers folder (no model_index.json)")
-    pipe = diffusers.AutoPipelineForText2Image.from_pretrained(
-        model, use_safetensors=True, torch_dtype=torch.float32
-    )
-    if scheduler is not None:
-        compatible = {kind.__name__: kind for kind in pipe.scheduler.compatibles}
-        if scheduler not in compatible:
-            raise JudgeError(
-                f"unknown scheduler {scheduler!r}; accepted: {', '.join(sorted(compatible))}"
-            )
-        pipe.scheduler = compatible[scheduler].from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    pictures: list = []
+    pipe = model.view("text-to-image")
+    key = key_of_class(scheduler) or scheduler
+    pictures: list[Image.Image] = []
     for start in range(0, len(captions), BATCH_SIZE):
         batch = list(captions[start : start + BATCH_SIZE])
+        pipe.scheduler = make_scheduler(
+            key, model.info.original_scheduler_config, seed=seed + start
+        )
         pictures += pipe(
             batch,
+            negative_prompt=[negative_prompt] * len(batch),
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
             generator=[
@@ -147,17 +174,16 @@ def generate(
     return pictures
 
 
-def accuracy(pictures: Sequence, wanted: Sequence[Wanted]) -> dict[str, float]:
-    """Shares of the pictures, 0 to 1, whose subject, colour and scene the judge recognises."""
+def accuracy(pictures: Sequence[Image.Image], wanted: Sequence[Wanted]) -> dict[str, float]:
+    """For each attribute the share, 0 to 1, of the pictures whose caption names it that show it."""
     from pipelines.postcards.classifier import classify, load_classifier
 
-    named = classify(load_classifier(), pictures)
-    hits = {
-        "subject": [a["subject"] == b.subject for a, b in zip(named, wanted, strict=True)],
-        "colour": [a["colour"] == b.colour for a, b in zip(named, wanted, strict=True)],
-        "scene": [a["place"] == b.scene for a, b in zip(named, wanted, strict=True)],
-    }
-    return {key: round(sum(right) / len(right), 4) for key, right in hits.items()}
+    hits: dict[str, list[bool]] = {}
+    for seen, want in zip(classify(load_classifier(), pictures), wanted, strict=True):
+        asked = attributes(want.scene)
+        for name in want.named:
+            hits.setdefault(name, []).append(seen[name] == asked[name])
+    return {name: round(sum(right) / len(right), 4) for name, right in hits.items()}
 
 
 def write_sheet(pictures: Sequence, path: Path, columns: int = 8) -> None:
@@ -172,42 +198,109 @@ def write_sheet(pictures: Sequence, path: Path, columns: int = 8) -> None:
     sheet.save(path)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        if options.captions:
-            wanted = read_captions(options.captions)
-        else:
-            wanted = held_out_captions(options.count, options.seed)
-        started = time.monotonic()
-        pictures = generate(
-            options.model,
-            [want.caption for want in wanted],
-            options.guidance_scale,
-            options.num_inference_steps,
-            options.scheduler,
-            options.seed,
-            lambda done: print(
-                f"{done} of {len(wanted)} pictures, {time.monotonic() - started:.0f} s",
-                file=sys.stderr,
-            ),
-        )
-    except JudgeError as error:
-        print(f"judge: {error}", file=sys.stderr)
-        return 2
+def judge(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wanted]) -> dict:
+    """The report of one run over all captions."""
+    started = time.monotonic()
+    pictures = generate(
+        model,
+        [want.caption for want in wanted],
+        options.guidance_scale,
+        options.num_inference_steps,
+        options.scheduler,
+        options.seed,
+        on_progress=lambda done: _say_progress(done, len(wanted), started),
+    )
     seconds = time.monotonic() - started
     if options.sheet:
         write_sheet(pictures, options.sheet)
-    report = {
+    return {
         "generated": accuracy(pictures, wanted),
         "real": accuracy(paint_wanted(wanted, options.seed), wanted),
         "guidance_scale": options.guidance_scale,
         "num_inference_steps": options.num_inference_steps,
-        "scheduler": options.scheduler or "default",
+        "scheduler": options.scheduler,
         "captions": len(wanted),
         "seed": options.seed,
         "seconds_per_picture": round(seconds / len(wanted), 3),
     }
+
+
+def tables(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wanted]) -> str:
+    """Two tables in Markdown: guidance scales; schedulers by steps on a fifth of the captions.
+
+    On a CPU the time is the processor's, so that other work on the machine does not count.
+    """
+    few = wanted[: max(1, len(wanted) // 5)]
+    clock = time.process_time if model.device == "cpu" else time.monotonic
+    unit = "CPU s a picture" if model.device == "cpu" else "s a picture"
+    total = len(TABLE_GUIDANCE_SCALES) * len(wanted) * options.num_inference_steps
+    total += len(TABLE_SCHEDULERS) * len(few) * sum(TABLE_STEPS)
+    started, done = time.monotonic(), 0
+
+    def measure(wanted, guidance_scale, steps, scheduler) -> tuple[dict[str, float], float]:
+        nonlocal done
+        begun = clock()
+        captions = [want.caption for want in wanted]
+        pictures = generate(model, captions, guidance_scale, steps, scheduler, options.seed)
+        seconds = (clock() - begun) / len(wanted)
+        done += len(wanted) * steps
+        _say_progress(done, total, started, "steps")
+        return accuracy(pictures, wanted), seconds
+
+    lines = [
+        f"{options.num_inference_steps} steps, scheduler {options.scheduler}, "
+        f"{len(wanted)} captions, seed {options.seed}:",
+        "",
+        f"| guidance_scale | subject | colour | scene | {unit} |",
+        "|---|---|---|---|---|",
+    ]
+    for scale in TABLE_GUIDANCE_SCALES:
+        shares, seconds = measure(wanted, scale, options.num_inference_steps, options.scheduler)
+        cells = [f"{shares[name]:.2%}" for name in ACCEPTED]
+        lines.append(f"| {scale} | {' | '.join(cells)} | {seconds:.2f} |")
+    painted = accuracy(paint_wanted(wanted, options.seed), wanted)
+    lines.append(f"| painted | {' | '.join(f'{painted[name]:.2%}' for name in ACCEPTED)} | |")
+    lines += [
+        "",
+        f"guidance_scale {options.guidance_scale:g}, {len(few)} captions, seed {options.seed}; "
+        f"subject / colour / scene in %, {unit}:",
+        "",
+        f"| scheduler | {' | '.join(f'{steps} steps' for steps in TABLE_STEPS)} |",
+        "|---" * (1 + len(TABLE_STEPS)) + "|",
+    ]
+    for key in TABLE_SCHEDULERS:
+        cells = []
+        for steps in TABLE_STEPS:
+            shares, seconds = measure(few, options.guidance_scale, steps, key)
+            shown = " / ".join(f"{100 * shares[name]:.0f}" for name in ACCEPTED)
+            cells.append(f"{shown}, {seconds:.2f} s")
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.table and (options.json or options.sheet or options.details):
+        parser.error("--table goes with neither --json, --sheet nor --details")
+    if options.details and options.captions:
+        parser.error("--details makes its own captions: leave out --captions")
+    try:
+        if options.captions:
+            wanted = read_captions(options.captions)
+        else:
+            make = detailed_captions if options.details else held_out_captions
+            wanted = make(options.count, options.seed)
+        from pipelines.registry import Registry
+
+        with Registry().borrow(str(options.model)) as (model, _):
+            if options.table:
+                print(tables(options, model, wanted))
+                return 0
+            report = judge(options, model, wanted)
+    except PipelineError as error:
+        print(f"judge: {error}", file=sys.stderr)
+        return 2
     print(json.dumps(report) if options.json else _table(report))
     return 0
 
@@ -217,13 +310,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.postcards.judge", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--table", action="store_true",
+                        help="print the tables over guidance scales and schedulers as Markdown")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="JSON lines to judge instead")
+    parser.add_argument("--details", action="store_true",
+                        help="judge time, number, size, position and extras too")
     parser.add_argument("--guidance-scale", type=_at_least(float, 0), default=5.0)
     parser.add_argument("--num-inference-steps", type=_at_least(int, 1), default=20)
-    parser.add_argument("--scheduler", help="a diffusers class; default: the model's own")
+    parser.add_argument("--scheduler", default="default",
+                        help="a key of `python -m pipelines schedulers` or a diffusers class; "
+                        "default: the model's own")
     parser.add_argument("--count", type=_at_least(int, 1), default=400, help="held-out captions")
     parser.add_argument("--seed", type=_at_least(int, 0), default=0)
-    parser.add_argument("--model", type=Path, default=WEIGHTS, metavar="DIR")
+    parser.add_argument("--model", default=WEIGHTS, metavar="DIR",
+                        help="a diffusers folder or a cached Hub id")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="save the pictures in rows")
     return parser
 
@@ -238,15 +338,21 @@ def _at_least(kind: type, least: int) -> Callable[[str], float]:
     return parse
 
 
+def _say_progress(done: int, total: int, started: float, unit: str = "pictures") -> None:
+    seconds = time.monotonic() - started
+    left = seconds / done * (total - done)
+    print(f"{done} of {total} {unit}, {seconds:.0f} s, {left:.0f} s left", file=sys.stderr)
+
+
 def _table(report: dict) -> str:
-    rows = [f"{'':10}{'subject':>9}{'colour':>9}{'scene':>9}"]
-    for name in ("generated", "real"):
-        values = report[name]
-        rows.append(f"{name:10}" + "".join(f"{values[key]:9.1%}" for key in ACCEPTED))
+    names = list(report["generated"])
+    rows = [f"{'':10}" + "".join(f"{name:>10}" for name in names)]
+    for row in ("generated", "real"):
+        rows.append(f"{row:10}" + "".join(f"{report[row][name]:10.1%}" for name in names))
     rows.append(
         f"{report['captions']} captions, guidance_scale {report['guidance_scale']:g}, "
         f"{report['num_inference_steps']} steps, scheduler {report['scheduler']}, "
-        f"seed {report['seed']}, {report['seconds_per_picture']:.2f} s a picture with loading"
+        f"seed {report['seed']}, {report['seconds_per_picture']:.2f} s a picture"
     )
     return "\n".join(rows)
 

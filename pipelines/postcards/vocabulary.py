@@ -105,6 +105,33 @@ class Scene:
     extras: frozenset[str] = frozenset()
 
 
+# What a picture can be judged by, with the values of each.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "subject": SUBJECTS,
+    "colour": COLOURS,
+    "scene": PLACES,
+    "time": TIMES,
+    "number": ("one", "two"),
+    "size": SIZES,
+    "position": POSITIONS,
+    **{extra: ("no", "yes") for extra in EXTRAS},
+}
+
+
+def attributes(scene: Scene) -> dict[str, str]:
+    """The scene's value of each of ATTRIBUTES."""
+    return {
+        "subject": scene.subject,
+        "colour": scene.colour,
+        "scene": scene.place,
+        "time": scene.time,
+        "number": "two" if scene.count == 2 else "one",
+        "size": scene.size,
+        "position": scene.position,
+        **{extra: "yes" if extra in scene.extras else "no" for extra in EXTRAS},
+    }
+
+
 def is_held_out(subject: str, colour: str, place: str) -> bool:
     """True for one combination in ten; training never shows these, the judge asks for them."""
     index = SUBJECTS.index(subject) + 3 * COLOURS.index(colour) + 7 * PLACES.index(place)
@@ -152,6 +179,20 @@ def plain_caption(scene: Scene, rng: Random) -> str:
     """Colour, subject, place and time in the order that people write: what the judge asks for."""
     noun = _with_article(f"{scene.colour} {rng.choice(SUBJECT_WORDS[scene.subject])}")
     return f"{noun} {rng.choice(PLACE_PHRASES[scene.place])} {rng.choice(TIME_PHRASES[scene.time])}"
+
+
+def full_caption(scene: Scene, rng: Random) -> str:
+    """Like plain_caption, with number, size, position and extras where they are not the usual."""
+    noun = rng.choice(SUBJECT_WORDS[scene.subject])
+    words = [scene.colour, _plural(noun) if scene.count == 2 else noun]
+    if scene.size in SIZE_WORDS:
+        words.insert(0, rng.choice(SIZE_WORDS[scene.size]))
+    phrases = [f"two {' '.join(words)}" if scene.count == 2 else _with_article(" ".join(words))]
+    if scene.position != "center":
+        phrases += POSITION_PHRASES[scene.position]
+    phrases += [rng.choice(PLACE_PHRASES[scene.place]), rng.choice(TIME_PHRASES[scene.time])]
+    phrases += [rng.choice(EXTRA_PHRASES[extra]) for extra in EXTRAS if extra in scene.extras]
+    return " ".join(phrases)
 
 
 def caption(scene: Scene, rng: Random) -> str:
