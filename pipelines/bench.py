@@ -186,7 +186,7 @@ def stable_diffusion_15(registry: Registry) -> LoadedModel:
             feature_extractor=None, requires_safety_checker=False,
         ).to(registry.device)  # fmt: skip
         info = dataclasses.replace(small.info, model_id="SD 1.5's shapes", height=512, width=512)
-        return LoadedModel(info, registry.device, small.dtype, 0.0, pipe, small.classes)
+        return LoadedModel(info, "", registry.device, small.dtype, 0.0, pipe, small.classes)
 
 
 if __name__ == "__main__":

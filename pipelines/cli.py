@@ -22,8 +22,9 @@ from pipelines.chain import default_strength, parse_stage
 from pipelines.comparison import Comparison, label
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.request import RunRequest
-from pipelines.run_log import Run
+from pipelines.run_log import Distance, Run
 from pipelines.schedulers import CATALOGUE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -221,6 +222,9 @@ def compare(
     shared: Annotated[bool, typer.Option(
         "--shared", help="Cells share UNet calls: faster, the same pictures, shared times.")]
     = False,
+    reference: Annotated[str | None, typer.Option(
+        metavar="converged|CELL", help="Measure each cell's distance to the converged picture, or "
+        "to a cell such as scheduler=ddim,num_inference_steps=50.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
@@ -230,6 +234,8 @@ def compare(
     engine = Engine()
     request = make_request(engine, fields)
     comparison = Comparison.parse(request, axis)
+    if reference and reference != CONVERGED:
+        reference_cells(comparison, reference)
     cells = comparison.cells()
     comparison_id = new_comparison_id()
     with _Interrupt() as interrupt:
@@ -243,22 +249,26 @@ def compare(
             lambda _number, _run: bar.update(),
             comparison_id,
             shared,
+            reference,
         )
+    distances = [None] * len(cells)
+    if reference and not interrupt.seen:
+        distances = _measure(engine, comparison, runs, reference)
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
     recipe = sheet.recipe(comparison)
     for picture, path in zip(sheets, paths, strict=True):
         sheet.save_png(picture, path, recipe)
     if csv:
-        text = sheet.to_csv(sheet.cells_table(comparison, runs, engine.pictures))
+        text = sheet.to_csv(sheet.cells_table(comparison, runs, engine.pictures, distances))
         try:
             csv.write_text(text, encoding="utf-8", newline="")
         except OSError as error:
             raise StorageError(f"{csv} cannot be written: {error}") from error
-    records = [sheet.cell_record(cell.axes, run, engine.pictures)
-               for cell, run in zip(cells, runs, strict=True)]
+    records = [sheet.cell_record(cell.axes, run, engine.pictures, distance)
+               for cell, run, distance in zip(cells, runs, distances, strict=True)]
     if as_json:
-        _print_json({"comparison_id": comparison_id, "sheet": str(paths[0]),
+        _print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
                      "sheets": [str(path) for path in paths], "cells": records})
     else:
         done = sum(record["status"] == "ok" for record in records)
@@ -268,6 +278,20 @@ def compare(
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
     _exit_for(runs)
+
+
+def _measure(
+    engine: Engine, comparison: Comparison, runs: Sequence[Run | None], reference: str
+) -> list[Distance | None]:
+    """Distances of the cells; Ctrl-C leaves them out."""
+    with _Interrupt() as interrupt, _progress(0, "reference steps") as bar:
+
+        def on_step(step: Any) -> None:
+            interrupt.check()
+            bar.total = max(bar.total or 0, bar.n - step.index + 1 + step.total)
+            bar.update()
+
+        return engine.measure(comparison, runs, reference, on_step)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,23 @@ from pipelines.chain import next_request
 from pipelines.comparison import Cell, Comparison
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 from pipelines.generation import OnStep, RunResult, fit, generate, resolve
-from pipelines.hardware import environment
+from pipelines.hardware import default_dtype, environment
+from pipelines.identity import identity, lora_contents, model_content
+from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
 from pipelines.model_info import ModelInfo
 from pipelines.previews import draw_strip
 from pipelines.registry import LoadedModel, Registry
 from pipelines.request import RunRequest
-from pipelines.run_log import ComparisonRow, PictureStore, Run, RunLog, data_home, utc_now
+from pipelines.run_log import (
+    ComparisonRow,
+    Distance,
+    LatentStore,
+    PictureStore,
+    Run,
+    RunLog,
+    data_home,
+    utc_now,
+)
 from pipelines.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
@@ -30,6 +42,7 @@ class Engine:
         self.home = home or data_home()
         self.run_log = RunLog(self.home)
         self.pictures = PictureStore(self.home / "pictures")
+        self.latents = LatentStore(self.home / "latents")
         self.registry = Registry(device)
 
     def check(self, request: RunRequest) -> RunRequest:
@@ -40,6 +53,14 @@ class Engine:
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
 
+    def identity(self, request: RunRequest) -> str:
+        """The identity of a resolved request, were it to run now."""
+        device = self.registry.device
+        info = self.registry.describe(request.model_id, request.revision, request.variant)
+        dtype = request.torch_dtype or default_dtype(device)
+        loras = lora_contents(request.loras)
+        return identity(request, model_content(info), loras, device, dtype)
+
     def run(
         self,
         request: RunRequest,
@@ -47,10 +68,12 @@ class Engine:
         comparison_id: str | None = None,
         axes: dict[str, Any] | None = None,
         parent_id: int | None = None,
+        keep_latents: bool = False,
     ) -> Run:
         """Make one picture and log it; a failure or a cancel is a row too, and is returned.
 
-        Only StorageError is raised: then there is no row to return.
+        The final latents of a comparison's cells are kept. Only StorageError is raised: then there
+        is no row to return.
         """
         outcome: RunResult | Exception
         model, steps = None, {}
@@ -64,7 +87,9 @@ class Engine:
                 steps = self._draw_steps(model, outcome)
         except Exception as error:
             outcome = error
-        return self._log(request, outcome, model, comparison_id, axes, steps, parent_id)
+        return self._log(
+            request, outcome, model, comparison_id, axes, steps, parent_id, keep_latents
+        )
 
     def chain(
         self,
@@ -110,6 +135,7 @@ class Engine:
         axes: dict[str, Any] | None,
         steps: dict[str, Any] | None = None,
         parent_id: int | None = None,
+        keep_latents: bool = False,
     ) -> Run:
         """Write the row of a run that ended, however it ended."""
         status, error, measured = "ok", None, {}
@@ -119,8 +145,13 @@ class Engine:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            request = outcome.request
+            asked, request = request, outcome.request
             measured |= self._measurements(outcome) | (steps or {})
+            measured["identity"] = identity(
+                asked, model.content, model.lora_contents, model.device, model.dtype
+            )
+            if (comparison_id or keep_latents) and outcome.latents is not None:
+                measured["latents_sha256"] = self.latents.put(outcome.latents)
         except Cancelled:
             status = "cancelled"
         except PipelineError as problem:
@@ -151,14 +182,17 @@ class Engine:
         on_cell: Callable[[int, Run], None] | None = None,
         comparison_id: str | None = None,
         shared: bool = False,
+        reference: str | None = None,
     ) -> list[Run | None]:
         """Run the cells in order; one result per cell, None where a cancel came first.
 
         `on_step(cell_number, step)` may raise Cancelled: what is done stays. A failed cell does
         not stop the others. `shared`: cells share their UNet calls where the pipeline allows it,
         which is faster and gives the same pictures; their times are shares then, and `step` is
-        the number of evaluations since the last call.
+        the number of evaluations since the last call. `reference` is logged; measure() uses it.
         """
+        if reference and reference != CONVERGED:
+            reference_cells(comparison, reference)
         comparison_id = comparison_id or new_comparison_id()
         cells = comparison.cells()
         self.run_log.add(
@@ -167,6 +201,7 @@ class Engine:
                 datetime_utc=utc_now(),
                 base=comparison.base.model_dump(mode="json"),
                 axes=[{"name": a.name, "values": list(a.values)} for a in comparison.axes],
+                reference=reference,
             )
         )
         runs: list[Run | None] = [None] * len(cells)
@@ -190,6 +225,82 @@ class Engine:
         finally:
             self.run_log.finish_comparison(comparison_id, status)
         return runs
+
+    def measure(
+        self,
+        comparison: Comparison,
+        runs: Sequence[Run | None],
+        reference: str,
+        on_step: OnStep | None = None,
+    ) -> list[Distance | None]:
+        """Each cell's distance to its reference, measured once and kept in the log.
+
+        `reference` is 'converged' or a cell (see measurement.py). The converged pictures are runs
+        of the log; those that are missing are made, and `on_step` may raise Cancelled. None for a
+        cell, or a reference, that has no picture. Raises RequestError for an unknown cell.
+        """
+        def make(request: RunRequest) -> Run:
+            run = self.run(request, on_step, keep_latents=True)
+            if run.status == "cancelled":
+                raise Cancelled("stopped by the user")
+            return run
+
+        found = []
+        for run, other, known in self._with_references(comparison, runs, reference, make):
+            if known is None and run and other and run.image_sha256 and other.image_sha256:
+                with contextlib.suppress(StorageError):  # a file is gone
+                    known = distance(run, other, self.pictures, self.latents)
+                    self.run_log.keep_distance(known)
+            found.append(known)
+        return found
+
+    def distances(
+        self, comparison: Comparison, runs: Sequence[Run | None], reference: str
+    ) -> list[Distance | None]:
+        """What measure() has found already; nothing is computed."""
+        return [known for _, _, known in self._with_references(comparison, runs, reference)]
+
+    def _with_references(
+        self,
+        comparison: Comparison,
+        runs: Sequence[Run | None],
+        reference: str,
+        make: Callable[[RunRequest], Run] | None = None,
+    ) -> list[tuple[Run | None, Run | None, Distance | None]]:
+        """Each cell's run, its reference and their distance in the log; `make` fills gaps."""
+        if reference == CONVERGED:
+            made: dict[str, Run | None] = {}
+            references = [self._converged(run, made, make) for run in runs]
+        else:
+            references = [runs[number] for number in reference_cells(comparison, reference)]
+        known = self.run_log.distances([run.id for run in runs if run])
+        return [(run, other, known.get((run.id, other.id)) if run and other else None)
+                for run, other in zip(runs, references, strict=True)]
+
+    def _converged(
+        self,
+        run: Run | None,
+        made: dict[str, Run | None],
+        make: Callable[[RunRequest], Run] | None,
+    ) -> Run | None:
+        """A run's converged picture, from `made`, from the log, or made now."""
+        if run is None or run.status != "ok":
+            return None
+        request = RunRequest(**run.request)
+        info = self.registry.describe(request.model_id, request.revision, request.variant)
+        request = converged_request(request, info.flow_matching)
+        key = request.model_dump_json()
+        if key not in made:
+            made[key] = self._kept(request) or (make(request) if make else None)
+        return made[key]
+
+    def _kept(self, request: RunRequest) -> Run | None:
+        """A run of the log that made just this, with its picture and latents still there."""
+        for run in self.run_log.of_identity(self.identity(request)):
+            if (run.latents_sha256 and self.latents.path(run.latents_sha256).exists()
+                    and self.pictures.path(run.image_sha256).exists()):
+                return run
+        return None
 
     def _share(
         self,

@@ -35,7 +35,8 @@ class Step:
 class RunResult:
     """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
     in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
-    other cells, and its timings are its share of them. `steps`: the predicted x0 on the way."""
+    other cells, and its timings are its share of them. `steps`: the predicted x0 on the way.
+    `latents` are those that were decoded, on the CPU, without the batch dimension."""
 
     request: RunRequest
     image: Image
@@ -47,6 +48,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     shared: bool = False
     steps: StepLatents | None = None
+    latents: torch.Tensor | None = None
 
     def with_timings(self, **values: float) -> RunResult:
         return replace(self, timings=replace(self.timings, **values))
@@ -154,6 +156,8 @@ def _measured(
     arguments = _arguments(pipe, model.info, request, images)
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     with _Probe(pipe, clock, memory, on_step) as probe:
+        if request.task == "inpainting" and "callback_on_step_end" in known_arguments(pipe):
+            arguments["callback_on_step_end"] = probe.keep_blended
         started = clock.mark()
         output = pipe(**arguments)
         ended = clock.mark()
@@ -171,6 +175,7 @@ def _measured(
         peak_memory_bytes=memory.peak_bytes(),
         notes=tuple(_notes(pipe, request)),
         steps=step_latents(pipe, probe.keeper, image.height, image.width),
+        latents=None if probe.latents is None else probe.latents[0].cpu(),
     )
 
 
@@ -267,8 +272,12 @@ def _arguments(
         arguments.setdefault("negative_prompt", " ")
     if type(pipe).__name__.startswith("KandinskyV22Img2Img"):  # diffusers 0.42 mixes them up
         arguments["height"], arguments["width"] = request.width, request.height
-    known = inspect.signature(pipe.__call__).parameters
+    known = known_arguments(pipe)
     return {name: value for name, value in arguments.items() if name in known}
+
+
+def known_arguments(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(pipe.__call__).parameters
 
 
 class _Probe:
@@ -357,6 +366,11 @@ class _Probe:
             return result
 
         return wrapped
+
+    def keep_blended(self, _pipe: Any, _step: int, _timestep: Any, tensors: dict) -> dict:
+        """In-painting puts the known area back after the scheduler's step."""
+        self.latents = tensors["latents"]
+        return tensors
 
     def _before_denoiser(self, _module: Any, args: tuple, kwargs: dict) -> None:
         if self._step_start is None:

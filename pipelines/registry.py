@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError
 from pipelines.hardware import best_device, default_dtype, device_memory_bytes, use_device
+from pipelines.identity import lora_contents, model_content
 from pipelines.model_info import (
     BUNDLED,
     ModelInfo,
@@ -44,10 +45,11 @@ class LoadedModel:
     """A pipeline in memory; its tasks are views of the same weights.
 
     `size_bytes` counts each weight once, however many tasks use it; `memory_policy` is where the
-    weights lie between uses.
+    weights lie between uses; `content` and `lora_contents` hash the files as they were read.
     """
 
     info: ModelInfo
+    content: str
     device: str
     dtype: str
     memory_policy: str
@@ -57,6 +59,7 @@ class LoadedModel:
     views: dict[str, DiffusionPipeline] = field(default_factory=dict)
     warmed: set[tuple] = field(default_factory=set)
     loras: tuple[Lora, ...] = ()
+    lora_contents: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -85,7 +88,8 @@ class LoadedModel:
         Raises LoadError, and then the weights are bare.
         """
         loras = tuple(loras)
-        if loras == self.loras:
+        contents = lora_contents(loras)
+        if (loras, contents) == (self.loras, self.lora_contents):
             return
         if self.loras:
             self._take_off()
@@ -114,10 +118,10 @@ class LoadedModel:
                 raise
             raise LoadError(f"lora: {', '.join(lora.path for lora in loras)} cannot be put on "
                             f"{self.info.model_id}: {_first_line(error)}") from error  # fmt: skip
-        self.loras = loras
+        self.loras, self.lora_contents = loras, contents
 
     def _take_off(self) -> None:
-        self.loras = ()
+        self.loras = self.lora_contents = ()
         self.pipe.unload_lora_weights()
 
 
@@ -176,12 +180,18 @@ class Registry:
             info = self.describe(model_id, revision, variant)
             dtype = torch_dtype or default_dtype(self.device)
             policy = self._policy(info, dtype, memory_policy)
+            content = model_content(info)
+            for key, old in list(self._models.items()):
+                if key[0] == info.content and old.content != content:
+                    del self._models[key]  # the files have changed since
             key = (info.content, info.variant, self.device, dtype, policy, quantization)
             model = self._models.pop(key, None)
             fresh = model is None
             if fresh:
                 self._make_room(_size_in(info, dtype))
-                model = self._load(info, dtype, policy, quantization)
+                model = self._load(info, content, dtype, policy, quantization)
+                if model_content(info) != content:
+                    raise LoadError(f"{model_id} changed on disk while it was read; run it again")
             self._models[key] = model  # the last is the one used last
             model.wear(loras)
             yield model, fresh
@@ -226,7 +236,7 @@ class Registry:
             return self._device_locks.setdefault(device, threading.RLock())
 
     def _load(
-        self, info: ModelInfo, dtype: str, policy: str, quantization: str | None
+        self, info: ModelInfo, content: str, dtype: str, policy: str, quantization: str | None
     ) -> LoadedModel:
         started = time.perf_counter()
         warm_libraries()
@@ -265,7 +275,7 @@ class Registry:
         except Exception as error:
             raise LoadError(f"{info.model_id} cannot be opened: {_first_line(error)}") from error
         load_ms = (time.perf_counter() - started) * 1000
-        return LoadedModel(info, self.device, dtype, policy, load_ms, pipe, size_bytes)
+        return LoadedModel(info, content, self.device, dtype, policy, load_ms, pipe, size_bytes)
 
 
 def place(pipe: DiffusionPipeline, device: str, policy: str) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 from pipelines.errors import StorageError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 
@@ -35,7 +36,8 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
 
 class ComparisonRow(Base):
-    """A base request and its axes; `axes` is a list of {name, values}."""
+    """A base request and its axes; `axes` is a list of {name, values}, `reference` what its cells
+    are measured against: None, 'converged' or a cell (see measurement.py)."""
 
     __tablename__ = "comparisons"
 
@@ -44,6 +46,7 @@ class ComparisonRow(Base):
     base: Mapped[dict[str, Any]]
     axes: Mapped[list[Any]]
     status: Mapped[str] = mapped_column(default="running")
+    reference: Mapped[str | None] = mapped_column(default=None)
 
 
 class Run(Base):
@@ -53,8 +56,9 @@ class Run(Base):
     whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
     had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
     `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
-    from 1.
-    `parent_id`: the run whose picture this one started from.
+    from 1. `parent_id`: the run whose picture this one started from. `identity` is
+    the hash of everything that decides the picture (see identity.py), `latents_sha256` names the
+    final latents where they were kept.
     """
 
     __tablename__ = "runs"
@@ -98,6 +102,8 @@ class Run(Base):
     steps_sha256: Mapped[str | None] = mapped_column(default=None)
     steps_shown: Mapped[list[Any]] = mapped_column(default_factory=list)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
+    identity: Mapped[str | None] = mapped_column(index=True, default=None)
+    latents_sha256: Mapped[str | None] = mapped_column(default=None)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:
@@ -109,12 +115,32 @@ class Run(Base):
         return {column.name: getattr(self, column.name) for column in self.__table__.columns}
 
 
+MEASURES = ("rms_latents", "psnr", "ssim")
+
+
+class Distance(Base):
+    """How far a run lies from a reference run; see measurement.py for the measures and units."""
+
+    __tablename__ = "distances"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    reference_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    rms_latents: Mapped[float | None] = mapped_column(default=None)
+    psnr: Mapped[float | None] = mapped_column(default=None)
+    ssim: Mapped[float | None] = mapped_column(default=None)
+
+    def as_dict(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in MEASURES}
+
+
 def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 class PictureStore:
-    """PNG files named by the SHA-256 of their bytes; written to a temporary name and renamed."""
+    """PNG files named by the SHA-256 of their bytes."""
+
+    kind = "a picture"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -126,24 +152,7 @@ class PictureStore:
         """Store a picture once and return its name; raises StorageError."""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        data = buffer.getvalue()
-        name = hashlib.sha256(data).hexdigest()
-        path = self.path(name)
-        if path.exists():
-            return name
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                temporary = Path(file.name)
-                file.write(data)
-            temporary.replace(path)
-        except OSError as error:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-            raise StorageError(f"a picture cannot be written to {self.folder}: {error}") from error
-        return name
+        return _put(self, buffer.getvalue())
 
     def get(self, sha256: str) -> Image:
         """Open a stored picture; raises StorageError where it is missing or broken."""
@@ -155,6 +164,60 @@ class PictureStore:
                 return image
         except OSError as error:
             raise StorageError(f"picture {sha256[:12]} cannot be read: {error}") from error
+
+
+class LatentStore:
+    """Final latents as safetensors files named by the SHA-256 of their bytes.
+
+    One tensor 'latents' each, without the batch dimension, in the dtype that the run had.
+    """
+
+    kind = "latents"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.safetensors"
+
+    def put(self, latents: torch.Tensor) -> str:
+        """Store latents once and return their name; raises StorageError."""
+        from safetensors.torch import save
+
+        return _put(self, save({"latents": latents.detach().cpu().contiguous()}))
+
+    def get(self, sha256: str) -> torch.Tensor:
+        """Open stored latents; raises StorageError where they are missing or broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(self.path(sha256).read_bytes())["latents"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise StorageError(f"latents {sha256[:12]} cannot be read: {error}") from error
+
+
+def _put(store: PictureStore | LatentStore, data: bytes) -> str:
+    """Write a file once, to a temporary name that is then replaced; its SHA-256."""
+    name = hashlib.sha256(data).hexdigest()
+    path = store.path(name)
+    if path.exists():
+        return name
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise StorageError(
+            f"{store.kind} cannot be written to {store.folder}: {error}"
+        ) from error
+    return name
 
 
 class RunLog:
@@ -188,6 +251,10 @@ class RunLog:
         with self._session() as session:
             session.get_one(ComparisonRow, comparison_id).status = status
 
+    def set_reference(self, comparison_id: str, reference: str | None) -> None:
+        with self._session() as session:
+            session.get_one(ComparisonRow, comparison_id).reference = reference
+
     def comparison(self, comparison_id: str) -> ComparisonRow | None:
         with self._session() as session:
             return session.get(ComparisonRow, comparison_id)
@@ -201,6 +268,22 @@ class RunLog:
     def run(self, run_id: int) -> Run | None:
         with self._session() as session:
             return session.get(Run, run_id)
+
+    def of_identity(self, identity: str) -> Sequence[Run]:
+        """The pictures that were made of exactly this, the newest first."""
+        query = select(Run).where(Run.identity == identity, Run.status == "ok")
+        with self._session() as session:
+            return session.scalars(query.order_by(Run.id.desc())).all()
+
+    def keep_distance(self, distance: Distance) -> None:
+        with self._session() as session:
+            session.merge(distance)  # somebody may have measured it at the same time
+
+    def distances(self, run_ids: Sequence[int]) -> dict[tuple[int, int], Distance]:
+        """What was measured of these runs, by (run_id, reference_id)."""
+        with self._session() as session:
+            found = session.scalars(select(Distance).where(Distance.run_id.in_(run_ids)))
+            return {(distance.run_id, distance.reference_id): distance for distance in found}
 
     def runs(
         self,

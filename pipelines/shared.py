@@ -170,6 +170,7 @@ class _Shared:
                     denoiser_rows=rows * len(lane.timesteps), noise_sha256=lane.noises[member],
                     peak_memory_bytes=memory.peak_bytes(), shared=True,
                     steps=StepLatents(x0[:, member].half().cpu(), steps),
+                    latents=lane.x[member].cpu(),
                 )  # fmt: skip
 
     def _lane(self, numbers: list[int]) -> _Lane:

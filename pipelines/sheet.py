@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipelines.comparison import Axis, Comparison, label
 from pipelines.errors import StorageError
-from pipelines.run_log import PictureStore, Run
+from pipelines.run_log import MEASURES, Distance, PictureStore, Run
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
@@ -198,8 +198,19 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines or [""]
 
 
-def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -> dict[str, Any]:
-    """One cell for machines: what it is, how it went, what it cost, where its picture lies."""
+def cell_record(
+    axes: dict[str, Any],
+    run: Run | None,
+    pictures: PictureStore,
+    distance: Distance | None = None,
+) -> dict[str, Any]:
+    """One cell for machines: what it is, how it went, what it cost, where its picture lies, and
+    how far it is from the comparison's reference."""
+    record = _cell_record(axes, run, pictures)
+    return record | (distance.as_dict() if distance else dict.fromkeys(MEASURES))
+
+
+def _cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -> dict[str, Any]:
     if run is None:
         return {"axes": axes, "status": "cancelled", "error": None, "nfe": None,
                 "noise_sha256": None, "image": None,
@@ -220,12 +231,16 @@ def cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -
 
 
 def cells_table(
-    comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
+    comparison: Comparison,
+    runs: Sequence[Run | None],
+    pictures: PictureStore,
+    distances: Sequence[Distance | None] = (),
 ) -> list[dict[str, Any]]:
-    """A row per cell: its axes, then every column of the run log."""
+    """A row per cell: its axes, its distance to the reference, then every column of the log."""
     rows = []
-    for cell, run in zip(comparison.cells(), runs, strict=True):
-        row = {**cell.axes}
+    distances = distances or [None] * len(runs)
+    for cell, run, distance in zip(comparison.cells(), runs, distances, strict=True):
+        row = {**cell.axes, **(distance.as_dict() if distance else dict.fromkeys(MEASURES))}
         row |= {"status": run.status if run else "cancelled", "error": run.error if run else None}
         source = run.as_dict() if run else cell.request.model_dump()
         row |= {k: v for k, v in source.items() if k not in row and k not in ("axes", "request")}

@@ -74,6 +74,23 @@ def test_compare_writes_sheet_and_csv(run, tmp_path):
     assert RunLog(tmp_path / "home").count(comparison_id=made["comparison_id"]) == 4
 
 
+def test_compare_measures_against_a_cell(run, tmp_path):
+    arguments = ("compare", "a red car", "--axis", "num_inference_steps=1,3", "--csv", "c.csv")
+    code, out, _ = run(*arguments, "--reference", "num_inference_steps=3", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert made["reference"] == "num_inference_steps=3"
+    far, same = made["cells"]
+    assert far["rms_latents"] > 0 and far["psnr"] > 0 and far["ssim"] < 1
+    assert (same["rms_latents"], same["psnr"], same["ssim"], same["nfe"]) == (0, None, 1, 3)
+    with open(tmp_path / "c.csv", newline="") as file:
+        assert [row["rms_latents"] for row in csv.DictReader(file)] == [
+            str(far["rms_latents"]), "0.0"]
+    code, _, err = run(*arguments, "--reference", "seed=1")
+    assert code == 2
+    assert "axes num_inference_steps" in err
+
+
 def test_a_third_axis_makes_a_sheet_per_value(run, tmp_path):
     code, out, _ = run("compare", "a cat", "--axis", "seed=0,1", "--axis", "guidance_scale=1,2",
                        "--axis", "scheduler=ddim,euler", "--num-inference-steps", "1", "--json")

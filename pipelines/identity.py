@@ -1,0 +1,63 @@
+"""What decides a picture, as one hash: two runs of the same identity make the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.hardware import environment
+from pipelines.model_info import ModelInfo, find_lora
+from pipelines.request import Lora, RunRequest
+
+ENGINE = 1  # raise it when a change of this code changes pictures
+# What the files and the dtype stand for, and where weights wait, which changes no picture.
+ELSEWHERE = {"model_id", "revision", "loras", "torch_dtype", "memory_policy"}
+MADE_OF = ("device_name", "torch", "diffusers", "transformers")
+CONFIGS = {".json", ".txt", ".model"}  # small: hashed; weights count by size and time of change
+
+
+def model_content(info: ModelInfo) -> str:
+    """SHA-256 over a model's files: configs by content, the rest by size and time of change.
+
+    A file of the Hub cache is a link to a blob that is named by its hash, which counts instead.
+    """
+    files = [info.checkpoint] if info.checkpoint else []
+    files += sorted(path for path in info.folder.rglob("*") if path.is_file())
+    return _hash([[path.name, *_file_content(path)] for path in files])
+
+
+def lora_contents(loras: Sequence[Lora]) -> tuple[str, ...]:
+    """The same for each adapter's file; raises LoadError where there is none."""
+    return tuple(_hash(_file_content(find_lora(lora.path))) for lora in loras)
+
+
+def _file_content(path: Path) -> list[Any]:
+    if path.is_symlink() and path.resolve().parent.name == "blobs":
+        return [path.resolve().name]
+    if path.suffix in CONFIGS:
+        return [hashlib.sha256(path.read_bytes()).hexdigest()]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def identity(
+    request: RunRequest, content: str, loras: Sequence[str], device: str, dtype: str
+) -> str:
+    """SHA-256 of a resolved request, the contents of its model and adapters, and what computes."""
+    machine = environment(device)
+    return _hash({
+        "engine": ENGINE,
+        "request": request.model_dump(mode="json", exclude=ELSEWHERE),
+        "model": content,
+        "loras": [[part, lora.weight] for part, lora in zip(loras, request.loras, strict=True)],
+        "device": device.split(":")[0],
+        "dtype": dtype,
+        **{name: machine[name] for name in MADE_OF},
+    })  # fmt: skip
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

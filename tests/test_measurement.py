@@ -1,0 +1,155 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines import Comparison, RequestError, RunRequest
+from pipelines.errors import Cancelled
+from pipelines.measurement import CONVERGED, reference_cells
+from pipelines.registry import BUNDLED
+from pipelines.run_log import LatentStore
+
+BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=4)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A reference of few steps, where the test is not about how good it is."""
+    monkeypatch.setattr("pipelines.measurement.CONVERGED_BY", ("dpmpp_2m_karras", {}, 12))
+
+
+def compare(engine, *axes, base=BASE, **options):
+    comparison = Comparison.parse(base, axes)
+    return comparison, engine.compare(comparison, **options)
+
+
+def test_latents_of_a_comparison_are_kept_and_make_its_pictures(engine):
+    _, runs = compare(engine, "scheduler=ddim,euler_a", shared=True)
+    with engine.registry.borrow("postcards") as (model, _):
+        pipe = model.pipe
+        for run in runs:
+            latents = engine.latents.get(run.latents_sha256)[None]
+            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+            image = pipe.image_processor.postprocess(decoded.detach())[0]
+            assert np.array_equal(image, engine.pictures.get(run.image_sha256))
+    assert engine.run(BASE).latents_sha256 is None
+
+
+def test_latents_of_inpainting_are_those_that_were_decoded(engine, picture):
+    mask = engine.pictures.put(Image.new("L", (64, 64)))  # nothing is repainted
+    base = BASE.changed(task="inpainting", image=picture, mask_image=mask, strength=0.9)
+    _, (one, other) = compare(engine, "scheduler=ddim,euler", base=base)
+    apart = engine.latents.get(one.latents_sha256) - engine.latents.get(other.latents_sha256)
+    assert apart.abs().max() == 0
+
+
+def test_a_latent_is_stored_once_in_its_own_dtype(tmp_path):
+    store = LatentStore(tmp_path)
+    latents = torch.randn(4, 2, 2).half()
+    assert store.put(latents) == store.put(latents.clone())
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert torch.equal(store.get(store.put(latents)), latents)
+
+
+def test_distances_to_a_cell(engine):
+    comparison, runs = compare(engine, "scheduler=ddim,euler", "guidance_scale=1,5")
+    assert reference_cells(comparison, "scheduler=euler") == [2, 3, 2, 3]
+    assert reference_cells(comparison, "scheduler=euler, guidance_scale=5") == [3] * 4
+    found = engine.measure(comparison, runs, "scheduler=euler,guidance_scale=5")
+    assert (found[3].rms_latents, found[3].psnr, found[3].ssim) == (0.0, None, pytest.approx(1))
+    latents = [engine.latents.get(runs[n].latents_sha256) for n in (0, 3)]
+    assert found[0].rms_latents == pytest.approx((latents[0] - latents[1]).pow(2).mean().sqrt())
+    pixels = [np.asarray(engine.pictures.get(runs[n].image_sha256)).astype(float) for n in (0, 3)]
+    mean_square = ((pixels[0] - pixels[1]) ** 2).mean()
+    assert found[0].psnr == pytest.approx(10 * math.log10(255**2 / mean_square))
+    assert 0 < found[0].ssim < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "accepted 'converged' or a cell of the axes scheduler, prompt"),
+        ("converge", "'converge'"),
+        ("guidance_scale=5", "axes scheduler, prompt"),
+        ("scheduler=heun", "no 'heun'; it has ddim, euler"),
+        ("scheduler=eular", "'eular'"),
+    ],
+)
+def test_a_reference_that_is_no_cell(engine, text, part):
+    comparison = Comparison.parse(BASE, ["scheduler=ddim,euler", "prompt=a car, red || a cat"])
+    with pytest.raises(RequestError, match=part):
+        reference_cells(comparison, text)
+    assert reference_cells(comparison, "prompt=a car, red,scheduler=euler") == [2] * 4
+
+
+def test_the_converged_picture_is_made_once_per_guidance_scale(engine, quick):
+    axes = ("scheduler=ddim,euler", "guidance_scale=1,5")
+    comparison, runs = compare(engine, *axes)
+    assert engine.distances(comparison, runs, CONVERGED) == [None] * 4
+    first = engine.measure(comparison, runs, CONVERGED)
+    made = engine.run_log.runs(scheduler="dpmpp_2m_karras")
+    assert [(run.num_inference_steps, run.comparison_id) for run in made] == [(12, None)] * 2
+    assert {run.noise_sha256 for run in made} == {runs[0].noise_sha256}
+    assert first[0].reference_id == first[2].reference_id != first[1].reference_id
+    again, runs = compare(engine, *axes)
+    engine.measure(again, runs, CONVERGED)
+    assert engine.run_log.count(scheduler="dpmpp_2m_karras") == 2
+    known = engine.distances(again, runs, CONVERGED)
+    assert [d.rms_latents for d in known] == [d.rms_latents for d in first]
+
+
+def test_other_weights_have_another_converged_picture(engine, quick, tmp_path):
+    """The same path, the same request, and files that have changed."""
+    import shutil
+
+    folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "model")
+    comparison, runs = compare(engine, "seed=0", base=BASE.changed(model_id=str(folder)))
+    engine.measure(comparison, runs, CONVERGED)
+    assert engine.distances(comparison, runs, CONVERGED) != [None]
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes())
+    assert engine.distances(comparison, runs, CONVERGED) == [None]
+    before = engine.registry
+    with before.borrow(str(folder)) as (_, fresh):
+        assert fresh, "a loaded model whose files changed is loaded again"
+    before.unload(str(folder))
+
+
+def test_cancel_while_the_converged_picture_is_made(engine, quick):
+    comparison, runs = compare(engine, "seed=0")
+
+    def stop(_step):
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        engine.measure(comparison, runs, CONVERGED, stop)
+    assert engine.distances(comparison, runs, CONVERGED) == [None]
+
+
+def test_cells_of_other_sizes_and_failed_cells_have_no_distance(engine):
+    comparison, runs = compare(engine, "height=64,72,60")
+    found = engine.measure(comparison, runs, "height=64")
+    assert found[0].rms_latents == 0
+    assert (found[1].rms_latents, found[1].psnr, found[1].ssim) == (None, None, None)
+    assert found[2] is None
+
+
+def test_a_file_that_is_gone_costs_its_cell_only(engine):
+    comparison, runs = compare(engine, "seed=0,1,2")
+    engine.pictures.path(runs[1].image_sha256).unlink()
+    found = engine.measure(comparison, runs, "seed=0")
+    assert [d is None for d in found] == [False, True, False]
+
+
+def test_multistep_solvers_are_closer_at_ten_evaluations(engine):
+    """Lu et al. 2022 and Zhao et al. 2023, here; with the real reference."""
+    base = RunRequest(prompt="a cat", seed=3, num_inference_steps=10, guidance_scale=1)
+    comparison, runs = compare(engine, "scheduler=ddim,euler,dpmpp_2m,unipc", base=base,
+                               shared=True)
+    found = engine.measure(comparison, runs, CONVERGED)
+    assert {run.nfe for run in runs} == {10}
+    for name, sign in (("rms_latents", -1), ("psnr", 1), ("ssim", 1)):
+        ddim, euler, dpmpp_2m, unipc = (sign * getattr(d, name) for d in found)
+        assert min(dpmpp_2m, unipc) > max(ddim, euler), name
