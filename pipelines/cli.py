@@ -22,12 +22,14 @@ from pipelines.chain import default_strength, parse_stage
 from pipelines.comparison import Comparison, label
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.hub_cli import app as hub_app
 from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.request import RunRequest
 from pipelines.run_log import Distance, Run
 from pipelines.schedulers import CATALOGUE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(hub_app, name="hub")
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 

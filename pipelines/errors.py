@@ -25,5 +25,21 @@ class StorageError(PipelineError):
     """A picture or a row could not be written or read."""
 
 
+class HubError(PipelineError):
+    """The Hub cannot be reached, said no, or sent something broken."""
+
+
+class OfflineError(HubError):
+    """There is no way to the Hub: offline by choice, or no connection."""
+
+
+class GatedError(HubError):
+    """The model's conditions must be accepted first; says where and how."""
+
+
+class RefusedError(PipelineError):
+    """A repository holds nothing that is opened here; says why."""
+
+
 class Cancelled(PipelineError):
     """The user stopped the run."""

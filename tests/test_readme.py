@@ -28,10 +28,11 @@ def test_links_and_pictures_exist():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["generate", "compare", "runs", "models", "schedulers"])
+@pytest.mark.parametrize("command", ["generate", "compare", "runs", "models", "schedulers",
+                                     "hub search", "hub download", "hub cache"])
 def test_commands_and_their_options_exist(command):
-    done = subprocess.run([sys.executable, "-m", "pipelines", command, "--help"], cwd=ROOT,
-                          capture_output=True, text=True, check=True, env=WIDE)
+    done = subprocess.run([sys.executable, "-m", "pipelines", *command.split(), "--help"],
+                          cwd=ROOT, capture_output=True, text=True, check=True, env=WIDE)
     lines = [line for line in BLOCKS.splitlines() if f"-m pipelines {command}" in line]
     assert lines, command
     for word in (word for line in lines for word in shlex.split(line, comments=True)):
@@ -41,9 +42,9 @@ def test_commands_and_their_options_exist(command):
 
 def test_every_option_the_text_names_exists():
     helps = "".join(
-        subprocess.run([sys.executable, "-m", "pipelines", command, "--help"], cwd=ROOT,
+        subprocess.run([sys.executable, "-m", "pipelines", *command.split(), "--help"], cwd=ROOT,
                        capture_output=True, text=True, check=True, env=WIDE).stdout
-        for command in ("generate", "compare", "runs")
+        for command in ("generate", "compare", "runs", "hub download", "hub cache")
     )
     for option in set(re.findall(r"`(--[a-z-]+)", README)):
         assert option in helps, option

