@@ -12,9 +12,13 @@ from dashboard import state
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.run_details import alt_text, run_measurements, run_record
 from dashboard.components.text import notice, words
+from pipelines.chain import default_strength
 from pipelines.comparison import AXIS_NAMES, TEXT_AXES, Axis, label, make_axis
 from pipelines.errors import PipelineError, StorageError
+from pipelines.model_info import ModelInfo
+from pipelines.pictures_in import open_rgb
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
+from pipelines.registry import MEMORY_POLICIES
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 from pipelines.schedulers import BY_KEY
@@ -32,25 +36,104 @@ SCHEDULER_DEFAULTS = ["ddim", "euler", "dpmpp_2m", "unipc", "heun", "euler_a"]
 FIRST_AXES = ("scheduler", "guidance_scale", "num_inference_steps", "seed", "prompt")
 
 
-def model_default_scheduler(model_id: str) -> str:
-    return state.engine().registry.describe(model_id).default_scheduler
+TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to image",
+               "inpainting": "In-painting", "unconditional": "Unconditional"}
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def page_model(page: str) -> ModelInfo | None:
+    """What a page's model says of itself, None where it is unknown."""
+    carried = st.session_state.get(state.key(page, "carried")) or {}
+    try:
+        model_id = (st.session_state[state.key(page, "model_id")] or "").strip()
+        return state.engine().registry.describe(model_id, carried.get("revision"),
+                                                carried.get("variant"))
+    except PipelineError:
+        return None
+
+
+def takes(page: str, name: str) -> bool:
+    """Whether a field has an effect with a page's model and task; yes where nobody knows."""
+    info = page_model(page)
+    return info is None or info.takes(st.session_state[state.key(page, "task")], name)
+
+
+def adopt_defaults(page: str) -> None:
+    """Another model starts at its own steps, guidance, size and scheduler."""
+    st.session_state.pop(state.key(page, "carried"), None)
+    info = page_model(page)
+    if info is None:
+        return
+    values = {"num_inference_steps": info.num_inference_steps, "scheduler": "default",
+              "guidance_scale": info.guidance_scale, "scheduler_options": "", "loras": "",
+              "height": None, "width": None, "strength": default_strength(info)}
+    if st.session_state[state.key(page, "task")] not in info.tasks:
+        values["task"] = info.task_for()
+    for name, value in values.items():
+        st.session_state[state.key(page, name)] = value
+
+
+def task_control(page: str) -> None:
+    """What is made of what, where the model can do several things."""
+    info, current = page_model(page), st.session_state[state.key(page, "task")]
+    tasks = [task for task in (info.tasks if info else ()) if task != "inpainting"]
+    options = [*tasks, *([] if current in tasks else [current])]
+    if len(options) > 1:
+        st.radio("Task", options, format_func=TASK_LABELS.get, key=state.key(page, "task"),
+                 horizontal=True, label_visibility="collapsed", on_change=own_strength,
+                 args=(page,), **KEEP)
+    if current in ("image-to-image", "inpainting"):
+        image_control(page)
+
+
+def own_strength(page: str) -> None:
+    if info := page_model(page):
+        st.session_state[state.key(page, "strength")] = default_strength(info)
+
+
+def image_control(page: str) -> None:
+    """The picture to start from: an upload, or the one that a run brought along; its strength."""
+    upload, image, problem = (f"{page}.upload", state.key(page, "image"),
+                              f"{page}.upload.problem")  # fmt: skip
+
+    def take() -> None:
+        st.session_state[problem] = None
+        if file := st.session_state[upload]:
+            try:
+                picture = open_rgb(file.getvalue(), file.name)
+                st.session_state[image] = state.engine().pictures.put(picture)
+            except PipelineError as error:
+                st.session_state[problem] = str(error)
+
+    sha = st.session_state.get(image)
+    path = state.engine().pictures.path(sha) if sha else None
+    shown = path is not None and path.exists()
+    drop, picture = st.columns([2, 1], vertical_alignment="center") if shown else (st, None)
+    drop.file_uploader("Picture to start from", ["png", "jpg", "jpeg", "webp"], key=upload,
+                       on_change=take)  # fmt: skip
+    if shown:
+        with picture:
+            picture_viewer([stored_picture(sha, f"{page}.input", "Picture to start from")],
+                           key=f"{page}.input", share_of_height=0.18)  # fmt: skip
+    if st.session_state.get(problem):
+        notice("error", st.session_state[problem])
+    st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
+              help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
+                   "colours and shapes hint at it.")  # fmt: skip
 
 
 def fitting_schedulers(page: str) -> list[str]:
     """Keys of the schedulers that go with a page's model; all where the model is unknown."""
-    try:
-        model_id = st.session_state[state.key(page, "model_id")] or ""
-        return [info.key for info in state.engine().registry.describe(model_id).schedulers]
-    except PipelineError:
-        return list(BY_KEY)
+    info = page_model(page)
+    return [scheduler.key for scheduler in info.schedulers] if info else list(BY_KEY)
 
 
 def prompt_control(page: str, without: Collection[str] = ()) -> None:
     """Prompt with one-click examples, and the negative prompt."""
-    if "prompt" not in without:
+    if "prompt" not in without and takes(page, "prompt"):
         st.text_area("Prompt", height=84, placeholder="What shall the picture show?",
                      key=state.key(page, "prompt"), **KEEP)
-    if "negative_prompt" not in without:
+    if "negative_prompt" not in without and takes(page, "negative_prompt"):
         st.text_input("Negative prompt", key=state.key(page, "negative_prompt"),
                       placeholder="What shall it not show?", **KEEP)
 
@@ -93,11 +176,8 @@ def scheduler_text(key: str) -> str:
 
 
 def scheduler_control(page: str) -> None:
-    model_id = st.session_state[state.key(page, "model_id")]
-    try:
-        own = model_default_scheduler(model_id)
-    except PipelineError:
-        own = None
+    info = page_model(page)
+    own = info.default_scheduler if info else None
 
     def show(key: str) -> str:
         if key != "default":
@@ -118,7 +198,7 @@ def number_controls(page: str, without: Collection[str] = ()) -> None:
     if "num_inference_steps" not in without:
         left.number_input("num_inference_steps", 1, 1000, step=1,
                           key=state.key(page, "num_inference_steps"), **KEEP)
-    if "guidance_scale" not in without:
+    if "guidance_scale" not in without and takes(page, "guidance_scale"):
         place = right if "num_inference_steps" not in without else left
         place.number_input("guidance_scale", 0.0, 100.0, step=0.5, format="%g",
                            key=state.key(page, "guidance_scale"), **KEEP,
@@ -140,41 +220,61 @@ def seed_control(page: str) -> None:
                   help="Another seed")
 
 
+def model_options(current: str | None) -> list[str]:
+    """Ids to choose from, the current one among them."""
+    known = [info.model_id for info in state.engine().registry.bundled()]
+    return [*known, *([current] if current and current not in known else [])]
+
+
 def model_control(page: str) -> None:
     """The model by id: bundled ones, a folder, or a Hub id in the local cache."""
-    known = [info.model_id for info in state.engine().registry.bundled()]
     current = st.session_state[state.key(page, "model_id")]
-    options = [*known, *([current] if current and current not in known else [])]
-    st.selectbox("Model", options, key=state.key(page, "model_id"), accept_new_options=True,
-                 **KEEP, help="A bundled model, the path of a diffusers folder, or a Hub id "
-                                "that lies in the Hugging Face cache: type it.")  # fmt: skip
+    st.selectbox("Model", model_options(current), key=state.key(page, "model_id"), **KEEP,
+                 accept_new_options=True, on_change=adopt_defaults, args=(page,),
+                 help="A bundled model, the path of a diffusers folder or of a .safetensors "
+                      "checkpoint, or a Hub id that lies in the Hugging Face cache: type "
+                      "it.")  # fmt: skip
 
 
 def size_controls(page: str, without: Collection[str] = ()) -> None:
-    try:
-        info = state.engine().registry.describe(st.session_state[state.key(page, "model_id")])
-        own, multiple = {"width": info.width, "height": info.height}, info.size_multiple
-    except PipelineError:
-        own, multiple = {}, 8
+    info = page_model(page)
+    if st.session_state[state.key(page, "task")] == "unconditional" and not takes(page, "height"):
+        return
+    own = {"width": info.width, "height": info.height} if info else {}
+    multiple = info.size_multiple if info else 8
     for place, name in zip(st.columns(2), ("width", "height"), strict=True):
         if name not in without:
+            text = f"{own[name]} px" if own.get(name) else "the model's own"
             place.number_input(name.capitalize(), 8, 4096, value=None, step=multiple,
-                               key=state.key(page, name), placeholder=f"{own.get(name, 'own')} px",
-                               help=f"Multiples of {multiple} px; empty: the model's own.",
-                               **KEEP)  # fmt: skip
+                               key=state.key(page, name), placeholder=text,
+                               help=f"Multiples of {multiple} px; empty: the model's own, or that "
+                                    "of the picture to start from.", **KEEP)  # fmt: skip
 
 
 def advanced_controls(page: str, without: Collection[str] = ()) -> None:
-    left, right = st.columns(2)
-    if "guidance_rescale" not in without:
-        left.number_input("Guidance rescale", 0.0, 1.0, step=0.1, format="%g",
-                          key=state.key(page, "guidance_rescale"), **KEEP)
-    if "eta" not in without:
-        right.number_input("Eta (DDIM)", 0.0, 1.0, step=0.1, format="%g",
-                           key=state.key(page, "eta"), **KEEP)
+    labels = {"guidance_rescale": "Guidance rescale", "eta": "Eta (DDIM)"}
+    shown = [name for name in labels if name not in without and takes(page, name)]
+    for place, name in zip(st.columns(2), shown, strict=False):
+        place.number_input(labels[name], 0.0, 1.0, step=0.1, format="%g",
+                           key=state.key(page, name), **KEEP)
     st.text_input("Scheduler options", key=state.key(page, "scheduler_options"),
                   placeholder='{"use_karras_sigmas": true}', **KEEP,
                   help="Constructor options of the diffusers scheduler, as JSON.")
+    st.text_area("LoRA adapters", key=state.key(page, "loras"), height=68, **KEEP,
+                 placeholder="style.safetensors = 0.8",
+                 help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
+                      "behind = its weight, else 1.")  # fmt: skip
+    left, middle, right = st.columns(3)
+    left.selectbox("dtype", [None, *DTYPES], key=state.key(page, "torch_dtype"), **KEEP,
+                   format_func=lambda name: name or "the device's",
+                   help="Precision of weights and arithmetic.")
+    middle.selectbox("Memory", ["auto", *MEMORY_POLICIES], key=state.key(page, "memory_policy"),
+                     **KEEP, help="Where weights lie between uses. On the device is fastest; each "
+                                  "further one needs less memory and more time.")  # fmt: skip
+    right.selectbox("Quantise", [None, "int8", "int4"], key=state.key(page, "quantization"),
+                    **KEEP, format_func=lambda name: name or "no",
+                    help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
+                         "and CUDA.")  # fmt: skip
     carried = st.session_state.get(state.key(page, "carried"))
     if carried:
         st.text("Also set: " + ", ".join(f"{name} {value}" for name, value in carried.items()))
@@ -228,6 +328,32 @@ def picture_of(run: Run, place: str, caption: str = "") -> Picture:
     return Picture(url, run.width or 64, run.height or 64, alt, caption)
 
 
+def stored_picture(sha256: str, place: str, alt: str) -> Picture:
+    """A picture of the store for the viewer."""
+    from PIL import Image
+
+    path = state.engine().pictures.path(sha256)
+    with Image.open(path) as picture:
+        return Picture(state.picture_url(path, place), *picture.size, alt)
+
+
+def before_and_after(run: Run, place: str) -> None:
+    """A run's picture, beside the one that it started from where there is one."""
+    sha = run.request.get("image")
+    source = state.engine().pictures.path(sha) if sha else None
+    if source is None or not source.exists():
+        picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.5)
+        return
+    before = stored_picture(sha, f"{place}-before", "The picture that it started from")
+    left, right = st.columns(2)
+    with left:
+        words(f"Input, run {run.parent_id}" if run.parent_id else "Input", "quiet")
+        picture_viewer([before], key=f"{place}-before-{run.id}", share_of_height=0.4)
+    with right:
+        words(f"Output, strength {run.request['strength']:g}", "quiet")
+        picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.4)
+
+
 def request_buttons(run: Run, place: str) -> None:
     """Take a run's request elsewhere, or its picture home."""
     with st.container(horizontal=True, gap="small"):
@@ -236,6 +362,11 @@ def request_buttons(run: Run, place: str) -> None:
         ):
             state.put_request(state.GENERATE, RunRequest(**run.request))
             st.session_state.pop(state.OPENED_RUN, None)
+            st.switch_page("views/generate.py")
+        if run.image_sha256 and st.button(
+            "Use as input", key=f"{place}.input.{run.id}", icon=":material/image:",
+            on_click=use_as_input, args=(run,),
+        ) and place != "generate":
             st.switch_page("views/generate.py")
         if st.button("Compare this", key=f"{place}.compare.{run.id}", icon=":material/grid_on:"):
             state.put_request(state.COMPARE, RunRequest(**run.request))
@@ -250,11 +381,24 @@ def request_buttons(run: Run, place: str) -> None:
                                icon=":material/download:")  # fmt: skip
 
 
+def use_as_input(run: Run) -> None:
+    """Let Generate start from a run's picture, with the same prompt and model."""
+    request = RunRequest(**run.request)
+    info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
+    if "image-to-image" not in info.tasks:
+        request, info = RunRequest(prompt=request.prompt), state.engine().registry.bundled()[0]
+    state.put_request(state.GENERATE, request.changed(
+        task="image-to-image", image=run.image_sha256, mask_image=None, height=None, width=None,
+        strength=default_strength(info),
+    ))  # fmt: skip
+    st.session_state.pop(state.OPENED_RUN, None)
+
+
 @st.dialog("Run", width="medium", position="right", on_dismiss=lambda: forget_opened_run())
 def run_drawer(run: Run) -> None:
     """Everything about one run, at the side of the page."""
     if run.image_sha256:
-        picture_viewer([picture_of(run, "drawer")], key=f"drawer-{run.id}", share_of_height=0.5)
+        before_and_after(run, "drawer")
     words(run.prompt or "(no prompt)")
     if run.negative_prompt:
         words(f"Negative prompt: {run.negative_prompt}", "quiet")

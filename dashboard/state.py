@@ -16,7 +16,7 @@ from pipelines.errors import RequestError
 from pipelines.jobs import ACTIVE, Job, JobQueue
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.registry import warm_libraries
-from pipelines.request import RunRequest
+from pipelines.request import Lora, RunRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,8 +33,11 @@ COMPARISON = "comparison"  # also the query parameter
 FIELDS = (
     "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
+    "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
 )  # fmt: skip
-KEPT = {*FIELDS, "count", "shared", "axes", "text", "model", "status"}
+STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
+MASK_FIELDS = {"mask_image"}
+KEPT = {*FIELDS, "stages", "count", "shared", "axes", "text", "model", "status"}
 
 
 @st.cache_resource(show_spinner=False)
@@ -78,7 +81,7 @@ def _bring_back(page: str) -> None:
     """
     for name in list(st.session_state):
         kept = name.removeprefix(f"{page}.")
-        if name != kept and (kept in KEPT or kept.startswith("values.")):
+        if name != kept and (kept in KEPT or kept.startswith(("values.", "stage."))):
             st.session_state[name] = st.session_state[name]
 
 
@@ -136,6 +139,7 @@ def prepare(page: str) -> None:
 def request_of(page: str) -> RunRequest:
     """The request that a page's widgets describe; raises RequestError."""
     values = {name: st.session_state[key(page, name)] for name in FIELDS}
+    carried = dict(st.session_state.get(key(page, "carried"), {}))
     try:
         values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
     except ValueError as error:
@@ -145,7 +149,14 @@ def request_of(page: str) -> RunRequest:
             f'{{"use_karras_sigmas": true}} ({error})'
         ) from error
     values["model_id"] = (values["model_id"] or "").strip()
-    return RunRequest(**st.session_state.get(key(page, "carried"), {}), **values)
+    values["loras"] = [line for line in (values["loras"] or "").splitlines() if line.strip()]
+    if values["task"] in ("text-to-image", "unconditional"):
+        values |= {"image": None, "strength": 1.0}
+    if values["task"] == "unconditional":
+        values |= {"prompt": "", "negative_prompt": ""}
+    if values["task"] != "inpainting":
+        carried = {name: value for name, value in carried.items() if name not in MASK_FIELDS}
+    return RunRequest(**carried, **values)
 
 
 def _widget_value(name: str, value: Any) -> Any:
@@ -154,6 +165,8 @@ def _widget_value(name: str, value: Any) -> Any:
         return str(value)
     if name == "scheduler_options":
         return json.dumps(value) if value else ""
+    if name == "loras":
+        return "\n".join(str(Lora(**lora)) for lora in value)
     return value
 
 

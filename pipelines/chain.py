@@ -9,7 +9,6 @@ from typing import Any
 from pipelines.errors import RequestError
 from pipelines.model_info import ModelInfo
 from pipelines.request import RunRequest
-from pipelines.run_log import Run
 from pipelines.signatures import call_parameters
 
 OF_THE_MODEL = ("scheduler", "scheduler_options", "num_inference_steps", "guidance_scale",
@@ -35,15 +34,16 @@ def parse_stage(text: str) -> dict[str, Any]:
     return changes
 
 
-def next_request(before: Run, changes: Mapping[str, Any], info: ModelInfo) -> RunRequest:
-    """The request of the stage that follows a run: image-to-image on its picture.
+def next_request(
+    request: RunRequest, image: str, changes: Mapping[str, Any], info: ModelInfo
+) -> RunRequest:
+    """The stage that follows a request: image-to-image on its picture, named by its SHA-256.
 
     Prompts and seed stay; another model starts at its own defaults. Raises RequestError.
     """
-    request = RunRequest(**before.request)
     values = request.model_dump()
-    values |= {"height": None, "width": None, "image": before.image_sha256,
-               "task": "image-to-image", "mask_image": None}
+    values |= {"height": None, "width": None, "image": image, "task": "image-to-image",
+               "mask_image": None}
     if info.model_id != request.model_id:
         values |= {name: RunRequest.model_fields[name].get_default() for name in OF_THE_MODEL}
         values |= {"num_inference_steps": info.num_inference_steps,

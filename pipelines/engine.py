@@ -104,20 +104,21 @@ class Engine:
         last. Raises RequestError, UnknownModelError or LoadError before the first stage.
         """
         for stage in stages:
-            self._stage_info(first, stage)
+            self.stage_info(first, stage)
         runs = [self.run(first, on_step)]
         for stage in stages:
             if on_run:
                 on_run(runs[-1])
             if runs[-1].status != "ok":
                 return runs
-            first = next_request(runs[-1], stage, self._stage_info(first, stage))
-            runs.append(self.run(first, on_step, parent_id=runs[-1].id))
+            before, image = RunRequest(**runs[-1].request), runs[-1].image_sha256
+            request = next_request(before, image, stage, self.stage_info(before, stage))
+            runs.append(self.run(request, on_step, parent_id=runs[-1].id))
         if on_run:
             on_run(runs[-1])
         return runs
 
-    def _stage_info(self, before: RunRequest, stage: Mapping[str, Any]) -> ModelInfo:
+    def stage_info(self, before: RunRequest, stage: Mapping[str, Any]) -> ModelInfo:
         """The model of a stage; raises RequestError where it takes no picture."""
         info = self.registry.describe(stage.get("model_id", before.model_id),
                                       stage.get("revision"), stage.get("variant"))

@@ -8,10 +8,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipelines.chain import next_request
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError
@@ -21,6 +22,8 @@ from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from pipelines.run_log import Run
 
 logger = logging.getLogger(__name__)
 
@@ -177,25 +180,51 @@ def _evaluations(request: RunRequest, engine: Engine) -> int:
     return expected_evaluations(request.scheduler, request.steps_to_run)
 
 
-def submit_generation(jobs: JobQueue, engine: Engine, requests: Sequence[RunRequest]) -> Job:
-    """Queue pictures, one run each; the job's result is the list of runs, growing as they end."""
+def _chain_evaluations(
+    request: RunRequest, stages: Sequence[Mapping[str, Any]], engine: Engine
+) -> int:
+    """Those of a picture and of its further stages; raises what a stage would raise."""
+    total = _evaluations(request, engine)
+    for stage in stages:
+        request = next_request(request, "to come", stage, engine.stage_info(request, stage))
+        total += _evaluations(request, engine)
+    return total
+
+
+def submit_generation(
+    jobs: JobQueue,
+    engine: Engine,
+    requests: Sequence[RunRequest],
+    stages: Sequence[Mapping[str, Any]] = (),
+) -> Job:
+    """Queue pictures, one run each, and the stages that follow each (`Engine.chain`); the job's
+    result is the list of runs, growing as they end."""
     requests = list(requests)
-    costs = [_evaluations(request, engine) for request in requests]
+    costs = [_chain_evaluations(request, stages, engine) for request in requests]
+    pictures = len(requests) * (1 + len(stages))
 
     def work(job: Job) -> list[Any]:
         job.result = []
         before = 0
-        for number, request in enumerate(requests, 1):
-            job.message = f"picture {number} of {len(requests)}" if len(requests) > 1 else ""
-            run = engine.run(request, _watch(job))
+
+        def tell() -> None:
+            if pictures > 1:
+                job.message = f"picture {min(len(job.result) + 1, pictures)} of {pictures}"
+
+        def on_run(run: Run) -> None:
             job.result.append(run)
-            before += costs[number - 1]
+            tell()
+
+        for number, request in enumerate(requests):
+            tell()
+            engine.chain(request, stages, _watch(job), on_run)
+            before += costs[number]
             job.done = before
             job.check()
         return job.result
 
-    title = requests[0].prompt or "(no prompt)"
-    key = ("generate", *(request.model_dump_json() for request in requests))
+    title = requests[0].prompt or requests[0].model_id
+    key = ("generate", repr(stages), *(request.model_dump_json() for request in requests))
     return jobs.submit("generate", title, sum(costs), work, key)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from dashboard import controls, state
@@ -9,6 +11,7 @@ from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.run_details import run_measurements, run_record
 from dashboard.components.text import duration, notice, words
+from pipelines.chain import next_request
 from pipelines.comparison import forecast, label
 from pipelines.errors import PipelineError
 from pipelines.generation import check_size
@@ -18,10 +21,14 @@ from pipelines.run_log import Run
 
 PAGE = state.GENERATE
 COUNT = f"{PAGE}.count"
+MAX_STAGES = 3
+STAGE_NUMBERS = (("strength", 0.05, 1.0, 0.05), ("num_inference_steps", 1.0, 1000.0, 1.0),
+                 ("guidance_scale", 0.0, 100.0, 0.5))  # fmt: skip
 
 
 def settings() -> None:
     """The left column: the request, and the button that queues it."""
+    controls.task_control(PAGE)
     controls.prompt_control(PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         go = st.button("Generate", type="primary", icon=":material/photo_camera:",
@@ -36,17 +43,71 @@ def settings() -> None:
         controls.model_control(PAGE)
         controls.size_controls(PAGE)
         controls.advanced_controls(PAGE)
+    stages = stage_controls()
     with below:
+        if needs_picture():
+            notice("note", "Choose a picture to start from: upload one, or take the output of a "
+                           "run with its button \"Use as input\".")  # fmt: skip
+            return
         try:
             requests = wanted()
             misfit(requests[0])
             if go:
-                job = submit_generation(state.job_queue(), state.engine(), requests)
+                job = submit_generation(state.job_queue(), state.engine(), requests, stages)
                 st.session_state[state.GENERATE_JOB] = job.id
                 st.rerun()
-            tell_forecast(requests)
+            tell_forecast(requests, stages)
         except PipelineError as error:
             notice("error", str(error))
+
+
+def needs_picture() -> bool:
+    value = {name: st.session_state[state.key(PAGE, name)] for name in ("task", "image")}
+    return value["task"] == "image-to-image" and not value["image"]
+
+
+def stage_controls() -> list[dict[str, Any]]:
+    """Further stages, each image-to-image on the picture of the one before: what they change."""
+    count = st.session_state[state.STAGES]
+    title = "Further stages" + (f" ({count})" if count else "")
+    with st.expander(title, expanded=count > 0):
+        if not count:
+            words("A chain: another model goes on from the picture, such as SDXL Turbo first, then "
+                  "Kandinsky.", "quiet")  # fmt: skip
+        stages = [one_stage(number) for number in range(count)]
+        with st.container(horizontal=True, gap="small"):
+            st.button("Add a stage", icon=":material/add:", key=f"{PAGE}.stage_add",
+                      on_click=change_stages, args=(1,), disabled=count >= MAX_STAGES)
+            if count:
+                st.button("Remove the last", icon=":material/remove:", key=f"{PAGE}.stage_remove",
+                          on_click=change_stages, args=(-1,))
+    return stages
+
+
+def change_stages(by: int) -> None:
+    st.session_state[state.STAGES] += by
+
+
+def one_stage(number: int) -> dict[str, Any]:
+    """The fields that a stage changes; what is left empty stays, or is its model's own."""
+
+    def key(name: str) -> str:
+        return f"{PAGE}.stage.{number}.{name}"
+
+    st.markdown(f"**Stage {number + 2}**")
+    first = st.session_state[state.key(PAGE, "model_id")]
+    values = {"model_id": st.selectbox(
+        "Model", controls.model_options(first), key=key("model_id"), index=None,
+        placeholder="the same model", accept_new_options=True, **controls.KEEP)}
+    values["prompt"] = st.text_input("Prompt", key=key("prompt"), placeholder="the same prompt",
+                                     **controls.KEEP)
+    columns = [st.container(), *st.columns(2)]
+    for column, (name, low, high, step) in zip(columns, STAGE_NUMBERS, strict=True):
+        values[name] = column.number_input(name, low, high, value=None, step=step, key=key(name),
+                                           placeholder="own", format="%g", **controls.KEEP)
+    if values["num_inference_steps"]:
+        values["num_inference_steps"] = int(values["num_inference_steps"])
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def wanted() -> list[RunRequest]:
@@ -62,9 +123,14 @@ def misfit(request: RunRequest) -> None:
     check_size(info, request.height, request.width)
 
 
-def tell_forecast(requests: list[RunRequest]) -> None:
-    base = requests[0]
-    expected = forecast(requests, state.engine().run_log, state.engine().registry)
+def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> None:
+    base, engine = requests[0], state.engine()
+    every = list(requests)
+    for request in requests:
+        for stage in stages:
+            request = next_request(request, "to come", stage, engine.stage_info(request, stage))
+            every.append(request)
+    expected = forecast(every, engine.run_log, engine.registry)
     time = (f"about {duration(expected.seconds)}" if expected.seconds is not None
             else "time not known yet on this machine")
     plural = "s" if expected.cells > 1 else ""
@@ -98,18 +164,56 @@ def results(runs: list[Run], job: Job | None) -> None:
         notice("note", "Cancelled; what was finished is kept.")
     pictures = [controls.picture_of(run, f"picture-{run.id}", f"seed {run.seed}") for run in runs]
     share = 0.7 if any(picture.url for picture in pictures) else 0.3
+    if any(run.parent_id for run in runs):
+        chains(runs, pictures)
+        return
     run = runs[picture_viewer(pictures, key=f"result-{runs[0].id}", share_of_height=share)]
+    about(run)
+
+
+def about(run: Run) -> None:
+    """What a run was, what can be done with it, and what it cost."""
     left, right = st.columns([3, 2], vertical_alignment="center", gap="medium")
     with left:
         words(run.prompt or "(no prompt)")
-        words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
-              f"{run.guidance_scale:g} · seed {run.seed}", "quiet")
+        words(summary(run), "quiet")
     with right:
         controls.request_buttons(run, PAGE)
     run_measurements(run)
-    with st.expander("Everything about this run", on_change="rerun", key="generate.all") as more:
+    with st.expander("Everything about this run", on_change="rerun",
+                     key=f"generate.all.{run.id}") as more:
         if more.open:
             run_record(run)
+
+
+def summary(run: Run) -> str:
+    """A run in one line, with what its task has."""
+    parts = [run.model_id] if run.model_id != "postcards" else []
+    parts += [label("scheduler", run.scheduler), f"{run.num_inference_steps} steps"]
+    if run.task != "unconditional":
+        parts.append(f"guidance {run.guidance_scale:g}")
+    if run.request.get("image"):
+        parts.append(f"strength {run.request['strength']:g}")
+    return " · ".join([*parts, f"seed {run.seed}"])
+
+
+def chains(runs: list[Run], pictures: list[Picture]) -> None:
+    """The stages of a chain side by side; where there are several chains, one of them."""
+    starts = [place for place, run in enumerate(runs) if run.parent_id is None]
+    chosen = 0
+    if len(starts) > 1:
+        chosen = picture_viewer([pictures[place] for place in starts],
+                                key=f"chains-{runs[0].id}", share_of_height=0.2)
+    ends = [*starts[1:], len(runs)]
+    stages = range(starts[chosen], ends[chosen])
+    for column, place in zip(st.columns(len(stages)), stages, strict=True):
+        with column:
+            picture_viewer([pictures[place]], key=f"stage-{runs[place].id}", share_of_height=0.5)
+    tabs = st.tabs([f"Stage {number} · {runs[place].model_id}"
+                    for number, place in enumerate(stages, 1)])
+    for tab, place in zip(tabs, stages, strict=True):
+        with tab:
+            about(runs[place])
 
 
 def latest_runs(job: Job | None) -> list[Run]:
@@ -136,6 +240,7 @@ def show() -> None:
 
 state.prepare(PAGE)
 st.session_state.setdefault(COUNT, 1)
+st.session_state.setdefault(state.STAGES, 0)
 st.title("Generate")
 left, right = st.columns([4, 7], gap="large")
 with left:

@@ -1,0 +1,125 @@
+"""Pages show what applies to a model, start at its defaults, take pictures and chain stages."""
+
+import io
+
+import pytest
+import tiny
+from PIL import Image
+from test_dashboard import component_data, finish, home, html, page  # noqa: F401
+
+from dashboard import state
+from pipelines import Engine, RunRequest
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Names of saved families -> their folders."""
+    root = tmp_path_factory.mktemp("pages")
+    for name in ("ddim", "sdxl_turbo"):
+        tiny.build(name).save_pretrained(root / name)
+    return {path.name: str(path) for path in root.iterdir()}
+
+
+def labels(app):
+    widgets = [*app.text_area, *app.text_input, *app.number_input, *app.selectbox, *app.slider]
+    return {widget.label for widget in widgets}
+
+
+def keyed(app, kind, key):
+    return next(widget for widget in getattr(app, kind) if widget.key == key)
+
+
+@pytest.fixture
+def with_model(home, monkeypatch):  # noqa: F811
+    """A page whose model was chosen in the box, with the ids of these folders on offer."""
+
+    def start(model_id):
+        monkeypatch.setattr("dashboard.controls.model_options",
+                            lambda current: ["postcards", model_id])
+        app = page("generate")
+        return keyed(app, "selectbox", "generate.model_id").set_value(model_id).run()
+
+    return start
+
+
+def test_a_model_without_prompt_shows_no_prompt_and_no_guidance(with_model, models):
+    app = with_model(models["ddim"])
+    assert not app.exception
+    shown = labels(app)
+    assert not shown & {"Prompt", "Negative prompt", "guidance_scale", "Width", "Height"}
+    assert "num_inference_steps" in shown
+    assert app.session_state["generate.num_inference_steps"] == 50
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
+    app = finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert (run.status, run.task, run.nfe) == ("ok", "unconditional", 2), run.error
+    assert not app.exception
+
+
+def test_a_distilled_model_starts_at_few_steps_and_the_bundled_one_at_its_own(with_model, models):
+    app = with_model(models["sdxl_turbo"])
+    assert app.session_state["generate.num_inference_steps"] == 4
+    assert app.session_state["generate.guidance_scale"] == 0
+    app = keyed(app, "selectbox", "generate.model_id").set_value("postcards").run()
+    assert app.session_state["generate.num_inference_steps"] == 20
+    assert app.session_state["generate.guidance_scale"] == 5
+
+
+def test_image_to_image_asks_for_a_picture_and_runs_with_one(home):  # noqa: F811
+    app = page("generate")
+    app = next(r for r in app.radio if r.key == "generate.task").set_value("image-to-image").run()
+    assert "Choose a picture to start from" in html(app)
+    app = keyed(app, "button", "generate.go").click().run()
+    assert not state.job_queue().jobs()
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((72, 64)).save(buffer, "PNG")
+    app = app.file_uploader[0].set_value([("in.png", buffer.getvalue(), "image/png")]).run()
+    assert app.session_state["generate.strength"] == 0.8  # diffusers' own
+    keyed(app, "slider", "generate.strength").set_value(0.5)
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(4)
+    app = finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert (run.status, run.task, run.nfe, run.width) == ("ok", "image-to-image", 2, 72), run.error
+    app = app.file_uploader[0].set_value([("in.png", b"nothing", "image/png")]).run()
+    assert "no picture that can be read" in html(app)
+
+
+def test_a_chain_shows_its_stages_side_by_side(home):  # noqa: F811
+    app = page("generate")
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
+    app = keyed(app, "button", "generate.stage_add").click().run()
+    keyed(app, "text_input", "generate.stage.0.prompt").set_value("a blue car at night")
+    keyed(app, "number_input", "generate.stage.0.strength").set_value(0.5)
+    app = finish(keyed(app, "button", "generate.go").click().run())
+    assert not app.exception
+    two, one = state.engine().run_log.runs()
+    assert two.parent_id == one.id
+    assert (two.prompt, two.nfe) == ("a blue car at night", 1)
+    viewers = [element.proto for element in app.get("bidi_component")
+               if element.proto.component_name == "contact_sheet.picture"]
+    assert len(viewers) == 2
+    assert [tab.label for tab in app.tabs] == ["Stage 1 · postcards", "Stage 2 · postcards"]
+    app = keyed(app, "button", "generate.stage_remove").click().run()
+    assert "generate.stage.0.prompt" not in {widget.key for widget in app.text_input}
+
+
+def test_a_run_s_picture_becomes_the_input(home):  # noqa: F811
+    run = Engine(home).run(RunRequest(prompt="a red car", num_inference_steps=2))
+    app = page("generate")
+    app = keyed(app, "button", f"generate.input.{run.id}").click().run()
+    assert app.session_state["generate.task"] == "image-to-image"
+    assert app.session_state["generate.image"] == run.image_sha256
+    shown = component_data(app, "contact_sheet.picture")["pictures"][0]
+    assert shown["url"]
+
+
+def test_loras_and_a_dtype_reach_the_request(home):  # noqa: F811
+    app = page("generate", {"generate.loras": "a.safetensors = 0.5\nb.safetensors",
+                            "generate.torch_dtype": "bfloat16"})
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(1)
+    finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert run.status == "failed"  # there are no such files
+    assert "'a.safetensors', accepted a .safetensors file" in run.error
+    assert run.request["torch_dtype"] == "bfloat16"
+    assert [lora["weight"] for lora in run.request["loras"]] == [0.5, 1.0]
