@@ -73,7 +73,7 @@ def adopt_defaults(page: str) -> None:
         st.session_state[state.key(page, name)] = value
 
 
-def task_control(page: str) -> None:
+def task_control(page: str, without: Collection[str] = ()) -> None:
     """What is made of what, where the model can do several things."""
     info, current = page_model(page), st.session_state[state.key(page, "task")]
     tasks = [task for task in (info.tasks if info else ()) if task != "inpainting"]
@@ -83,7 +83,7 @@ def task_control(page: str) -> None:
                  horizontal=True, label_visibility="collapsed", on_change=own_strength,
                  args=(page,), **KEEP)
     if current in ("image-to-image", "inpainting"):
-        image_control(page)
+        image_control(page, without)
 
 
 def own_strength(page: str) -> None:
@@ -91,7 +91,7 @@ def own_strength(page: str) -> None:
         st.session_state[state.key(page, "strength")] = default_strength(info)
 
 
-def image_control(page: str) -> None:
+def image_control(page: str, without: Collection[str] = ()) -> None:
     """The picture to start from: an upload, or the one that a run brought along; its strength."""
     upload, image, problem = (f"{page}.upload", state.key(page, "image"),
                               f"{page}.upload.problem")  # fmt: skip
@@ -117,9 +117,10 @@ def image_control(page: str) -> None:
                            key=f"{page}.input", share_of_height=0.18)  # fmt: skip
     if st.session_state.get(problem):
         notice("error", st.session_state[problem])
-    st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
-              help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
-                   "colours and shapes hint at it.")  # fmt: skip
+    if "strength" not in without:
+        st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
+                  help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
+                       "colours and shapes hint at it.")  # fmt: skip
 
 
 def fitting_schedulers(page: str) -> list[str]:

@@ -123,3 +123,19 @@ def test_loras_and_a_dtype_reach_the_request(home):  # noqa: F811
     assert "'a.safetensors', accepted a .safetensors file" in run.error
     assert run.request["torch_dtype"] == "bfloat16"
     assert [lora["weight"] for lora in run.request["loras"]] == [0.5, 1.0]
+
+
+def test_a_comparison_over_strengths_starts_from_the_picture(home):  # noqa: F811
+    engine = Engine(home)
+    run = engine.run(RunRequest(prompt="a red car", num_inference_steps=2))
+    app = page("compare", {
+        "compare.task": "image-to-image", "compare.image": run.image_sha256,
+        "compare.num_inference_steps": 4, "compare.axes": ["strength"],
+        "compare.values.strength": "0.25, 0.5, 1",
+    })  # fmt: skip
+    assert not app.exception
+    assert "Strength" not in labels(app)
+    finish(keyed(app, "button", "compare.go").click().run())
+    runs = state.engine().run_log.runs(ascending=True)[1:]
+    assert [cell.nfe for cell in runs] == [1, 2, 4]
+    assert {cell.request["image"] for cell in runs} == {run.image_sha256}

@@ -68,6 +68,7 @@ def setup() -> None:
     names = st.session_state.get(f"{PAGE}.axes", ["scheduler", "guidance_scale"])
     left, right = st.columns([5, 6], gap="large")
     with left:
+        controls.task_control(PAGE, without=names)
         controls.prompt_control(PAGE, without=names)
         if "prompt" not in names:
             controls.example_prompts(PAGE)
