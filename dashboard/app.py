@@ -13,6 +13,7 @@ pages = [
     st.Page("views/generate.py", title="Generate", icon=":material/photo_camera:"),
     st.Page("views/compare.py", title="Compare", icon=":material/grid_on:"),
     st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
+    st.Page("views/hub.py", title="Hub", icon=":material/hub:"),
 ]
 page = st.navigation({"Contact Sheet": pages})
 begin(page.title)

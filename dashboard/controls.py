@@ -73,6 +73,15 @@ def adopt_defaults(page: str) -> None:
         st.session_state[state.key(page, name)] = value
 
 
+def use_model(page: str, model_id: str, variant: str | None, revision: str | None) -> None:
+    """Let a page start from a model, at the model's own steps and guidance."""
+    state.prepare(page)
+    st.session_state[state.key(page, "model_id")] = model_id
+    adopt_defaults(page)
+    carried = {"variant": variant, "revision": revision}
+    st.session_state[state.key(page, "carried")] = {k: v for k, v in carried.items() if v}
+
+
 def task_control(page: str, without: Collection[str] = ()) -> None:
     """What is made of what, where the model can do several things."""
     info, current = page_model(page), st.session_state[state.key(page, "task")]
@@ -223,18 +232,17 @@ def seed_control(page: str) -> None:
 
 def model_options(current: str | None) -> list[str]:
     """Ids to choose from, the current one among them."""
-    known = [info.model_id for info in state.engine().registry.bundled()]
+    known = state.offered()
     return [*known, *([current] if current and current not in known else [])]
 
 
 def model_control(page: str) -> None:
-    """The model by id: bundled ones, a folder, or a Hub id in the local cache."""
+    """The model by id: bundled ones, registered folders, what lies in the Hub's cache."""
     current = st.session_state[state.key(page, "model_id")]
     st.selectbox("Model", model_options(current), key=state.key(page, "model_id"), **KEEP,
                  accept_new_options=True, on_change=adopt_defaults, args=(page,),
-                 help="A bundled model, the path of a diffusers folder or of a .safetensors "
-                      "checkpoint, or a Hub id that lies in the Hugging Face cache: type "
-                      "it.")  # fmt: skip
+                 help="Bundled, registered or downloaded models; the path of a diffusers folder "
+                      "or of a .safetensors checkpoint can be typed. More on the page Hub.")
 
 
 def size_controls(page: str, without: Collection[str] = ()) -> None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime import get_instance
 
+from pipelines.downloads import Downloads
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.hub import Hub
 from pipelines.jobs import ACTIVE, Job, JobQueue
+from pipelines.local_models import offered_models
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.registry import warm_libraries
 from pipelines.request import Lora, RunRequest
@@ -37,7 +40,9 @@ FIELDS = (
 )  # fmt: skip
 STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
 MASK_FIELDS = {"mask_image"}
-KEPT = {*FIELDS, "stages", "count", "shared", "axes", "text", "model", "status"}
+HUB_FILTERS = ("text", "task", "sort", "library", "author", "licence", "gated", "base_model",
+               "max_gb")  # fmt: skip
+KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "model", "status"}
 
 
 @st.cache_resource(show_spinner=False)
@@ -48,6 +53,16 @@ def engine() -> Engine:
 @st.cache_resource(show_spinner=False)
 def job_queue() -> JobQueue:
     return JobQueue()
+
+
+@st.cache_resource(show_spinner=False)
+def hub() -> Hub:
+    return Hub()
+
+
+@st.cache_resource(show_spinner=False)
+def downloads() -> Downloads:
+    return Downloads()
 
 
 @st.cache_resource(show_spinner=False)
@@ -85,12 +100,16 @@ def _bring_back(page: str) -> None:
             st.session_state[name] = st.session_state[name]
 
 
-def job_states() -> list[tuple[int, str]]:
-    return [(job.id, job.status) for job in job_queue().jobs()]
+def job_states() -> list[tuple[str, int, str]]:
+    """Every job and download with its state."""
+    return [(kind, one.id, one.status)
+            for kind, all_of_them in (("job", job_queue().jobs()), ("download", downloads().all()))
+            for one in all_of_them]  # fmt: skip
 
 
 def poll_seconds() -> float:
-    return ACTIVE_SECONDS if job_queue().active() else IDLE_SECONDS
+    running = any(download.status == "running" for download in downloads().all())
+    return ACTIVE_SECONDS if running or job_queue().active() else IDLE_SECONDS
 
 
 def rerun_on_change() -> None:
@@ -127,6 +146,26 @@ def put_request(page: str, request: RunRequest) -> None:
     st.session_state[key(page, "carried")] = carried
     for name in FIELDS:
         st.session_state[key(page, name)] = _widget_value(name, values[name])
+
+
+def offered() -> list[str]:
+    """Ids of the models that can be used now: bundled, registered, in the Hub's cache."""
+    return offered_models(engine().home, hub().cache_dir)
+
+
+def compare_model(model_id: str) -> None:
+    """Put a model on the model axis of Compare, beside those that are there."""
+    prepare(COMPARE)
+    axes, values = key(COMPARE, "axes"), f"{COMPARE}.values.model_id"
+    names = st.session_state.get(axes, ["scheduler", "guidance_scale"])
+    if "model_id" in names:
+        there = [value.strip() for value in st.session_state.get(values, "").split(",")]
+    else:
+        there = [st.session_state[key(COMPARE, "model_id")] or ""]
+        st.session_state[axes] = ["model_id", *[name for name in names if name != "scheduler"][:1]]
+    st.session_state[values] = ", ".join(dict.fromkeys(filter(None, [*there, model_id])))
+    st.session_state[COMPARISON] = None
+    st.session_state[f"{COMPARE}.setup.next"] = True
 
 
 def prepare(page: str) -> None:
@@ -176,7 +215,8 @@ def picture_url(picture: Path | bytes, place: str) -> str:
     It lives until the session's next full script run, or until another picture takes its place.
     """
     data: bytes | str = picture if isinstance(picture, bytes) else str(picture)
-    return get_instance().media_file_mgr.add(data, "image/png", place)
+    jpeg = isinstance(data, bytes) and data.startswith(b"\xff\xd8")
+    return get_instance().media_file_mgr.add(data, "image/jpeg" if jpeg else "image/png", place)
 
 
 def preview_url(image: Image) -> str:

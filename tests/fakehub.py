@@ -64,8 +64,7 @@ class FakeHub:
         self._lock = threading.Lock()
         self._servers = {}
         for name in ("hub", "cdn"):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-            server.daemon_threads = True
+            server = _Server(("127.0.0.1", 0), _Handler)
             server.hub, server.name = self, name
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             self._servers[name] = server
@@ -161,6 +160,12 @@ def git_sha1(content: bytes) -> str:
 def etag(path: Path) -> str:
     content = path.read_bytes()
     return hashlib.sha256(content).hexdigest() if path.suffix in LARGE else git_sha1(content)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None: ...  # a client may hang up at any time
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,5 +1,6 @@
 """What a person does, in a real Chromium: generate, compare, reload, look into the log."""
 
+import contextlib
 import os
 import re
 import socket
@@ -17,7 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[1]
-PAGES = (("", "Generate"), ("compare", "Compare"), ("runs", "Runs"))
+PAGES = (("", "Generate"), ("compare", "Compare"), ("runs", "Runs"), ("hub", "Hub"))
 PATIENCE = 60_000  # milliseconds
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -37,19 +38,18 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A dashboard of our own, with a data folder of its own."""
+@contextlib.contextmanager
+def dashboard(home: Path, environment: dict[str, str]):
+    """The address of a running dashboard with a data folder of its own; it asks no network."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
+    own = {"CONTACT_SHEET_HOME": str(home), "HF_HUB_OFFLINE": "1", **environment}
     with open(home / "log.txt", "wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "dashboard/app.py",
              f"--server.port={port}", "--server.headless=true"],
-            cwd=ROOT, env={**os.environ, "CONTACT_SHEET_HOME": str(home)},
-            stdout=log, stderr=subprocess.STDOUT,
+            cwd=ROOT, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
@@ -58,6 +58,13 @@ def address(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A dashboard of our own, with a data folder of its own."""
+    with dashboard(tmp_path_factory.mktemp("home"), {}) as url:
+        yield url
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
+from dashboard.components.downloads import downloads_panel
 from dashboard.components.text import duration, notice, words
 from pipelines.jobs import Job
 
@@ -19,6 +20,7 @@ def queue_panel() -> None:
 
 def _panel() -> None:
     state.rerun_on_change()
+    downloads_panel()
     active = state.job_queue().active()
     st.markdown("##### Queue")
     if not active:

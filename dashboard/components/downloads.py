@@ -1,0 +1,101 @@
+"""Downloads as they run: in the sidebar in short, on a model's page file by file."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.text import duration, notice, words
+from pipelines.downloads import Download
+from pipelines.errors import PipelineError
+
+MOST_FILES = 12
+ORDER = ("running", "checking", "waiting", "done")
+
+
+def data_size(count: float | None) -> str:
+    """'812 kB', '3.44 GB'; an en dash where it is not known. 1 kB is 1000 bytes."""
+    if count is None:
+        return "–"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def downloads_panel() -> None:
+    """What is on its way, with its buttons; nothing where nothing is."""
+    shown = [one for one in state.downloads().all() if one.active or one.status == "failed"]
+    if not shown:
+        return
+    st.markdown("##### Downloads")
+    for download in shown:
+        with st.container(border=True, key=f"download-{download.id}", gap="xsmall"):
+            words(download.plan.model_id, "clamp")
+            if download.error:
+                notice("error", download.error)
+            else:
+                st.progress(download.fraction, text=progress_line(download, short=True))
+            download_buttons(download, "sidebar")
+
+
+def progress_line(download: Download, short: bool = False) -> str:
+    """'34 % · 1.2 of 3.4 GB · 12 MB/s · 3 min left'."""
+    parts = [f"{download.fraction:.0%}"]
+    if not short:
+        parts.append(f"{data_size(download.done)} of {data_size(download.total)}")
+    if download.status == "paused":
+        parts.append("paused")
+    elif download.note:
+        parts.append(download.note)
+    elif speed := download.bytes_per_second():
+        left = max(1, round(download.eta_seconds() or 0))
+        parts += [f"{data_size(speed)}/s", f"{duration(left).replace('.00', '')} left"]
+    return " · ".join(parts)
+
+
+def download_buttons(download: Download, place: str) -> None:
+    def resume() -> None:
+        try:
+            download.start()
+        except PipelineError as error:
+            download.error = str(error)
+
+    key, kind = f"{place}.{download.id}", "tertiary" if place == "sidebar" else "secondary"
+    with st.container(horizontal=True, gap="small"):
+        if download.status == "running":
+            st.button("Pause", icon=":material/pause:", key=f"pause.{key}", type=kind,
+                      on_click=download.pause)
+        else:
+            st.button("Resume", icon=":material/play_arrow:", key=f"resume.{key}", type=kind,
+                      on_click=resume)
+        st.button("Cancel", icon=":material/stop_circle:", key=f"cancel.{key}", type=kind,
+                  on_click=download.cancel)
+
+
+def download_details(download: Download) -> None:
+    """The whole download, and its files one by one; call it in a polling fragment."""
+    state.rerun_on_change()
+    if download.error:
+        notice("error", download.error)
+    st.progress(download.fraction, text=progress_line(download))
+    download_buttons(download, "page")
+    files = sorted(download.files, key=lambda one: (ORDER.index(one.status), -one.file.size))
+    done = sum(one.status == "done" for one in files)
+    rows = "".join(
+        f"<div class='cs-file cs-{one.status}'><span title='{escape(one.file.path)}'>"
+        f"{escape(one.file.path)}</span><i><b style='width:"
+        f"{100 * one.done / max(1, one.file.size):.1f}%'></b></i><em>{_file_state(one)}</em></div>"
+        for one in files[:MOST_FILES]
+    )  # fmt: skip
+    more = f" · {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
+    st.html(f"<div class='cs-files' role='list' aria-label='Files'>{rows}</div>"
+            f"<div class='cs-quiet'>{done} of {len(files)} files are here{more}</div>")
+
+
+def _file_state(one) -> str:
+    if one.status == "running":
+        return f"{data_size(one.done)} of {data_size(one.file.size)}"
+    return {"checking": "checksum"}.get(one.status, data_size(one.file.size))

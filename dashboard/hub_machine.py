@@ -1,0 +1,153 @@
+"""Models on this machine: the Hub's cache by revision, what broke off, registered folders."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.downloads import data_size
+from dashboard.components.text import facts, notice, words
+from dashboard.hub_model import open_model, section, split_id
+from pipelines.downloads import free_bytes
+from pipelines.errors import PipelineError
+from pipelines.local_models import (
+    CachedRevision,
+    LocalFolders,
+    cached_revisions,
+    damaged_files,
+    delete_leftovers,
+    delete_revisions,
+    forget_files,
+    freed_bytes,
+    leftovers,
+)
+
+DELETING = "hub.deleting"
+DAY = 86_400  # seconds
+
+
+def machine() -> None:
+    """The cache by revision, what broke off, and registered folders."""
+    cache = state.hub().cache_dir
+    revisions = cached_revisions(cache)
+    taken = freed_bytes(cache, [revision.commit for revision in revisions])
+    section("Downloaded models", str(cache))
+    facts([("Models", str(len({r.model_id for r in revisions}))),
+           ("Revisions", str(len(revisions))), ("Size", data_size(taken)),
+           ("Free disk", data_size(free_bytes(cache)))])  # fmt: skip
+    if not revisions:
+        words("Nothing is downloaded yet. Open a model of the list and press Download.", "quiet")
+    for revision in revisions:
+        revision_row(revision)
+    if st.session_state.get(DELETING):
+        confirm_delete(st.session_state[DELETING])
+    parts = leftovers(cache)
+    active = {download.plan.model_id for download in state.downloads().active()}
+    if parts := {model: size for model, size in parts.items() if model not in active}:
+        section("Unfinished downloads", "they resume where they broke off")
+        for model_id, size in parts.items():
+            with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+                words(f"{model_id} · {data_size(size)}")
+                st.button("Open", key=f"hub.unfinished.{model_id}", on_click=open_model,
+                          args=(model_id,))
+                st.button("Delete", icon=":material/delete:", key=f"hub.forget.{model_id}",
+                          on_click=delete_leftovers, args=(cache, model_id))
+    folders()
+
+
+def revision_row(revision: CachedRevision) -> None:
+    """One revision: name and facts at the left, what can be done at the right."""
+    key = revision.commit[:12]
+
+    def check() -> None:
+        st.session_state[f"hub.damaged.{key}"] = damaged_files(revision)
+
+    def ask() -> None:
+        st.session_state[DELETING] = revision.commit
+
+    name, author = split_id(revision.model_id)
+    refs = ", ".join(revision.refs) or "no branch"
+    with st.container(border=True, key=f"hub-revision-{key}", horizontal=True, gap="small",
+                      vertical_alignment="center"):
+        st.html(f"<div class='cs-revision'><b><small>{escape(author)} / </small>{escape(name)}</b>"
+                f"<span>{escape(refs)} · {key} · {data_size(revision.size_bytes)} · "
+                f"{revision.files} files · last used {_ago(revision.last_used)}</span></div>")
+        st.button("Open", key=f"hub.open.{key}", on_click=open_model, args=(revision.model_id,))
+        st.button("Check", icon=":material/fact_check:", key=f"hub.check.{key}", on_click=check,
+                  help="Read every file and compare its checksum.")
+        st.button("Delete", icon=":material/delete:", key=f"hub.delete.{key}", on_click=ask)
+    damaged = st.session_state.get(f"hub.damaged.{key}")
+    if damaged == []:
+        notice("good", f"All {revision.files} files of {revision.model_id} are whole.")
+    elif damaged:
+        notice("error", f"Damaged: {', '.join(damaged)}. Remove them and open the model to fetch "
+                        "them again.")  # fmt: skip
+        st.button("Remove the damaged files", key=f"hub.mend.{key}", on_click=mend,
+                  args=(revision, damaged))
+
+
+def mend(revision: CachedRevision, damaged: list[str]) -> None:
+    forget_files(revision, damaged)
+    st.session_state.pop(f"hub.damaged.{revision.commit[:12]}", None)
+    open_model(revision.model_id)
+
+
+@st.dialog("Delete from this machine?", on_dismiss=lambda: st.session_state.pop(DELETING))
+def confirm_delete(commit: str) -> None:
+    cache = state.hub().cache_dir
+    revision = next((r for r in cached_revisions(cache) if r.commit == commit), None)
+    if revision is None:
+        st.session_state.pop(DELETING, None)
+        st.rerun()
+    words(f"{revision.model_id}, revision {commit[:12]}", "large")
+    freed = freed_bytes(cache, [commit])
+    words(f"{data_size(freed)} are freed. Runs in the log stay; the model can be downloaded again.")
+    with st.container(horizontal=True, gap="small"):
+        if st.button(f"Delete and free {data_size(freed)}", type="primary", key="hub.delete.yes"):
+            try:
+                delete_revisions(cache, [commit])
+            except PipelineError as error:
+                notice("error", str(error))
+                return
+            st.session_state.pop(DELETING, None)
+            st.toast(f"{data_size(freed)} are free again")
+            st.rerun()
+        if st.button("Keep it", key="hub.delete.no"):
+            st.session_state.pop(DELETING, None)
+            st.rerun()
+
+
+def folders() -> None:
+    """Register and forget pipeline folders."""
+    registered = LocalFolders(state.engine().home)
+    section("Registered folders", "offered wherever a model is chosen")
+    for path in registered.paths():
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            words(path + ("" if Path(path).exists() else " (not there now)"))
+            st.button("Open", key=f"hub.folder.{path}", on_click=open_model, args=(path,))
+            st.button("Forget", key=f"hub.unregister.{path}", on_click=registered.remove,
+                      args=(path,), help="The files stay.")
+    with (st.form("hub.register", clear_on_submit=True, border=False),
+          st.container(horizontal=True, gap="small", vertical_alignment="bottom")):
+        path = st.text_input("Folder in diffusers' format, or a .safetensors checkpoint",
+                             key="hub.path", placeholder="/data/models/my-model", width=480)
+        go = st.form_submit_button("Register", icon=":material/create_new_folder:")
+    if go:
+        try:
+            new = registered.add(path, state.engine().registry)
+        except PipelineError as error:
+            notice("error", str(error))
+        else:
+            text = f"Registered: {', '.join(new)}" if new else "It was registered already."
+            st.toast(text)
+            st.rerun()
+
+
+def _ago(seconds: float) -> str:
+    days = int((time.time() - seconds) // DAY)
+    return ("today" if days <= 0 else "yesterday" if days == 1 else f"{days} days ago"
+            if days < 60 else f"{days // 30} months ago")

@@ -1,0 +1,333 @@
+"""One model of the Hub or of this machine: what it is, its card and files, and how to get it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import controls, state
+from dashboard.components.downloads import data_size, download_details
+from dashboard.components.text import facts, notice, words
+from pipelines.download_plan import checkpoint_files
+from pipelines.downloads import SPARE, free_bytes
+from pipelines.errors import GatedError, HubError, PipelineError
+from pipelines.hub import HubDetails, HubModel, example_pictures, gated_text, here_state, host
+from pipelines.local_models import local_details
+from pipelines.model_card import LOCAL, card_html, picture_paths
+
+MODEL = "hub.model"
+CHOICES = ("hub.variant", "hub.file", "hub.revision")
+DETAILS = "hub.details"
+MOST_PICTURES = 12
+ASK_AGAIN = 60.0  # seconds
+
+
+def open_model(model_id: str | None) -> None:
+    """Show a model, or the list again; from the next script run on."""
+    if model_id:
+        st.session_state[MODEL] = st.query_params["model"] = model_id
+    else:
+        st.session_state.pop(MODEL, None)
+        st.query_params.pop("model", None)
+        for name in CHOICES:
+            st.session_state.pop(name, None)
+
+
+def detail(model_id: str) -> None:
+    """One model: what it is, its card, files and config, and how to get it."""
+    st.button("All models", icon=":material/arrow_back:", key="hub.list", type="tertiary",
+              on_click=open_model, args=(None,))
+    found = find_details(model_id)
+    if found is None:
+        return
+    model = found.model
+    name, author = (model_id, "") if model.source in ("folder", "single file") \
+        else split_id(model_id)
+    small = f"<small>{escape(author)} / </small>" if author else ""
+    st.html(f"<h2 class='cs-model'>{small}{escape(name)}</h2>")
+    words(" · ".join(stated(model.pipeline_class, model.task, model.library)), "quiet")
+    if model.obstacle:
+        notice("error", f"Not opened here: {model.obstacle}.")
+    with st.container(key="hub-detail"):  # on a phone the panel comes first
+        left, right = st.columns([7, 4], gap="large")
+    with right:
+        panel(found)
+    with left:
+        examples(found)
+        card, files, config = st.tabs(["Card", f"Files ({len(found.files)})", "Config"])
+        with card:
+            show_card(found)
+        with files:
+            show_files(found)
+        with config:
+            show_config(found)
+
+
+def find_details(model_id: str) -> HubDetails | None:
+    """From this machine, else from the Hub; says so where it is on neither."""
+    hub, engine = state.hub(), state.engine()
+    revision = st.session_state.get("hub.revision") or None
+    on_hub = len(Path(model_id).parts) <= 2 and not Path(model_id).is_absolute() \
+        and model_id not in {info.model_id for info in engine.registry.bundled()}
+    offline = hub.problem()
+    if on_hub and not offline:
+        try:
+            return hub_details(model_id, revision)
+        except HubError as error:
+            notice("error", str(error))
+            if "/" not in model_id:
+                return None
+    try:
+        found = local_details(engine.registry, model_id)
+    except PipelineError as error:
+        notice("error", f"Offline: {offline}. {error}" if offline and on_hub else str(error))
+        return None
+    if offline and on_hub:
+        notice("note", f"Offline: {offline}. This is the copy on this machine.")
+    return found
+
+
+def hub_details(model_id: str, revision: str | None) -> HubDetails:
+    """What the Hub says of a model, asked once a minute; what is here is looked at each time."""
+    hub = state.hub()
+    key = (model_id, revision, *(st.session_state.get(name) for name in CHOICES))
+    known, found, when = st.session_state.get(DETAILS, (None, None, 0.0))
+    if known != key or time.monotonic() - when > ASK_AGAIN:
+        with st.spinner("Reading the model's files and card…", show_time=True):
+            found = hub.details(model_id, revision, st.session_state.get("hub.variant") or None,
+                                st.session_state.get("hub.file"))
+        st.session_state[DETAILS] = key, found, time.monotonic()
+    if found.plan:
+        here = here_state(found.plan, hub.cache_dir)
+        found = replace(found, model=replace(found.model, here=here))
+    return found
+
+
+def panel(found: HubDetails) -> None:
+    """At the right: size, licence, access, and what to do with it."""
+    model, plan, hub = found.model, found.plan, state.hub()
+    with st.container(border=True, key="hub-panel", gap="small"):
+        pairs = [("Licence", model.licence or "not stated")]
+        if plan:
+            label = "On disk" if model.here == "yes" else "To fetch"
+            pairs += [(label, f"{data_size(plan.size_bytes)}, {len(plan.files)} files"),
+                      ("Free disk", data_size(free_bytes(hub.cache_dir)))]
+        else:
+            pairs.append(("Size", data_size(model.size_bytes)))
+        if model.source == "Hub":
+            pairs += [("Downloads, 30 days", count_text(model.downloads)),
+                      ("Likes", count_text(model.likes)), ("Changed", model.updated or "–"),
+                      ("Access", f"gated ({model.gated})" if model.gated else "open")]
+        if model.base_models:
+            pairs.append(("Base model", ", ".join(model.base_models)))
+        facts(pairs)
+        if model.source == "Hub":
+            st.link_button(f"Page on {host(hub)}", hub.url(model.model_id),
+                           icon=":material/open_in_new:", type="tertiary")
+        if plan is None and model.source == "Hub":
+            words("Nothing to download.", "quiet")
+            return
+        if plan is None or model.here == "yes":
+            use_buttons(found)
+            return
+        get_it(found)
+        if found.prior:
+            companion(found.prior)
+
+
+def get_it(found: HubDetails) -> None:
+    """Choices, the download button, or the download on its way."""
+    model, plan, hub = found.model, found.plan, state.hub()
+    download = state.downloads().latest(model.model_id)
+    if download and (download.active or download.status == "failed"):
+        st.fragment(download_details, run_every=state.poll_seconds())(download)
+        return
+    if download and download.status == "cancelled":
+        notice("note", "Cancelled. Files that were whole are kept in the cache.")
+    if len(plan.variants) > 1:
+        names = [variant or "" for variant in plan.variants]
+        st.selectbox("Variant", names, index=names.index(plan.variant or ""), key="hub.variant",
+                     format_func=lambda name: name or "plain weights")
+    single = checkpoint_files(found.files)
+    if plan.kind == "checkpoint" and len(single) > 1:
+        names = [file.path for file in single]
+        sizes = {file.path: data_size(file.size) for file in single}
+        st.selectbox("File", names, index=names.index(plan.main_file), key="hub.file",
+                     format_func=lambda path: f"{path}, {sizes[path]}")
+    if model.gated and not access(model):
+        return
+    if model.obstacle:
+        words("It can be fetched, but not opened here.", "quiet")
+    free = free_bytes(hub.cache_dir)
+    if plan.size_bytes + SPARE > free:
+        notice("error", f"{data_size(plan.size_bytes)} do not fit: {data_size(free)} are free in "
+                        f"{hub.cache_dir}. Delete models on 'This machine', or set HF_HOME to a "
+                        "folder on a larger disk.")  # fmt: skip
+        return
+    verb = "Fetch the rest" if model.here == "partly" else "Download"
+    if st.button(f"{verb}: {len(plan.files)} files, {data_size(plan.size_bytes)}", type="primary",
+                 icon=":material/download:", key="hub.download", width="stretch"):
+        try:
+            state.downloads().start(hub, plan)
+            st.rerun()
+        except PipelineError as error:
+            notice("error", str(error))
+    words(f"Into {hub.cache_dir}", "quiet")
+
+
+def access(model: HubModel) -> bool:
+    """Whether this account may read a gated model; says what to accept and where if not."""
+    hub = state.hub()
+    try:
+        hub.check_access(model.model_id)
+        return True
+    except GatedError:
+        how = ("Access is given at once when you accept." if model.gated == "auto" else
+               "The authors decide on each request.")
+        notice("note", f"{gated_text(hub, model.model_id)}. {how}")
+        st.button("Check again", icon=":material/refresh:", key="hub.access")
+    except HubError as error:
+        notice("error", str(error))
+    return False
+
+
+def companion(prior: str) -> None:
+    words(f"A two-stage pipeline: it needs {prior} too.", "quiet")
+    st.button(f"Open {prior}", key="hub.prior", on_click=open_model, args=(prior,))
+
+
+def use_buttons(found: HubDetails) -> None:
+    """It is here: open it, or what stands in the way."""
+    model, plan, hub = found.model, found.plan, state.hub()
+    if model.source == "Hub":
+        notice("good", "All its files are on this machine.")
+    model_id, variant, revision = model.model_id, plan and plan.variant, None
+    if plan and plan.revision != "main":
+        revision = plan.commit
+    if plan and plan.kind == "checkpoint":
+        model_id = str(hub.folder(plan) / plan.main_file)
+    if model.adapter:
+        words("An adapter: put it on a model as a LoRA, by this path.", "quiet")
+        st.code(model_id, language=None, wrap_lines=True)
+        return
+    if model.obstacle:
+        return
+    try:
+        state.engine().registry.describe(model_id, revision, variant)
+    except PipelineError as error:
+        notice("error", str(error))
+        return
+    if st.button("Open in Generate", type="primary", icon=":material/photo_camera:",
+                 key="hub.generate", width="stretch"):
+        controls.use_model(state.GENERATE, model_id, variant, revision)
+        st.switch_page("views/generate.py")
+    if st.button("Add to Compare", icon=":material/grid_on:", key="hub.compare", width="stretch"):
+        state.compare_model(model_id)
+        st.switch_page("views/compare.py")
+
+
+def examples(found: HubDetails) -> None:
+    paths = example_pictures(found)
+    pictures = state.hub().pictures(found, paths) if paths else {}
+    if pictures:
+        items = "".join(
+            f"<img src='{escape(state.picture_url(content, f'hub-{number}'))}' "
+            f"alt='Example picture {escape(path)}' title='{escape(path)}'>"
+            for number, (path, content) in enumerate(pictures.items())
+        )
+        st.html(f"<div class='cs-strip'>{items}</div>")
+
+
+def show_card(found: HubDetails) -> None:
+    hub, model = state.hub(), found.model
+    try:
+        text = hub.card_text(found)
+    except GatedError:
+        words("The card can be read once access is given.", "quiet")
+        return
+    except HubError as error:
+        notice("error", str(error))
+        return
+    if not text:
+        words("This model has no card: nobody has written down what it was trained on, what it is "
+              "for, or what it may be used for.", "quiet")  # fmt: skip
+        return
+    page = hub.url(model.model_id) if model.source in ("Hub", "Hub cache") else LOCAL
+    st.html(f"<div class='cs-card'>{safe_card(found, text, page)}</div>")
+
+
+def safe_card(found: HubDetails, text: str, page: str) -> str:
+    """The card as HTML, with pictures of the repository served from here."""
+    pictures = state.hub().pictures(found, picture_paths(text, page)[:MOST_PICTURES])
+    urls = {path: state.picture_url(content, f"hub-card-{number}")
+            for number, (path, content) in enumerate(pictures.items())}
+    return card_html(text, page, urls.get)
+
+
+def show_files(found: HubDetails) -> None:
+    taken = {file.path for file in found.plan.files} if found.plan else set()
+    rows = "".join(
+        f"<tr{' class=cs-taken' if file.path in taken else ''}><td>{escape(file.path)}</td>"
+        f"<td>{data_size(file.size)}</td><td>{'fetched' if file.path in taken else ''}</td></tr>"
+        for file in found.files
+    )
+    total = data_size(sum(file.size for file in found.files))
+    if found.plan:
+        words(f"{data_size(found.plan.size_bytes)} of {total} are needed: safetensors of one "
+              "variant, configs, tokenizers and the card; nothing twice, no pickles.", "quiet")
+    st.html(f"<div class='cs-table'><table><thead><tr><th>File</th><th>Size</th><th></th></tr>"
+            f"</thead><tbody>{rows}</tbody></table></div>")
+
+
+def show_config(found: HubDetails) -> None:
+    if not found.index:
+        words("No model_index.json that may be read: no diffusers pipeline, or a gated one.",
+              "quiet")
+        return
+    components(found)
+    st.code(json.dumps(found.index, indent=2), language="json")
+
+
+def components(found: HubDetails) -> None:
+    """The parts of the pipeline as a table: name, class, library, size."""
+    rows = []
+    for name, value in (found.index or {}).items():
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value):
+            of = found.plan.files if found.plan else found.files
+            size = sum(file.size for file in of if file.path.startswith(f"{name}/"))
+            rows.append(f"<tr><td>{escape(name)}</td><td>{escape(value[1])}</td>"
+                        f"<td>{escape(value[0])}</td><td>{data_size(size)}</td></tr>")
+    st.html("<div class='cs-table'><table><thead><tr><th>Component</th><th>Class</th>"
+            f"<th>Library</th><th>Size</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            "</div>")
+
+
+def section(title: str, count: str) -> None:
+    st.html(f"<h3 class='cs-section'>{escape(title)} <small>{escape(count)}</small></h3>")
+
+
+def split_id(model_id: str) -> tuple[str, str]:
+    author, slash, name = model_id.partition("/")
+    return (name, author) if slash else (model_id, "")
+
+
+def plain_class(pipeline_class: str | None) -> str | None:
+    return pipeline_class and pipeline_class.removesuffix("Pipeline")
+
+
+def stated(*values: str | None) -> tuple[str, ...]:
+    return tuple(value for value in values if value)
+
+
+def count_text(value: int | None) -> str:
+    if value is None:
+        return "–"
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)

@@ -1,0 +1,131 @@
+"""What is on the Hub: a tour in five steps, each on a live result."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.text import facts, notice
+from dashboard.hub_model import components, show_card, show_files
+from pipelines.download_plan import PICTURE_TASKS
+from pipelines.errors import PipelineError
+from pipelines.hub import HubDetails, HubModel, HubQuery
+from pipelines.local_models import local_details, local_models
+
+VIEW, VIEWS, NUMBER, FOUND = "hub.view", ("Models", "This machine", "Tour"), "hub.page", "hub.found"
+STEP = "hub.tour"
+
+
+def tour() -> None:
+    """What is on the Hub, in five steps, each on a live result."""
+    found = tour_model()
+    if found is None:
+        return
+    steps: list[tuple[str, str, Any]] = [
+        ("Models", "A model is a folder of files under a name, author / name, with a history like "
+         "a program's source. Weights make up nearly all of its size; the same weights often lie "
+         "there several times, in other formats. Contact Sheet fetches only what it needs.",
+         show_files),
+        ("Pipelines", "A diffusion model is several networks that work together: a text encoder "
+         "reads the prompt, a denoiser (UNet or transformer) removes noise step by step, a VAE "
+         "turns its latents into pixels. model_index.json names the parts and the pipeline class "
+         "that calls them.", components),
+        ("Cards", "A README says what the model was trained on, what it is for and where it "
+         "fails. Its head, in YAML, is what search and filters read. A missing card is a reason "
+         "to be careful.", tour_card),
+        ("Licences", "The licence says what you may do with weights and pictures: 'apache-2.0' "
+         "and 'mit' allow nearly all, the OpenRAIL family forbids listed uses, 'cc-by-nc' and "
+         "many named 'other' forbid commerce. Gated models ask you to accept it first.",
+         tour_licences),
+        ("Tasks", "The task says what goes in and what comes out: text-to-image, image-to-image, "
+         "unconditional. One set of weights often does several.", tour_tasks),
+    ]  # fmt: skip
+    number = st.session_state.setdefault(STEP, 0)
+
+    def go(to: int) -> None:
+        st.session_state[STEP] = to
+
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        st.segmented_control("Step", range(len(steps)), key=STEP, required=True,
+                             format_func=lambda n: f"{n + 1} {steps[n][0]}",
+                             label_visibility="collapsed")
+        if number == len(steps) - 1:
+            st.button("To the models", type="primary", key="hub.tour.end", on_click=show_list)
+        else:
+            st.button("Next", type="primary", key="hub.tour.next", on_click=go,
+                      args=(number + 1,))
+    title, text, show = steps[number]
+    st.html(f"<h2 class='cs-model'>{title}</h2><p class='cs-prose'>{escape(text)}</p>"
+            f"<p class='cs-quiet'>Live: {escape(found.model.model_id)}</p>")
+    show(found)
+
+
+def show_list() -> None:
+    st.session_state[VIEW] = VIEWS[0]
+
+
+def tour_results() -> list[HubModel]:
+    """What the tour counts: the Hub's first page of results, offline what is here."""
+    hub, engine = state.hub(), state.engine()
+    if hub.problem():
+        return local_models(engine.registry, engine.home, hub.cache_dir)
+    if FOUND not in st.session_state:
+        with st.spinner("Asking the Hub…", show_time=True):
+            st.session_state[FOUND] = hub.search(HubQuery()).page(1)
+    return st.session_state[FOUND]
+
+
+def tour_model() -> HubDetails | None:
+    """A live example: the first open pipeline among the results; offline the bundled model."""
+    hub, engine = state.hub(), state.engine()
+    try:
+        results = tour_results()
+        if not hub.problem():
+            first = next((m for m in results if not m.gated and not m.obstacle
+                          and m.kind == "pipeline"), None)
+            if first:
+                return hub.details(first.model_id)
+        return local_details(engine.registry, "postcards")
+    except PipelineError as error:
+        notice("error", str(error))
+        return None
+
+
+def tour_card(found: HubDetails) -> None:
+    if found.card:
+        head = {k: v for k, v in found.card.items() if k != "widget"}
+        st.code(json.dumps(head, indent=2, default=str)[:1500], language="json")
+    with st.container(height=420, key="hub-tour-card"):
+        show_card(found)
+
+
+def tour_licences(found: HubDetails) -> None:
+    facts([("This model", found.model.licence or "not stated"),
+           ("Access", f"gated ({found.model.gated})" if found.model.gated else "open")])
+    counted([model.licence or "not stated" for model in tour_results()], "Licence")
+
+
+def tour_tasks(found: HubDetails) -> None:
+    facts([("This model", found.model.task or "not stated")])
+    counted([model.task or "not stated" for model in tour_results()], "Task")
+    with st.container(horizontal=True, gap="small"):
+        for task in PICTURE_TASKS:
+            st.button(f"Search {task}", key=f"hub.tour.{task}", on_click=search_task, args=(task,))
+
+
+def search_task(task: str) -> None:
+    st.session_state["hub.task"] = task
+    st.session_state[NUMBER] = 1
+    show_list()
+
+
+def counted(values: list[str], name: str) -> None:
+    """How often each value occurs among the results, as a small table."""
+    counts = sorted({value: values.count(value) for value in values}.items(), key=lambda x: -x[1])
+    rows = "".join(f"<tr><td>{escape(value)}</td><td>{count}</td></tr>" for value, count in counts)
+    st.html(f"<div class='cs-table cs-small'><table><thead><tr><th>{name}</th>"
+            f"<th>of {len(values)} models</th></tr></thead><tbody>{rows}</tbody></table></div>")

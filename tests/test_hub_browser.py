@@ -1,0 +1,108 @@
+"""What a person does on the page Hub, in a real Chromium against a local Hub."""
+
+import re
+
+import pytest
+from fakehub import FakeHub
+from playwright.sync_api import expect
+from test_browser import chromium, dashboard, hero, open_page, page  # noqa: F401
+from test_hub import HOSTILE
+from tiny import build
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    """A Hub with a real pipeline whose card means harm."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("hub")
+    folder = root / "ada" / "tiny-sd"
+    build("sd").save_pretrained(folder)
+    (folder / "README.md").write_text(HOSTILE)
+    (folder / "images").mkdir()
+    Image.new("RGB", (300, 200), "red").save(folder / "images" / "own.png")
+    build("ddpm").save_pretrained(root / "grace" / "noise")
+    with FakeHub(root) as fake:
+        fake.meta["ada/tiny-sd"] = {"downloads": 5, "cardData": {"license": "mit"}}
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, fake):
+    """A dashboard that takes that Hub for the Hub, with a cache of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    environment = {"HF_ENDPOINT": fake.url, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
+    with dashboard(tmp_path_factory.mktemp("home"), environment) as url:
+        yield url
+
+
+def test_search_card_download_and_the_first_picture(page, address, fake):  # noqa: F811
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url)
+            if not request.url.startswith((address, "data:", "blob:")) else None)
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    open_page(page, f"{address}/hub", "Hub")
+    expect(page.get_by_role("button", name=re.compile("^grace.noise"))).to_be_visible()
+    page.get_by_label("Search").fill("tiny")
+    page.get_by_label("Search").press("Enter")
+    expect(page.get_by_role("button", name=re.compile("^grace.noise"))).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^ada.tiny-sd")).click()
+
+    card = page.locator(".cs-card")
+    expect(card.get_by_role("heading", name="Card")).to_be_visible()
+    expect(card.locator("img")).to_have_count(1)
+    assert card.locator("img").evaluate("node => node.naturalWidth") == 300
+    for tag in ("script", "form", "input", "iframe", "style", "svg", "video"):
+        expect(card.locator(tag)).to_have_count(0)
+    links = card.locator("a").evaluate_all("nodes => nodes.map(n => n.getAttribute('href'))")
+    assert [link for link in links if link] == [f"{fake.url}/ada/tiny-sd/blob/main/docs/use.md",
+                                                "https://ok.example/page"]
+    kept = card.get_by_role("link", name="elsewhere")
+    assert "noopener" in kept.get_attribute("rel") and kept.get_attribute("target") == "_blank"
+
+    hold = fake.fault(r"/blobs/.*unet", hold=1_000_000)
+    page.get_by_role("button", name=re.compile("^Download")).click()
+    row = page.locator(".cs-file", has_text="unet/diffusion_pytorch_model.safetensors")
+    expect(row).to_contain_text("1 MB of")
+    expect(page.get_by_text(re.compile(r"\d+% · .* of 4\.\d+ MB"))).to_be_visible()
+    panel = page.get_by_test_id("stSidebar")
+    expect(panel.get_by_text("Downloads", exact=True)).to_be_visible()
+    panel.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text(re.compile("paused")).first).to_be_visible()
+    page.reload()
+    expect(page.get_by_text(re.compile("paused")).first).to_be_visible()
+    hold.go.set()
+    panel.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("All its files are on this machine.")).to_be_visible()
+
+    page.get_by_role("button", name="Open in Generate").click()
+    expect(page.get_by_role("heading", name="Generate", exact=True)).to_be_visible()
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("a cat")
+    steps = page.get_by_label("num_inference_steps")
+    steps.fill("2")
+    steps.press("Enter")
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.get_by_role("button", name="Generate").click()
+    expect(hero(page)).to_have_attribute("alt", re.compile("a cat.*2 steps"))
+    assert page.title() != "owned" and dialogs == [] and foreign == []
+
+
+def test_the_list_works_by_keyboard_and_on_a_phone(page, address):  # noqa: F811
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_page(page, f"{address}/hub", "Hub")
+    line = page.get_by_role("button", name=re.compile("^grace.noise"))
+    expect(line).to_be_visible()
+    line.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name=re.compile("^Download"))).to_be_visible()
+    download = page.get_by_role("button", name=re.compile("^Download")).bounding_box()
+    tabs = page.get_by_role("tab", name="Card").bounding_box()
+    assert download["y"] < tabs["y"]
+    wide = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
+    assert wide <= 390
+    page.get_by_role("button", name="All models").click()
+    expect(line).to_be_visible()

@@ -1,0 +1,248 @@
+"""The page Hub on a local Hub: its lists, a model, downloads, the cache, the tour, and offline."""
+
+import json
+import shutil
+
+import pytest
+import streamlit as st
+from fakehub import FakeHub
+from huggingface_hub import constants
+from test_dashboard import html, page
+from test_hub import small_repo
+
+from dashboard import state
+from pipelines.model_info import BUNDLED
+
+WAIT = 60
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A Hub, and a data folder and a cache of one's own for the dashboard."""
+    root = tmp_path / "root"
+    folder = small_repo(root, "ada/small")
+    (folder / "README.md").write_text("# The card of it\n<script>alert(1)</script>")
+    small_repo(root, "grace/closed")
+    shutil.copytree(BUNDLED["postcards"], root / "ada" / "cards")
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    st.cache_resource.clear()
+    with FakeHub(root) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        fake.meta = {"grace/closed": {"gated": "auto"},
+                     "ada/small": {"pipeline_tag": "unconditional-image-generation",
+                                   "cardData": {"license": "mit"}}}  # fmt: skip
+        yield fake
+    st.cache_resource.clear()
+
+
+def lines(app):
+    """What the lists of models on the page hold, by id."""
+    data = [json.loads(element.proto.json) for element in app.get("bidi_component")
+            if element.proto.component_name == "contact_sheet.model_list"]
+    return {line["id"]: line for one in data for line in one["lines"]}
+
+
+def fetch(app, key="hub.download"):
+    app.button(key=key).click().run()
+    assert not app.exception
+    for download in state.downloads().all():
+        assert download.finished.wait(WAIT)
+        assert download.status == "done", download.error
+    return app.run()
+
+
+def test_the_list_begins_with_what_is_here_and_says_what_each_model_is(fake):
+    app = page("hub")
+    assert not app.exception
+    listed = lines(app)
+    assert list(listed)[0] == "postcards" and listed["postcards"]["marks"] == [["good", "bundled"]]
+    assert listed["grace/closed"]["marks"] == [["warn", "gated"]]
+    small = listed["ada/small"]
+    assert {"DDPM", "mit", "safetensors", "opens here"} < set(small["facts"])
+    assert small["figures"][0] == ["to fetch", "1.16 kB"]
+    assert "no token is set" in html(app)
+
+
+def test_filters_reach_both_lists(fake):
+    app = page("hub")
+    app.text_input(key="hub.text").set_value("card").run()
+    assert set(lines(app)) == {"postcards", "ada/cards"}
+    app.text_input(key="hub.text").set_value("")
+    app.selectbox(key="hub.task").set_value("unconditional-image-generation").run()
+    assert set(lines(app)) == {"ada/small"}
+    app.number_input(key="hub.max_gb").set_value(1e-9).run()
+    assert "No model of the Hub fits" in html(app)
+
+
+@pytest.mark.parametrize("status, words", [(429, "too many requests"), (500, "trouble of its own"),
+                                           (403, "does not allow this")])
+def test_what_goes_wrong_at_the_hub_is_said_on_the_page(fake, status, words):
+    fake.fault(r"/api/models\?.*sort", status=status, times=9)
+    app = page("hub")
+    assert not app.exception and words in html(app)
+    assert "postcards" in lines(app)
+    fake.faults.clear()
+    app.button(key="hub.again").click().run()
+    assert "ada/small" in lines(app)
+
+
+def test_a_model_is_downloaded_and_opened_in_generate(fake):
+    app = page("hub", model="ada/cards")
+    assert not app.exception
+    assert app.button(key="hub.download").label.startswith("Download: ")
+    fetch(app)
+    assert "All its files are on this machine" in html(app)
+    app.button(key="hub.generate").click().run()
+    assert not app.exception
+    assert app.title[0].value == "Generate"
+    assert app.selectbox(key="generate.model_id").value == "ada/cards"
+    assert "ada/cards" in app.selectbox(key="generate.model_id").options
+
+
+def test_a_model_joins_the_models_of_compare(fake):
+    app = page("hub", model="postcards")
+    app.button(key="hub.compare").click().run()
+    assert app.title[0].value == "Compare"
+    assert app.session_state["compare.axes"][0] == "model_id"
+    assert app.session_state["compare.values.model_id"] == "postcards"
+    app = fetch(page("hub", model="ada/cards"))
+    app.button(key="hub.compare").click().run()
+    assert not app.exception
+    assert app.session_state["compare.values.model_id"] == "postcards, ada/cards"
+
+
+def test_a_card_is_shown_and_its_script_is_not(fake):
+    app = page("hub", model="ada/small")
+    assert "The card of it" in html(app)
+    assert "<script" not in html(app)
+    assert "DDPMScheduler" in html(app)  # the config
+
+
+def test_a_gated_model_says_what_to_accept_and_where(fake):
+    app = page("hub", model="grace/closed")
+    assert not app.exception
+    assert f"log in at {fake.url}/grace/closed" in html(app)
+    assert "hf auth login" in html(app)
+    assert not [button for button in app.button if button.key == "hub.download"]
+
+
+def test_a_full_disk_is_said_before_the_download(fake, monkeypatch):
+    monkeypatch.setattr("dashboard.hub_model.free_bytes", lambda folder: 1000)
+    app = page("hub", model="ada/small")
+    assert "do not fit" in html(app)
+    assert not [button for button in app.button if button.key == "hub.download"]
+
+
+def test_a_failed_download_says_why_and_tries_again(fake, monkeypatch):
+    monkeypatch.setattr("pipelines.downloads.TRIES", 0)
+    fake.fault("/blobs/.*small", status=500, times=99)
+    app = page("hub", model="ada/small")
+    app.button(key="hub.download").click().run()
+    (download,) = state.downloads().all()
+    assert download.finished.wait(WAIT)
+    app.run()
+    assert "answered 500" in html(app)
+    fake.faults.clear()
+    app.button(key=f"resume.page.{download.id}").click().run()
+    assert download.finished.wait(WAIT)
+    app.run()
+    assert "All its files are on this machine" in html(app)
+
+
+def test_a_download_is_paused_and_resumed_from_any_page(fake):
+    hold = fake.fault("/blobs/.*small", hold=100)
+    app = page("hub", model="ada/small")
+    app.button(key="hub.download").click().run()
+    (download,) = state.downloads().all()
+    app.switch_page("views/runs.py").run()
+    app.button(key=f"pause.sidebar.{download.id}").click().run()
+    assert download.status == "paused"
+    hold.go.set()
+    app.button(key=f"resume.sidebar.{download.id}").click().run()
+    assert download.finished.wait(WAIT) and download.status == "done"
+    app.run()
+    assert not [button for button in app.button if "sidebar" in (button.key or "")]
+
+
+def test_a_revision_is_checked_and_deleted_after_a_question(fake):
+    fetch(page("hub", model="ada/small"))
+    app = page("hub", {"hub.view": "This machine"})
+    assert "ada" in html(app) and "last used today" in html(app)
+    key = fake.commit("ada/small")[:12]
+    app.button(key=f"hub.check.{key}").click().run()
+    assert "files of ada/small are whole" in html(app)
+    app.button(key=f"hub.delete.{key}").click().run()
+    assert "are freed" in html(app)
+    assert app.button(key="hub.delete.yes").label.startswith("Delete and free ")
+    app.button(key="hub.delete.yes").click().run()
+    assert not app.exception
+    assert "Nothing is downloaded yet" in html(app)
+
+
+def test_damage_is_found_and_mended_from_the_page(fake):
+    fetch(page("hub", model="ada/small"))
+    app = page("hub", {"hub.view": "This machine"})
+    key = fake.commit("ada/small")[:12]
+    snapshot = next(state.hub().cache_dir.glob("models--ada--small/snapshots/*"))
+    (snapshot / "unet" / "diffusion_pytorch_model.safetensors").resolve().write_bytes(b"x" * 1000)
+    app.button(key=f"hub.check.{key}").click().run()
+    assert "Damaged: unet/diffusion_pytorch_model.safetensors" in html(app)
+    app.button(key=f"hub.mend.{key}").click().run()
+    assert app.button(key="hub.download").label.startswith("Fetch the rest")
+
+
+def test_a_folder_is_registered_and_offered_everywhere(fake, tmp_path):
+    folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "mine")
+    app = page("hub", {"hub.view": "This machine"})
+    app.text_input(key="hub.path").set_value(str(folder))
+    register = next(button for button in app.button if button.label == "Register")
+    register.click().run()
+    assert not app.exception and str(folder) in html(app)
+    app.text_input(key="hub.path").set_value("/no/such/folder")
+    next(button for button in app.button if button.label == "Register").click().run()
+    assert "accepted the path of a folder" in html(app)
+    assert str(folder) in page("generate").selectbox(key="generate.model_id").options
+    assert str(folder) in lines(page("hub"))
+    app = page("hub", model=str(folder))
+    assert app.button(key="hub.generate").label == "Open in Generate"
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_each_step_of_the_tour_has_a_live_result(fake, monkeypatch, offline):
+    if offline:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    app = page("hub", {"hub.view": "Tour"})
+    for title in ("Models", "Pipelines", "Cards", "Licences", "Tasks"):
+        assert not app.exception
+        assert f"<h2 class='cs-model'>{title}</h2>" in html(app)
+        assert ("Live: postcards" if offline else "Live: ada/") in html(app)
+        if title != "Tasks":
+            app.button(key="hub.tour.next").click().run()
+    app.button(key="hub.tour.unconditional-image-generation").click().run()
+    assert app.selectbox(key="hub.task").value == "unconditional-image-generation"
+    assert offline or set(lines(app)) == {"ada/small"}
+
+
+def test_offline_the_page_says_so_and_works_on_what_is_local(fake, monkeypatch):
+    fetch(page("hub", model="ada/small"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    st.cache_resource.clear()
+    app = page("hub")
+    assert "Offline: HF_HUB_OFFLINE is set" in html(app)
+    assert set(lines(app)) == {"postcards", "ada/small"}
+    app = page("hub", model="ada/small")
+    assert "This is the copy on this machine" in html(app)
+    assert "The card of it" in html(app)
+    assert app.button(key="hub.generate")
+    app = page("hub", model="grace/closed")
+    assert not app.exception and "not on this machine" in html(app)
+
+
+def test_an_id_that_nobody_knows_is_explained(fake):
+    for name in ("no/such", "nothing", "a b?c", "../../etc/passwd"):
+        app = page("hub", model=name)
+        assert not app.exception
+        assert "cs-error" in html(app), name
