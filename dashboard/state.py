@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime import get_instance
 
+from pipelines.comparison import Comparison
 from pipelines.downloads import Downloads
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
@@ -42,7 +43,8 @@ STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
 MASK_FIELDS = {"mask_image"}
 HUB_FILTERS = ("text", "task", "sort", "library", "author", "licence", "gated", "base_model",
                "max_gb")  # fmt: skip
-KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "model", "status"}
+KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "skip", "pictures", "fresh",
+        "model", "status"}  # fmt: skip
 
 
 @st.cache_resource(show_spinner=False)
@@ -128,6 +130,13 @@ def generate_job() -> Job | None:
 def comparison_job(comparison_id: str) -> Job | None:
     return next((job for job in job_queue().jobs()
                  if job.kind == "compare" and job.result == comparison_id), None)
+
+
+def cells_in_log(comparison: Comparison) -> set[int]:
+    """The cells that need not be made; none are known before the libraries are there."""
+    if _warming().is_alive():
+        return set()
+    return set(engine().in_log(comparison))
 
 
 def waiting_before(job: Job) -> int:

@@ -3,7 +3,8 @@
 Importing this package imports neither torch nor diffusers; the first run does.
 """
 
-from pipelines.comparison import Axis, Cell, Comparison, parse_axis
+from pipelines.axes import Axis, parse_axis
+from pipelines.comparison import Cell, Comparison
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.jobs import Job, JobQueue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import json
@@ -18,14 +19,15 @@ import typer
 from tqdm import tqdm
 
 from pipelines import sheet
+from pipelines.axes import label, parse_option
 from pipelines.chain import default_strength, parse_stage
-from pipelines.comparison import Comparison, label
+from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 from pipelines.hub_cli import app as hub_app
 from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.request import RunRequest
-from pipelines.run_log import Distance, Run
+from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.schedulers import CATALOGUE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -152,11 +154,7 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise RequestError(f"scheduler_option: received {text!r}, accepted NAME=VALUE")
-    try:
-        parsed = json.loads(value.lower() if value.lower() in ("true", "false") else value)
-    except ValueError:
-        parsed = value
-    return name, parsed if isinstance(parsed, bool | int | float) else value
+    return name, parse_option(value)
 
 
 def _open_picture(path: Path, name: str) -> Any:
@@ -215,9 +213,19 @@ def generate(
 @request_options
 def compare(
     fields: dict,
-    axis: Annotated[list[str], typer.Option(
-        metavar="NAME=VALUES", help="A field and its values, such as guidance_scale=1,3,7; "
-        "prompts are separated by ||. Rows, then columns, then one sheet per value.")],
+    axis: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUES", help="A field and its values: 1,3,7 or 1..10 or 1..10:2 or "
+        "0.1..0.9/5 or 1,2,..,9; texts are separated by ||; skip: leaves a value out; "
+        "A+B=1+x,2+y links fields. Rows, then columns, then one sheet per value.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(
+        metavar="RULE", help="Leave cells out, such as scheduler=heun,num_inference_steps>20; may "
+        "be repeated.")] = None,
+    num_images_per_prompt: Annotated[int, typer.Option(
+        min=1, help="Pictures per cell: as many seeds, from --seed on.")] = 1,
+    resume: Annotated[str | None, typer.Option(
+        metavar="ID", help="Go on with a comparison of the log.")] = None,
+    fresh: Annotated[bool, typer.Option(
+        "--fresh", help="Make every cell, also those that the log holds already.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
     csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
@@ -227,6 +235,8 @@ def compare(
     reference: Annotated[str | None, typer.Option(
         metavar="converged|CELL", help="Measure each cell's distance to the converged picture, or "
         "to a cell such as scheduler=ddim,num_inference_steps=50.")] = None,
+    measure: Annotated[int, typer.Option(
+        metavar="N", min=0, help="Time the cells: each apart, N times, in turns.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
@@ -234,17 +244,27 @@ def compare(
     if csv:
         _check_writable(csv)
     engine = Engine()
-    request = make_request(engine, fields)
-    comparison = Comparison.parse(request, axis)
+    if resume:
+        comparison, row = _logged(engine, resume, axis, fields)
+        reference = reference or row.reference
+    elif not axis:
+        raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
+                           "--axis guidance_scale=1,3,7, or --resume ID")
+    else:
+        request = make_request(engine, fields)
+        if num_images_per_prompt > 1:
+            axis = [*axis, f"seed={request.seed}..{request.seed + num_images_per_prompt - 1}"]
+        comparison = Comparison.parse(request, axis, skip or ())
     if reference and reference != CONVERGED:
         reference_cells(comparison, reference)
     cells = comparison.cells()
-    comparison_id = new_comparison_id()
+    wanted = [number for number, cell in enumerate(cells) if not cell.left_out]
+    comparison_id = resume or new_comparison_id()
     with _Interrupt() as interrupt:
-        for cell in cells:
-            engine.check(cell.request)
+        for number in wanted:
+            engine.check(cells[number].request)
         interrupt.check()
-    with _Interrupt() as interrupt, _progress(len(cells), "cells") as bar:
+    with _Interrupt() as interrupt, _progress(len(wanted), "cells") as bar:
         runs = engine.compare(
             comparison,
             lambda _number, _step: interrupt.check(),
@@ -252,34 +272,53 @@ def compare(
             comparison_id,
             shared,
             reference,
+            fresh,
         )
     distances = [None] * len(cells)
     if reference and not interrupt.seen:
         distances = _measure(engine, comparison, runs, reference)
+    if measure and not interrupt.seen:
+        _measure_timings(engine, runs, measure)
+    timings = engine.timings(runs)
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
     recipe = sheet.recipe(comparison)
     for picture, path in zip(sheets, paths, strict=True):
         sheet.save_png(picture, path, recipe)
     if csv:
-        text = sheet.to_csv(sheet.cells_table(comparison, runs, engine.pictures, distances))
+        table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
         try:
-            csv.write_text(text, encoding="utf-8", newline="")
+            csv.write_text(sheet.to_csv(table), encoding="utf-8", newline="")
         except OSError as error:
             raise StorageError(f"{csv} cannot be written: {error}") from error
-    records = [sheet.cell_record(cell.axes, run, engine.pictures, distance)
-               for cell, run, distance in zip(cells, runs, distances, strict=True)]
+    records = [sheet.cell_record(cells[n].axes, runs[n], engine.pictures, distances[n], timings[n])
+               for n in wanted]
     if as_json:
         _print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
                      "sheets": [str(path) for path in paths], "cells": records})
     else:
         done = sum(record["status"] == "ok" for record in records)
-        print(f"{', '.join(map(str, paths))}: {done} of {len(cells)} cells, "
-              f"comparison {comparison_id}")
+        reused = sum(record.get("reused", False) for record in records)
+        print(f"{', '.join(map(str, paths))}: {done} of {len(wanted)} cells"
+              f"{f' ({reused} from the log)' if reused else ''}, comparison {comparison_id}")
         for record in records:
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
-    _exit_for(runs)
+    _exit_for([runs[n] for n in wanted])
+
+
+def _logged(
+    engine: Engine, comparison_id: str, axis: list[str] | None, fields: dict[str, Any]
+) -> tuple[Comparison, ComparisonRow]:
+    """A comparison of the log; RequestError where there is none or other axes are given too."""
+    if axis or fields.get("prompt"):
+        raise RequestError("resume: takes prompt and axes from the log; give neither")
+    row = engine.run_log.comparison(comparison_id)
+    if row is None:
+        recent = [row.id for row in engine.run_log.comparisons(3)]
+        raise RequestError(f"resume: received {comparison_id!r}, accepted the id of a comparison "
+                           f"in the log, such as {', '.join(recent) or '(there is none yet)'}")
+    return Comparison.from_row(row), row
 
 
 def _measure(
@@ -294,6 +333,15 @@ def _measure(
             bar.update()
 
         return engine.measure(comparison, runs, reference, on_step)
+
+
+def _measure_timings(engine: Engine, runs: Sequence[Run | None], repeats: int) -> None:
+    """Time the cells; Ctrl-C keeps what was measured."""
+    made = {run.source_id for run in runs if run and run.status == "ok"}
+    with (_Interrupt() as interrupt, _progress(repeats * len(made), "timings") as bar,
+          contextlib.suppress(Cancelled)):
+        engine.measure_timings(runs, repeats, lambda _step: interrupt.check(),
+                               lambda _done: bar.update())
 
 
 @app.command()
@@ -413,7 +461,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """One line, or where the place of a mistake is marked, the lines that mark it."""
+    lines = message.splitlines()
+    if not any(line.strip().strip("^") == "" for line in lines[1:]):
+        lines = [" ".join(message.split())]
+    print("\n  ".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
     return 2
 
 

@@ -3,70 +3,69 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.axes import REPLACE, Axis, Rule, flat_values, parse_axis, parse_rule, request_with
 from pipelines.errors import PipelineError, RequestError
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Run, RunLog
-from pipelines.schedulers import BY_KEY, expected_evaluations
+from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
     from pipelines.registry import Registry
 
-NOT_AN_AXIS = {"task", "image", "mask_image", "scheduler_options"}
-AXIS_NAMES = tuple(name for name in RunRequest.model_fields if name not in NOT_AN_AXIS)
-TEXT_AXES = {"prompt", "negative_prompt"}
 MAX_CELLS = 1000
 
 
 @dataclass(frozen=True)
-class Axis:
-    """A field of the request and the values it takes, in order."""
-
-    name: str
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
 class Cell:
-    """One combination: its value on each axis, and the request it makes."""
+    """One combination: its value on each axis, and the request it makes. `left_out` by a rule: it
+    keeps its place, and is never made."""
 
     axes: dict[str, Any]
     request: RunRequest
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A base request and axes. The first axis makes the rows, the second the columns, each
-    further one more sheets; a single axis makes columns. Raises RequestError."""
+    further one more sheets; a single axis makes columns. `skip` are rules that leave cells out,
+    such as 'scheduler=heun,num_inference_steps>20'. Raises RequestError."""
 
     base: RunRequest
     axes: tuple[Axis, ...]
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [axis.name for axis in self.axes]
+        names = [part for axis in self.axes for part in axis.parts]
         if twice := {name for name in names if names.count(name) > 1}:
             raise RequestError(f"axis {', '.join(sorted(twice))} is given more than once")
-        count = 1
-        for axis in self.axes:
-            count *= len(axis.values)
+        count = math.prod(len(axis.values) for axis in self.axes)
         if count > MAX_CELLS:
             raise RequestError(f"received {count} cells, accepted up to {MAX_CELLS}")
+        if all(self._left_out(dict(zip(self._names, values, strict=True)))
+               for values in itertools.product(*(axis.values for axis in self._ordered))):
+            raise RequestError(f"skip: {', '.join(self.skip)} leaves no cell")
 
     @classmethod
-    def parse(cls, base: RunRequest, axes: Sequence[str]) -> Comparison:
-        """From texts such as 'guidance_scale=1,3,7'."""
-        return cls(base, tuple(parse_axis(text, base) for text in axes))
+    def parse(
+        cls, base: RunRequest, axes: Sequence[str], skip: Sequence[str] = ()
+    ) -> Comparison:
+        """From texts such as 'guidance_scale=1,3,7' and rules such as 'seed>2'."""
+        return cls(base, tuple(parse_axis(text, base) for text in axes), tuple(skip))
 
     @classmethod
     def from_row(cls, row: ComparisonRow) -> Comparison:
         """As it stands in the run log."""
-        axes = tuple(Axis(axis["name"], tuple(axis["values"])) for axis in row.axes)
-        return cls(RunRequest(**row.base), axes)
+        axes = tuple(Axis.from_dict(axis) for axis in row.axes)
+        return cls(RunRequest(**row.base), axes, tuple(row.skip))
 
     @property
     def rows(self) -> Axis | None:
@@ -80,58 +79,65 @@ class Comparison:
     def sheet_axes(self) -> tuple[Axis, ...]:
         return self.axes[2:]
 
+    @property
+    def varied(self) -> set[str]:
+        """The fields of the request that differ between cells."""
+        parts = {part for axis in self.axes for part in axis.parts}
+        return {REPLACE.get(part, part.partition(".")[0]) for part in parts}
+
+    @property
+    def _ordered(self) -> tuple[Axis, ...]:
+        return (*self.sheet_axes, *self.axes[:2])
+
+    @property
+    def _names(self) -> list[str]:
+        return [axis.name for axis in self._ordered]
+
+    @functools.cached_property
+    def _rules(self) -> list[Rule]:
+        return [parse_rule(text, self.axes, self.base) for text in self.skip]
+
+    def _left_out(self, values: Mapping[str, Any]) -> bool:
+        flat = flat_values(self.axes, values)
+        return any(rule.holds(flat) for rule in self._rules)
+
     def cells(self) -> list[Cell]:
-        """All combinations, sheet by sheet and row by row, each a valid request."""
-        ordered = (*self.sheet_axes, *self.axes[:2])
+        """All combinations, sheet by sheet and row by row, each a valid request; those that a rule
+        leaves out among them, so that a cell's number is its place."""
         cells = []
-        for values in itertools.product(*(axis.values for axis in ordered)):
-            axes = {axis.name: value for axis, value in zip(ordered, values, strict=True)}
-            cells.append(Cell(axes, self.base.changed(**axes)))
+        for values in itertools.product(*(axis.values for axis in self._ordered)):
+            axes = dict(zip(self._names, values, strict=True))
+            left_out = self._left_out(axes)
+            request = self.base if left_out else request_with(self.base, self._ordered, values)
+            cells.append(Cell(axes, request, left_out))
         return cells
 
     def match(self, runs: Sequence[Run]) -> list[Run | None]:
         """For each cell the newest of these runs that is its own."""
-        by_axes = {_axes_key(run.axes): run for run in sorted(runs, key=lambda run: run.id)}
-        return [by_axes.get(_axes_key(cell.axes)) for cell in self.cells()]
+        by_axes = {axes_key(run.axes): run for run in sorted(runs, key=lambda run: run.id)}
+        return [by_axes.get(axes_key(cell.axes)) for cell in self.cells()]
 
 
-def _axes_key(axes: Mapping[str, Any]) -> tuple:
-    return tuple(sorted(axes.items()))
+def work_order(cells: Sequence[Cell]) -> list[int]:
+    """The numbers of the cells to make, in the order of work: what is dear to change (the model,
+    then its dtype and the like, adapters, the size) changes least often, and what is left goes in
+    the order of the sheet."""
+    seen: dict[tuple, int] = {}
+    ranks = []
+    for cell in cells:
+        r = cell.request
+        model = (r.model_id, r.revision, r.variant)
+        setup = (*model, r.torch_dtype, r.quantization, r.memory_policy)
+        levels = (model, setup, (*setup, r.loras), (*setup, r.loras, r.height, r.width))
+        ranks.append([seen.setdefault(level, len(seen)) for level in levels])
+    return sorted((n for n, cell in enumerate(cells) if not cell.left_out),
+                  key=lambda n: (ranks[n], n))
 
 
-def parse_axis(text: str, base: RunRequest | None = None) -> Axis:
-    """'NAME=VALUE,VALUE': a field of the request and its values, checked one by one.
-
-    Prompts hold commas, so theirs are separated by '||'. Raises RequestError.
-    """
-    name, equals, listed = text.partition("=")
-    name = name.strip()
-    if not equals:
-        raise RequestError(f"axis: received {text!r}, accepted NAME=VALUE,VALUE,...")
-    separator = "||" if name in TEXT_AXES else ","
-    return make_axis(name, [value.strip() for value in listed.split(separator)], base)
-
-
-def make_axis(name: str, values: Sequence[Any], base: RunRequest | None = None) -> Axis:
-    """An axis whose values are valid for the request; numbers may come as text."""
-    if name not in AXIS_NAMES:
-        raise RequestError(f"axis: received {name!r}, accepted {', '.join(AXIS_NAMES)}")
-    if not values or ("" in values and name not in TEXT_AXES):
-        raise RequestError(f"axis {name}: a value is missing")
-    base = base or RunRequest()
-    checked = tuple(getattr(base.changed(**{name: value}), name) for value in values)
-    if twice := [value for i, value in enumerate(checked) if value in checked[:i]]:
-        raise RequestError(f"axis {name}: {twice[0]!r} is given more than once")
-    return Axis(name, checked)
-
-
-def label(name: str, value: Any) -> str:
-    """How a value reads in a heading."""
-    if name == "scheduler" and value in BY_KEY:
-        return BY_KEY[value].label
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) if value != "" else "(empty)"
+def axes_key(axes: Mapping[str, Any]) -> tuple:
+    """A cell's values as a key, equal before and after a trip through JSON."""
+    return tuple(sorted((name, tuple(value) if isinstance(value, list) else value)
+                        for name, value in axes.items()))
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
-from pipelines.comparison import Cell, Comparison
+from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
-from pipelines.generation import OnStep, RunResult, fit, generate, resolve
+from pipelines.generation import OnStep, RunResult, Step, fit, generate, resolve
 from pipelines.hardware import default_dtype, environment
 from pipelines.identity import identity, lora_contents, model_content
 from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
@@ -27,10 +27,15 @@ from pipelines.run_log import (
     PictureStore,
     Run,
     RunLog,
+    Timing,
+    TimingSummary,
     data_home,
     utc_now,
 )
 from pipelines.schedulers import make_scheduler
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +58,26 @@ class Engine:
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
 
-    def identity(self, request: RunRequest) -> str:
-        """The identity of a resolved request, were it to run now."""
+    def identity(self, request: RunRequest, known: dict[tuple, Any] | None = None) -> str:
+        """The identity of a request, were it to run now; `known` remembers models between calls.
+
+        Raises what would make the request fail.
+        """
+        known = {} if known is None else known
+        key = tuple(request.weights.values())
+        if key not in known:
+            info = self.registry.describe(request.model_id, request.revision, request.variant)
+            known[key] = info, model_content(info), lora_contents(request.loras)
+        info, content, loras = known[key]
         device = self.registry.device
-        info = self.registry.describe(request.model_id, request.revision, request.variant)
         dtype = request.torch_dtype or default_dtype(device)
-        loras = lora_contents(request.loras)
-        return identity(request, model_content(info), loras, device, dtype)
+        request = resolve(request, info, self._images(request).get("image"))
+        return identity(request, content, loras, device, dtype)
+
+    def _images(self, request: RunRequest) -> dict[str, Image]:
+        """The pictures that a request names, from the store; raises StorageError."""
+        return {name: self.pictures.get(sha) for name in ("image", "mask_image")
+                if (sha := getattr(request, name))}
 
     def run(
         self,
@@ -78,8 +96,7 @@ class Engine:
         outcome: RunResult | Exception
         model, steps = None, {}
         try:
-            images = {name: self.pictures.get(sha) for name in ("image", "mask_image")
-                      if (sha := getattr(request, name))}
+            images = self._images(request)
             with self.registry.borrow(**request.weights) as (model, fresh):
                 request = resolve(request, model.info, images.get("image"))
                 images = fit(request, images)
@@ -184,35 +201,55 @@ class Engine:
         comparison_id: str | None = None,
         shared: bool = False,
         reference: str | None = None,
+        fresh: bool = False,
     ) -> list[Run | None]:
-        """Run the cells in order; one result per cell, None where a cancel came first.
+        """Make the cells; one result per cell, None where a rule leaves it out or a cancel came
+        first.
 
-        `on_step(cell_number, step)` may raise Cancelled: what is done stays. A failed cell does
-        not stop the others. `shared`: cells share their UNet calls where the pipeline allows it,
-        which is faster and gives the same pictures; their times are shares then, and `step` is
-        the number of evaluations since the last call. `reference` is logged; measure() uses it.
+        A cell that the log holds already, made of exactly the same, is taken from there unless
+        `fresh` is asked for. A `comparison_id` of the log is gone on with where it stopped: what
+        was made of the same is kept, failed cells are tried again. `on_step(cell_number, step)`
+        may raise Cancelled: what is done stays. A failed cell does not stop the others. `shared`:
+        cells share their UNet calls where the pipeline allows it, which is faster and gives the
+        same pictures; their times are shares then, and `step` is the number of evaluations since
+        the last call. `reference` is logged; measure() uses it.
         """
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
         comparison_id = comparison_id or new_comparison_id()
         cells = comparison.cells()
-        self.run_log.add(
-            ComparisonRow(
-                id=comparison_id,
-                datetime_utc=utc_now(),
-                base=comparison.base.model_dump(mode="json"),
-                axes=[{"name": a.name, "values": list(a.values)} for a in comparison.axes],
-                reference=reference,
+        own: list[Run | None] = [None] * len(cells)
+        if self.run_log.comparison(comparison_id):
+            self.run_log.begin_again(comparison_id)
+            own = comparison.match(self.run_log.runs(comparison_id=comparison_id, status="ok"))
+        else:
+            self.run_log.add(
+                ComparisonRow(
+                    id=comparison_id,
+                    datetime_utc=utc_now(),
+                    base=comparison.base.model_dump(mode="json"),
+                    axes=[axis.as_dict() for axis in comparison.axes],
+                    skip=list(comparison.skip),
+                    reference=reference,
+                )
             )
-        )
         runs: list[Run | None] = [None] * len(cells)
         status = "cancelled"
         try:
+            for number, run in self._from_log(cells, own, fresh):
+                if run is not own[number]:
+                    run = run.copy_for(comparison_id, cells[number].axes)
+                    self.run_log.add(run)
+                runs[number] = run
+                if on_cell:
+                    on_cell(number, run)
+            order = [number for number in work_order(cells) if not runs[number]]
             if shared:
-                self._share(cells, runs, on_step, on_cell, comparison_id)
-            for number, cell in enumerate(cells):
+                self._share(cells, order, runs, on_step, on_cell, comparison_id)
+            for number in order:
                 if runs[number]:
                     continue
+                cell = cells[number]
                 watch = on_step and (lambda step, number=number: on_step(number, step))
                 run = self.run(cell.request, watch, comparison_id, cell.axes)
                 if run.status == "cancelled":
@@ -226,6 +263,30 @@ class Engine:
         finally:
             self.run_log.finish_comparison(comparison_id, status)
         return runs
+
+    def _from_log(
+        self, cells: Sequence[Cell], own: Sequence[Run | None], fresh: bool = False
+    ) -> Iterator[tuple[int, Run]]:
+        """Cells that need not be made, with their runs: `own` where it was made of the same, else
+        another run of the log unless `fresh`."""
+        known: dict[tuple, Any] = {}
+        wanted: dict[int, str] = {}
+        for number, cell in enumerate(cells):
+            if not cell.left_out:
+                with contextlib.suppress(PipelineError):  # its run will say what is wrong
+                    wanted[number] = self.identity(cell.request, known)
+        logged = {} if fresh else self.run_log.of_identities(set(wanted.values()))
+        for number, one in wanted.items():
+            mine = own[number]
+            if mine and mine.identity == one and self._complete(mine):
+                yield number, mine
+            elif run := next(filter(self._complete, logged.get(one, [])), None):
+                yield number, run
+
+    def in_log(self, comparison: Comparison) -> list[int]:
+        """The numbers of the cells that compare() would take from the log."""
+        cells = comparison.cells()
+        return [number for number, _ in self._from_log(cells, [None] * len(cells))]
 
     def measure(
         self,
@@ -274,8 +335,8 @@ class Engine:
             references = [self._converged(run, made, make) for run in runs]
         else:
             references = [runs[number] for number in reference_cells(comparison, reference)]
-        known = self.run_log.distances([run.id for run in runs if run])
-        return [(run, other, known.get((run.id, other.id)) if run and other else None)
+        known = self.run_log.distances([run.source_id for run in runs if run])
+        return [(run, other, known.get((run.source_id, other.source_id)) if run and other else None)
                 for run, other in zip(runs, references, strict=True)]
 
     def _converged(
@@ -292,20 +353,72 @@ class Engine:
         request = converged_request(request, info.flow_matching)
         key = request.model_dump_json()
         if key not in made:
-            made[key] = self._kept(request) or (make(request) if make else None)
+            wanted = self.identity(request)
+            logged = self.run_log.of_identities([wanted]).get(wanted, [])
+            kept = next(filter(self._complete, logged), None)
+            made[key] = kept or (make(request) if make else None)
         return made[key]
 
-    def _kept(self, request: RunRequest) -> Run | None:
-        """A run of the log that made just this, with its picture and latents still there."""
-        for run in self.run_log.of_identity(self.identity(request)):
-            if (run.latents_sha256 and self.latents.path(run.latents_sha256).exists()
-                    and self.pictures.path(run.image_sha256).exists()):
-                return run
-        return None
+    def _complete(self, run: Run) -> bool:
+        """Whether picture and latents are there; some pipelines have no latents to keep."""
+        latents = run.latents_sha256
+        has_latents = self.latents.path(latents).exists() if latents else run.comparison_id
+        return bool(has_latents) and self.pictures.path(run.image_sha256).exists()
+
+    def measure_timings(
+        self,
+        runs: Sequence[Run | None],
+        repeats: int,
+        on_step: Callable[[Step], None] | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> None:
+        """Make these runs again, each apart and `repeats` times, and log how long they took.
+
+        Models one after the other; within a model in turns, each turn starting with another cell,
+        so that a slow minute falls on all of them; after warm-up. `on_step` may raise Cancelled;
+        `on_done(number of runs)` is called after each. Runs whose model has changed since are left
+        out: their times would be another model's.
+        """
+        groups: dict[tuple, dict[int, Run]] = {}
+        for run in runs:
+            if run and run.status == "ok":
+                weights = RunRequest(**run.request).weights
+                groups.setdefault(tuple(weights.values()), {})[run.source_id] = run
+        done, known = 0, {}
+        for group in groups.values():
+            members = list(group.values())
+            requests = [RunRequest(**run.request) for run in members]
+            same = [self.identity(request, known) == run.identity
+                    for request, run in zip(requests, members, strict=True)]
+            for turn in range(repeats):
+                for place in range(len(members)):
+                    place = (place + turn) % len(members)
+                    if same[place]:
+                        self._time(members[place].source_id, requests[place], on_step)
+                    done += 1
+                    if on_done:
+                        on_done(done)
+
+    def _time(
+        self, run_id: int, request: RunRequest, on_step: Callable[[Step], None] | None
+    ) -> None:
+        images = self._images(request)
+        with self.registry.borrow(**request.weights) as (model, _):
+            request = resolve(request, model.info, images.get("image"))
+            timings = generate(model, request, fit(request, images), on_step).timings
+        names = ("text_encoding", "denoising", "decoding", "total")
+        self.run_log.add(Timing(run_id=run_id, datetime_utc=utc_now(),
+                                **{f"{name}_ms": getattr(timings, name) for name in names}))
+
+    def timings(self, runs: Sequence[Run | None]) -> list[TimingSummary | None]:
+        """What was measured of these runs; None where nothing was."""
+        known = self.run_log.timings([run.source_id for run in runs if run])
+        return [known.get(run.source_id) if run else None for run in runs]
 
     def _share(
         self,
         cells: list[Cell],
+        order: Sequence[int],
         runs: list[Run | None],
         on_step: Callable[[int, Any], None] | None,
         on_cell: Callable[[int, Run], None] | None,
@@ -315,8 +428,8 @@ class Engine:
         from pipelines.shared import fits, generate_shared
 
         groups: dict[tuple, list[int]] = {}
-        for number, cell in enumerate(cells):
-            r = cell.request
+        for number in order:
+            r = cells[number].request
             key = (*r.weights.values(), r.height, r.width)
             groups.setdefault(key, []).append(number)
         for numbers in groups.values():

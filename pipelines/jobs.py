@@ -229,23 +229,33 @@ def submit_generation(
 
 
 def submit_comparison(
-    jobs: JobQueue, engine: Engine, comparison: Comparison, shared: bool = False
+    jobs: JobQueue,
+    engine: Engine,
+    comparison: Comparison,
+    shared: bool = False,
+    fresh: bool = False,
+    resume: str | None = None,
 ) -> Job:
-    """Queue a comparison; the job's result is its id in the run log."""
+    """Queue a comparison; the job's result is its id in the run log. `resume`: the id of one that
+    is gone on with."""
     cells = comparison.cells()
-    costs = [_evaluations(cell.request, engine) for cell in cells]
-    comparison_id = new_comparison_id()
+    costs = [0 if cell.left_out else _evaluations(cell.request, engine) for cell in cells]
+    count = sum(not cell.left_out for cell in cells)
+    comparison_id = resume or new_comparison_id()
 
     def work(job: Job) -> str:
         watch = _watch(job)
         before, ended = 0, []
 
-        def on_cell(number: int, _run: Any) -> None:
+        def on_cell(number: int, _run: Run) -> None:
             nonlocal before
-            before += costs[number]
             ended.append(number)
+            if job.first_step is None:  # taken from the log
+                job.total -= costs[number]
+            else:
+                before += costs[number]
             job.done = max(job.done, before)
-            job.message = f"{len(ended)} of {len(cells)} cells"
+            job.message = f"{len(ended)} of {count} cells"
 
         def on_step(_number: int, step: Step | int) -> None:
             if isinstance(step, Step):
@@ -253,11 +263,12 @@ def submit_comparison(
             else:
                 job.advance(step)
 
-        engine.compare(comparison, on_step, on_cell, comparison_id, shared)
+        engine.compare(comparison, on_step, on_cell, comparison_id, shared, fresh=fresh)
         return comparison_id
 
     title = comparison.base.prompt or "(no prompt)"
-    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), shared)
+    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), comparison.skip,
+           shared, fresh, resume)
     job = jobs.submit("compare", title, sum(costs), work, key)
     job.result = job.result or comparison_id
     return job

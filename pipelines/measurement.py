@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.comparison import Comparison, make_axis
+from pipelines.axes import make_axis
+from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import RequestError
 from pipelines.request import RunRequest
 from pipelines.run_log import Distance, LatentStore, PictureStore, Run
@@ -44,8 +44,8 @@ def reference_cells(comparison: Comparison, text: str) -> list[int]:
     """
     wanted = _parse_cell(comparison, text)
     cells = comparison.cells()
-    places = {_key(cell.axes): number for number, cell in enumerate(cells)}
-    return [places[_key({**cell.axes, **wanted})] for cell in cells]
+    places = {axes_key(cell.axes): number for number, cell in enumerate(cells)}
+    return [places[axes_key({**cell.axes, **wanted})] for cell in cells]
 
 
 def _parse_cell(comparison: Comparison, text: str) -> dict[str, Any]:
@@ -73,10 +73,6 @@ def _example(comparison: Comparison) -> str:
     return ",".join(f"{axis.name}={axis.values[-1]}" for axis in comparison.axes[:2])
 
 
-def _key(axes: Mapping[str, Any]) -> tuple:
-    return tuple(sorted(axes.items()))
-
-
 def distance(
     run: Run, reference: Run, pictures: PictureStore, latents: LatentStore
 ) -> Distance:
@@ -87,7 +83,7 @@ def distance(
     et al. 2004, 1 for equal pictures, None below 11 pixels. Raises StorageError where a file is
     gone.
     """
-    measured = Distance(run_id=run.id, reference_id=reference.id)
+    measured = Distance(run_id=run.source_id, reference_id=reference.source_id)
     if run.latents_sha256 and reference.latents_sha256:
         measured.rms_latents = _rms(*(latents.get(r.latents_sha256) for r in (run, reference)))
     images = [pictures.get(r.image_sha256).convert("RGB") for r in (run, reference)]
@@ -103,14 +99,22 @@ def _rms(one: torch.Tensor, other: torch.Tensor) -> float | None:
 
 def _psnr_and_ssim(one: Image, other: Image) -> tuple[float | None, float | None]:
     import numpy as np
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+    from skimage.metrics import peak_signal_noise_ratio
 
     if one.size != other.size:
         return None, None
     a, b = np.asarray(one), np.asarray(other)
     psnr = float(peak_signal_noise_ratio(a, b)) if (a != b).any() else None
+    return psnr, ssim(one, other)
+
+
+def ssim(one: Image, other: Image) -> float | None:
+    """Structural similarity of two RGB pictures of one size; None below 11 pixels."""
+    import numpy as np
+    from skimage.metrics import structural_similarity
+
     if min(one.size) < SMALLEST_SSIM:
-        return psnr, None
-    ssim = structural_similarity(a, b, channel_axis=2, data_range=255, gaussian_weights=True,
-                                 sigma=1.5, use_sample_covariance=False)
-    return psnr, float(ssim)
+        return None
+    return float(structural_similarity(
+        np.asarray(one), np.asarray(other), channel_axis=2, data_range=255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False))

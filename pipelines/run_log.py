@@ -7,8 +7,10 @@ import datetime
 import hashlib
 import io
 import os
+import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +38,9 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
 
 class ComparisonRow(Base):
-    """A base request and its axes; `axes` is a list of {name, values}, `reference` what its cells
-    are measured against: None, 'converged' or a cell (see measurement.py)."""
+    """A base request and its axes; `axes` is a list of {name, values}, `skip` the rules that leave
+    cells out, `reference` what the cells are measured against: None, 'converged' or a cell (see
+    measurement.py)."""
 
     __tablename__ = "comparisons"
 
@@ -47,6 +50,7 @@ class ComparisonRow(Base):
     axes: Mapped[list[Any]]
     status: Mapped[str] = mapped_column(default="running")
     reference: Mapped[str | None] = mapped_column(default=None)
+    skip: Mapped[list[Any]] = mapped_column(default_factory=list)
 
 
 class Run(Base):
@@ -58,7 +62,8 @@ class Run(Base):
     `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
     from 1. `parent_id`: the run whose picture this one started from. `identity` is
     the hash of everything that decides the picture (see identity.py), `latents_sha256` names the
-    final latents where they were kept.
+    final latents where they were kept. `reused_from`: the run that was made before and taken from
+    the log, of which this row is a copy for another comparison.
     """
 
     __tablename__ = "runs"
@@ -104,6 +109,19 @@ class Run(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
     identity: Mapped[str | None] = mapped_column(index=True, default=None)
     latents_sha256: Mapped[str | None] = mapped_column(default=None)
+    reused_from: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
+
+    @property
+    def source_id(self) -> int:
+        """The run that was really made; distances and timings are kept under it."""
+        return self.reused_from or self.id
+
+    def copy_for(self, comparison_id: str, axes: dict[str, Any]) -> Run:
+        """A row that takes this run into another comparison."""
+        own = {"id", "datetime_utc", "comparison_id", "axes", "reused_from"}
+        kept = {name: value for name, value in self.as_dict().items() if name not in own}
+        return Run(datetime_utc=utc_now(), comparison_id=comparison_id, axes=axes,
+                   reused_from=self.source_id, **kept)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:
@@ -131,6 +149,30 @@ class Distance(Base):
 
     def as_dict(self) -> dict[str, float | None]:
         return {name: getattr(self, name) for name in MEASURES}
+
+
+class Timing(Base):
+    """One measured repeat of a run, made apart, after warm-up; milliseconds."""
+
+    __tablename__ = "timings"
+
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    datetime_utc: Mapped[str]
+    text_encoding_ms: Mapped[float]
+    denoising_ms: Mapped[float]
+    decoding_ms: Mapped[float]
+    total_ms: Mapped[float]
+
+
+@dataclass(frozen=True)
+class TimingSummary:
+    """The total over `repeats` measured runs, in milliseconds: median, least and most."""
+
+    repeats: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
 
 
 def utc_now() -> str:
@@ -235,7 +277,7 @@ class RunLog:
         with self._errors():
             _migrate(self.path, self._engine)
 
-    def add(self, row: Run | ComparisonRow) -> None:
+    def add(self, row: Run | ComparisonRow | Timing) -> None:
         """Write a row now; raises StorageError."""
         with self._session() as session:
             session.add(row)
@@ -250,6 +292,10 @@ class RunLog:
     def finish_comparison(self, comparison_id: str, status: str) -> None:
         with self._session() as session:
             session.get_one(ComparisonRow, comparison_id).status = status
+
+    def begin_again(self, comparison_id: str) -> None:
+        with self._session() as session:
+            session.get_one(ComparisonRow, comparison_id).status = "running"
 
     def set_reference(self, comparison_id: str, reference: str | None) -> None:
         with self._session() as session:
@@ -269,15 +315,29 @@ class RunLog:
         with self._session() as session:
             return session.get(Run, run_id)
 
-    def of_identity(self, identity: str) -> Sequence[Run]:
-        """The pictures that were made of exactly this, the newest first."""
-        query = select(Run).where(Run.identity == identity, Run.status == "ok")
+    def of_identities(self, identities: Collection[str]) -> dict[str, list[Run]]:
+        """The pictures that were made of exactly these, by identity, the newest first."""
+        query = select(Run).where(Run.identity.in_(identities), Run.status == "ok",
+                                  Run.reused_from.is_(None))
+        found: dict[str, list[Run]] = {}
         with self._session() as session:
-            return session.scalars(query.order_by(Run.id.desc())).all()
+            for run in session.scalars(query.order_by(Run.id.desc())):
+                found.setdefault(run.identity, []).append(run)
+        return found
 
     def keep_distance(self, distance: Distance) -> None:
         with self._session() as session:
             session.merge(distance)  # somebody may have measured it at the same time
+
+    def timings(self, run_ids: Sequence[int]) -> dict[int, TimingSummary]:
+        """What was measured of these runs, by their id."""
+        query = select(Timing.run_id, Timing.total_ms).where(Timing.run_id.in_(run_ids))
+        totals: dict[int, list[float]] = {}
+        with self._session() as session:
+            for run_id, total in session.execute(query):
+                totals.setdefault(run_id, []).append(total)
+        return {run_id: TimingSummary(len(ms), statistics.median(ms), min(ms), max(ms))
+                for run_id, ms in totals.items()}
 
     def distances(self, run_ids: Sequence[int]) -> dict[tuple[int, int], Distance]:
         """What was measured of these runs, by (run_id, reference_id)."""
@@ -300,8 +360,10 @@ class RunLog:
         limit: int | None = None,
         offset: int = 0,
     ) -> Sequence[Run]:
-        """Runs, the newest first; `since` and `until` are ISO dates, both included; `sort` names
-        a column."""
+        """Runs, the newest first, copies of a reused one only where their comparison is asked for.
+
+        `since` and `until` are ISO dates, both included; `sort` names a column.
+        """
         query = _filtered(
             select(Run), text, model_id, scheduler, status, since, until, comparison_id
         )
@@ -343,6 +405,8 @@ def _filtered(query: Any, text: str, model_id, scheduler, status, since, until, 
         like = f"%{text.translate(str.maketrans({c: chr(92) + c for c in '%_' + chr(92)}))}%"
         query = query.where(or_(Run.prompt.ilike(like, escape="\\"),
                                 Run.negative_prompt.ilike(like, escape="\\")))
+    if comparison_id is None:
+        query = query.where(Run.reused_from.is_(None))
     equal = {"model_id": model_id, "scheduler": scheduler, "status": status,
              "comparison_id": comparison_id}
     for name, value in equal.items():

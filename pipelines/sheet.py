@@ -8,15 +8,17 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.comparison import Axis, Comparison, label
+from pipelines.axes import Axis, label
+from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
-from pipelines.run_log import MEASURES, Distance, PictureStore, Run
+from pipelines.run_log import MEASURES, Distance, PictureStore, Run, TimingSummary
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
@@ -38,18 +40,20 @@ def draw(
     rows = comparison.rows.values if comparison.rows else (None,)
     columns = comparison.columns.values if comparison.columns else (None,)
     size = len(rows) * len(columns)
-    sheets = []
+    sheets, cells = [], comparison.cells()
     for number, values in enumerate(itertools.product(*(a.values for a in comparison.sheet_axes))):
         block = list(runs[number * size : (number + 1) * size])
+        left_out = [cell.left_out for cell in cells[number * size : (number + 1) * size]]
         heading = [f"{axis.name} {label(axis.name, value)}"
                    for axis, value in zip(comparison.sheet_axes, values, strict=True)]
-        sheets.append(_draw_one(comparison, block, rows, columns, heading, pictures))
+        sheets.append(_draw_one(comparison, block, left_out, rows, columns, heading, pictures))
     return sheets
 
 
 def _draw_one(
     comparison: Comparison,
     runs: list[Run | None],
+    left_out: list[bool],
     rows: Sequence[Any],
     columns: Sequence[Any],
     heading: list[str],
@@ -101,7 +105,9 @@ def _draw_one(
         for x in range(len(columns)):
             number = y * len(columns) + x
             corner = (left + x * (width + GAP), cell_top)
-            _draw_cell(sheet, pen, corner, (width, height), tiles[number], runs[number], small)
+            if not left_out[number]:
+                _draw_cell(sheet, pen, corner, (width, height), tiles[number], runs[number],
+                           small)
     return sheet
 
 
@@ -127,10 +133,11 @@ def _draw_cell(
 
 
 def time_text(run: Run) -> str:
-    """A cell's time; a share of a batch says that it is one."""
+    """A cell's time; a share of a batch says that it is one, and so does one from the log."""
     if run.total_ms is None:
         return ""
-    return f"{run.total_ms / 1000:.2f} s{' shared' if run.shared else ''}"
+    return (f"{run.total_ms / 1000:.2f} s{' shared' if run.shared else ''}"
+            f"{' reused' if run.reused_from else ''}")
 
 
 def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
@@ -147,7 +154,7 @@ def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
 
 
 def _shown(comparison: Comparison, name: str) -> str:
-    if name in {axis.name for axis in comparison.axes}:
+    if name in comparison.varied:
         return f"({name} on an axis)"
     return str(getattr(comparison.base, name)) or f"(no {name})"
 
@@ -155,7 +162,7 @@ def _shown(comparison: Comparison, name: str) -> str:
 def _subtitle(comparison: Comparison, runs: Sequence[Run | None], heading: list[str]) -> str:
     """What all cells share, and the proof of equal noise."""
     first = next((run for run in runs if run), None)
-    varied = {axis.name for axis in comparison.axes}
+    varied = comparison.varied
     parts = list(heading)
     if comparison.base.negative_prompt and "negative_prompt" not in varied:
         parts.append(f"negative prompt: {comparison.base.negative_prompt}")
@@ -203,11 +210,13 @@ def cell_record(
     run: Run | None,
     pictures: PictureStore,
     distance: Distance | None = None,
+    timing: TimingSummary | None = None,
 ) -> dict[str, Any]:
-    """One cell for machines: what it is, how it went, what it cost, where its picture lies, and
-    how far it is from the comparison's reference."""
+    """One cell for machines: what it is, how it went, what it cost, where its picture lies, how
+    far it is from the comparison's reference, and how long it takes when it is timed apart."""
     record = _cell_record(axes, run, pictures)
-    return record | (distance.as_dict() if distance else dict.fromkeys(MEASURES))
+    record |= distance.as_dict() if distance else dict.fromkeys(MEASURES)
+    return record | {"measured": asdict(timing) if timing else None}
 
 
 def _cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -> dict[str, Any]:
@@ -225,6 +234,7 @@ def _cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) 
         "noise_sha256": run.noise_sha256,
         "notes": run.notes,
         "shared": run.shared,
+        "reused": run.reused_from is not None,
         "timings_ms": {**run.timings_ms, "load": run.load_ms, "warm_up": run.warm_up_ms},
         "image": str(pictures.path(run.image_sha256)) if run.image_sha256 else None,
     }
@@ -235,12 +245,19 @@ def cells_table(
     runs: Sequence[Run | None],
     pictures: PictureStore,
     distances: Sequence[Distance | None] = (),
+    timings: Sequence[TimingSummary | None] = (),
 ) -> list[dict[str, Any]]:
-    """A row per cell: its axes, its distance to the reference, then every column of the log."""
+    """A row per cell that is not left out: its axes, its distance to the reference, its measured
+    times, then every column of the log."""
     rows = []
-    distances = distances or [None] * len(runs)
-    for cell, run, distance in zip(comparison.cells(), runs, distances, strict=True):
+    distances, timings = (list(given) or [None] * len(runs) for given in (distances, timings))
+    for cell, run, distance, timing in zip(comparison.cells(), runs, distances, timings,
+                                           strict=True):
+        if cell.left_out:
+            continue
         row = {**cell.axes, **(distance.as_dict() if distance else dict.fromkeys(MEASURES))}
+        row |= {f"measured_{name}": getattr(timing, name, None)
+                for name in ("repeats", "median_ms", "low_ms", "high_ms")}
         row |= {"status": run.status if run else "cancelled", "error": run.error if run else None}
         source = run.as_dict() if run else cell.request.model_dump()
         row |= {k: v for k, v in source.items() if k not in row and k not in ("axes", "request")}
@@ -265,7 +282,7 @@ def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> st
 def recipe(comparison: Comparison) -> dict[str, Any]:
     """What makes the same sheet again: the base request and the axes."""
     return {"base": comparison.base.model_dump(mode="json"),
-            "axes": [{"name": axis.name, "values": list(axis.values)} for axis in comparison.axes]}
+            "axes": [axis.as_dict() for axis in comparison.axes], "skip": list(comparison.skip)}
 
 
 def save_png(image: Image.Image, path: Path | BinaryIO, recipe: dict[str, Any]) -> None:

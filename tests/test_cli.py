@@ -91,6 +91,42 @@ def test_compare_measures_against_a_cell(run, tmp_path):
     assert "axes num_inference_steps" in err
 
 
+def test_compare_takes_cells_from_the_log_and_resumes(run):
+    arguments = ("compare", "a red car", "--axis", "seed=0..2", "--num-inference-steps", "1",
+                 "--skip", "seed=1", "--json")
+    first = json.loads(run(*arguments)[1])
+    assert [cell["axes"] for cell in first["cells"]] == [{"seed": 0}, {"seed": 2}]
+    again = json.loads(run(*arguments)[1])
+    assert [cell["reused"] for cell in again["cells"]] == [True, True]
+    fresh = json.loads(run(*arguments, "--fresh")[1])
+    assert [cell["reused"] for cell in fresh["cells"]] == [False, False]
+    code, out, _ = run("compare", "--resume", first["comparison_id"], "--measure", "2", "--json")
+    assert code == 0
+    resumed = json.loads(out)
+    assert [cell["run_id"] for cell in resumed["cells"]] == [
+        cell["run_id"] for cell in first["cells"]]
+    assert {cell["measured"]["repeats"] for cell in resumed["cells"]} == {2}
+    code, _, err = run("compare", "--resume", "nothing")
+    assert code == 2
+    assert first["comparison_id"] in err
+    assert run("compare", "a car", "--resume", first["comparison_id"])[0] == 2
+    assert "--axis" in run("compare", "a car")[2]
+
+
+def test_pictures_per_cell_are_seeds(run):
+    code, out, _ = run("compare", "a cat", "--axis", "guidance_scale=1,2", "--seed", "5",
+                       "--num-images-per-prompt", "2", "--num-inference-steps", "1", "--json")
+    assert code == 0
+    assert [cell["axes"]["seed"] for cell in json.loads(out)["cells"]] == [5, 6, 5, 6]
+
+
+def test_bad_axis_syntax_is_marked(run):
+    code, _, err = run("compare", "a cat", "--axis", "seed=1,9..2:3")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: a step of 3 never leads from 9 to 2", "  seed=1,9..2:3", "         ^^^^^^"]
+
+
 def test_a_third_axis_makes_a_sheet_per_value(run, tmp_path):
     code, out, _ = run("compare", "a cat", "--axis", "seed=0,1", "--axis", "guidance_scale=1,2",
                        "--axis", "scheduler=ddim,euler", "--num-inference-steps", "1", "--json")

@@ -1,7 +1,11 @@
+import itertools
+
 import pytest
 
 from pipelines import Axis, Comparison, RequestError, RunRequest, parse_axis
-from pipelines.comparison import forecast, label
+from pipelines import engine as engine_module
+from pipelines.axes import label
+from pipelines.comparison import forecast, work_order
 from pipelines.errors import Cancelled
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=3)
@@ -120,3 +124,135 @@ def test_forecast_counts_before_and_times_after_runs(engine):
     assert after.based_on == 4
     measured = sum(run.total_ms for run in runs) / 1000
     assert after.seconds == pytest.approx(measured, rel=0.8)
+
+
+def test_a_cell_made_before_is_taken_from_the_log(engine):
+    first = engine.compare(Comparison.parse(BASE, ["scheduler=ddim,euler"]))
+    made = []
+    wider = Comparison.parse(BASE, ["scheduler=ddim,euler,heun"])
+    runs = engine.compare(wider, lambda number, _step: made.append(number), comparison_id="w")
+    assert set(made) == {2}, "one column more costs that column"
+    assert [run.reused_from for run in runs] == [first[0].id, first[1].id, None]
+    assert [run.image_sha256 for run in runs[:2]] == [run.image_sha256 for run in first]
+    assert [run.latents_sha256 for run in runs[:2]] == [run.latents_sha256 for run in first]
+    assert engine.run_log.count() == 3, "a reused cell is no run of its own"
+    assert wider.match(engine.run_log.runs(comparison_id="w")) == runs
+    third = engine.compare(wider)
+    assert [run.reused_from for run in third] == [first[0].id, first[1].id, runs[2].id]
+    assert engine.in_log(wider) == [0, 1, 2]
+    assert [run.reused_from for run in engine.compare(wider, fresh=True)] == [None] * 3
+
+
+@pytest.mark.parametrize("change", [{"prompt": "a blue car"}, {"seed": 1}, {"height": 72},
+                                    {"torch_dtype": "bfloat16"}, {"eta": 0.5},
+                                    {"scheduler_options": {"timestep_spacing": "leading"}}])
+def test_whatever_decides_the_picture_decides_what_is_reused(engine, change):
+    engine.compare(Comparison.parse(BASE, ["scheduler=ddim"]))
+    assert engine.in_log(Comparison.parse(BASE, ["scheduler=ddim"])) == [0]
+    assert engine.in_log(Comparison.parse(BASE.changed(**change), ["scheduler=ddim"])) == []
+
+
+def test_what_is_only_another_word_for_the_same_is_reused(engine):
+    engine.compare(Comparison.parse(BASE, ["scheduler=ddim"]))
+    same = BASE.changed(height=64, width=64, torch_dtype="float32", memory_policy="device")
+    if engine.registry.describe("postcards").height == 64:
+        assert engine.in_log(Comparison.parse(same, ["scheduler=ddim"])) == [0]
+
+
+def test_a_lost_picture_is_made_again(engine):
+    comparison = Comparison.parse(BASE, ["seed=0,1"])
+    runs = engine.compare(comparison)
+    engine.pictures.path(runs[0].image_sha256).unlink()
+    again = engine.compare(comparison)
+    assert [run.reused_from for run in again] == [None, runs[1].id]
+
+
+def test_an_interrupted_comparison_goes_on(engine):
+    comparison = Comparison.parse(BASE, ["seed=0,1,2"])
+
+    def stop(number, _step):
+        if number == 1:
+            raise Cancelled("stopped")
+
+    first = engine.compare(comparison, stop, comparison_id="c")
+    made = []
+    runs = engine.compare(comparison, lambda number, _step: made.append(number), comparison_id="c")
+    assert set(made) == {1, 2}
+    assert runs[0].id == first[0].id
+    assert runs[0].reused_from is None
+    assert engine.run_log.comparison("c").status == "done"
+    assert Comparison.from_row(engine.run_log.comparison("c")) == comparison
+    again = engine.compare(comparison, lambda *_: pytest.fail("all is done"), comparison_id="c")
+    assert [run.id for run in again] == [run.id for run in runs]
+
+
+def test_weights_that_changed_do_not_pass_as_old(engine, tmp_path):
+    """An interrupted comparison whose model was trained on in between."""
+    import shutil
+
+    from pipelines.registry import BUNDLED
+
+    folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "model")
+    comparison = Comparison.parse(BASE.changed(model_id=str(folder)), ["seed=0,1"])
+    first = engine.compare(comparison, comparison_id="c")
+    weights = next((folder / "unet").glob("*.safetensors"))
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    runs = engine.compare(comparison, comparison_id="c")
+    assert all(a.image_sha256 != b.image_sha256 for a, b in zip(first, runs, strict=True))
+    engine.registry.unload(str(folder))
+
+
+def test_models_are_loaded_one_after_the_other_and_cells_keep_their_order():
+    cells = Comparison.parse(BASE, ["seed=0,1", "model_id=a,b", "torch_dtype=float32,bfloat16",
+                                    "height=64,72"]).cells()
+    order = [cells[number].axes for number in work_order(cells)]
+    keys = [(axes["model_id"], axes["torch_dtype"], axes["height"]) for axes in order]
+    assert keys == sorted(keys, key=[*dict.fromkeys(keys)].index), "each setup once"
+    assert len(dict.fromkeys(keys)) == 8
+    assert [m for m, _ in itertools.groupby(key[0] for key in keys)] == ["a", "b"]
+    assert [axes["seed"] for axes in order] == [0, 1] * 8
+
+
+def test_cells_that_are_left_out_are_never_made(engine):
+    comparison = Comparison.parse(BASE, ["scheduler=ddim,heun", "seed=0,1"], ["scheduler=heun"])
+    runs = engine.compare(comparison, comparison_id="s")
+    assert [run is None for run in runs] == [False, False, True, True]
+    assert engine.run_log.comparison("s").status == "done"
+    assert Comparison.from_row(engine.run_log.comparison("s")) == comparison
+    shared = engine.compare(comparison, shared=True, fresh=True)
+    assert [run and run.shared for run in shared] == [True, True, None, None]
+
+
+def test_linked_values_come_back_from_the_log(engine):
+    comparison = Comparison.parse(BASE, ["num_inference_steps+scheduler=2+ddim,1+euler"])
+    runs = engine.compare(comparison, comparison_id="l")
+    again = Comparison.from_row(engine.run_log.comparison("l"))
+    assert again == comparison
+    found = again.match(engine.run_log.runs(comparison_id="l"))
+    assert [run.id for run in found] == [run.id for run in runs]
+    assert [run.scheduler for run in runs] == ["ddim", "euler"]
+
+
+def test_timings_are_measured_apart_in_turns_and_kept(engine):
+    comparison = Comparison.parse(BASE, ["seed=0,1"])
+    runs = engine.compare(comparison, shared=True)
+    assert engine.timings(runs) == [None, None]
+    seeds = []
+    generate = engine_module.generate
+
+    def watched(model, request, *rest):
+        seeds.append(request.seed)
+        return generate(model, request, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "generate", watched)
+        engine.measure_timings(runs, 3)
+    assert seeds == [0, 1, 1, 0, 0, 1]
+    for summary in engine.timings(runs):
+        assert summary.repeats == 3
+        assert 0 < summary.low_ms <= summary.median_ms <= summary.high_ms
+    assert engine.run_log.count() == 2, "a repeat is no run"
+    reused = engine.compare(comparison)
+    assert engine.timings(reused) == engine.timings(runs)

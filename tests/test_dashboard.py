@@ -205,6 +205,42 @@ def start_comparison(app: AppTest, prompt: str = "a red car on a road") -> AppTe
     return app.button(key="compare.go").click().run()
 
 
+def test_the_axis_editor_knows_ranges_links_rules_and_pictures_per_cell(home):
+    linked = "num_inference_steps+scheduler"
+    app = page("compare", {
+        "compare.axes": [linked, "guidance_scale", "prompt_replace"],
+        f"compare.values.{linked}": "2+ddim, 1+heun",
+        "compare.values.guidance_scale": "1..5:2, skip:9",
+        "compare.values.prompt_replace": "skip:red\nblue",
+        "compare.skip": "scheduler=heun, guidance_scale>1; guidance_scale=3",
+        "compare.pictures": 2,
+    })  # fmt: skip
+    app.text_area(key="compare.prompt").set_value("a red car").run()
+    assert not app.exception
+    assert any("**6 cells**" in caption.value for caption in app.caption)
+    app.button(key="compare.go").click().run()
+    finish(app)
+    (row,) = state.engine().run_log.comparisons()
+    comparison = Comparison.from_row(row)
+    assert comparison.axes[0].values == ((2, "ddim"), (1, "heun"))
+    runs = state.engine().run_log.runs(comparison_id=row.id)
+    assert sorted((r.scheduler, r.guidance_scale, r.prompt, r.seed) for r in runs) == sorted(
+        [("ddim", 1.0, "a blue car", 0), ("ddim", 1.0, "a blue car", 1),
+         ("ddim", 5.0, "a blue car", 0), ("ddim", 5.0, "a blue car", 1),
+         ("heun", 1.0, "a blue car", 0), ("heun", 1.0, "a blue car", 1)])  # fmt: skip
+    app.button(key="again").click().run()
+    assert not app.exception
+    assert app.text_area(key="compare.values.prompt_replace").value == "skip:red\nblue"
+    assert any("all in the log already" in caption.value for caption in app.caption)
+
+
+def test_a_mistake_in_an_axis_is_marked(home):
+    app = page("compare")
+    app.text_input(key="compare.values.guidance_scale").set_value("1, 9..2:3").run()
+    assert app.button(key="compare.go").disabled
+    assert [code.value for code in app.code] == ["guidance_scale=1, 9..2:3\n" + 18 * " " + "^^^^^^"]
+
+
 def test_a_comparison_becomes_a_sheet_with_proven_noise(home):
     app = finish(start_comparison(page("compare")))
     assert not app.exception

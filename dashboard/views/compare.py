@@ -13,7 +13,8 @@ from dashboard.components.run_details import alt_text
 from dashboard.components.sheet import Frame, SheetData, contact_sheet
 from dashboard.components.text import duration, notice, words
 from dashboard.export import sheet_pngs, zipped
-from pipelines.comparison import Axis, Comparison, forecast, label
+from pipelines.axes import Axis, label
+from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
@@ -24,6 +25,7 @@ SETUP_OPEN = f"{PAGE}.setup"
 OPEN_NEXT = f"{PAGE}.setup.next"  # what SETUP_OPEN becomes, once its widget may be set again
 RECENT = f"{PAGE}.recent"
 SHARED = f"{PAGE}.shared"
+FRESH = f"{PAGE}.fresh"
 
 
 def chosen_id() -> str | None:
@@ -65,7 +67,8 @@ def recent() -> None:
 
 def setup() -> None:
     """The base request, the axes, the forecast and the start."""
-    names = st.session_state.get(f"{PAGE}.axes", ["scheduler", "guidance_scale"])
+    axes = st.session_state.get(f"{PAGE}.axes", ["scheduler", "guidance_scale"])
+    names = {part for name in axes for part in name.split("+")}
     left, right = st.columns([5, 6], gap="large")
     with left:
         controls.task_control(PAGE, without=names)
@@ -84,10 +87,10 @@ def setup() -> None:
         problem, comparison = None, None
         try:
             base = state.request_of(PAGE)
-            comparison = Comparison(base, tuple(controls.axes_controls(PAGE, base)))
+            comparison = controls.comparison_controls(PAGE, base)
             line = forecast_line(comparison)
         except PipelineError as error:
-            problem, line = str(error), "No forecast yet"
+            problem, line = error, "No forecast yet"
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
                            shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
@@ -95,31 +98,38 @@ def setup() -> None:
         st.toggle("Share UNet calls", key=SHARED, **controls.KEEP,
                   help="Cells in one batch: faster, with the same pictures. Their times are then "
                        "shares of the batch, and marked so.")  # fmt: skip
+        st.toggle("Make every cell again", key=FRESH, **controls.KEEP,
+                  help="Otherwise cells that the log holds already, made of exactly the same, are "
+                       "taken from there.")  # fmt: skip
         if problem:
-            notice("error", problem)
+            controls.problem_notice(problem)
         elif comparison:
             controls.unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
     if go and comparison:
         job = submit_comparison(state.job_queue(), state.engine(), comparison,
-                                st.session_state[SHARED])
+                                st.session_state[SHARED], st.session_state[FRESH])
         choose(job.result)
         st.rerun()
 
 
 def prompts_of(comparison: Comparison) -> list[str]:
-    varied = {axis.name: axis.values for axis in comparison.axes}
-    return [text for name in ("prompt", "negative_prompt")
-            for text in varied.get(name, (getattr(comparison.base, name),))]
+    requests = [cell.request for cell in comparison.cells() if not cell.left_out]
+    return list(dict.fromkeys(text for r in requests for text in (r.prompt, r.negative_prompt)))
 
 
 def forecast_line(comparison: Comparison) -> str:
     engine = state.engine()
     engine.registry.describe(comparison.base.model_id)
-    requests = [cell.request for cell in comparison.cells()]
+    in_log = set() if st.session_state.get(FRESH) else state.cells_in_log(comparison)
+    requests = [cell.request for number, cell in enumerate(comparison.cells())
+                if not cell.left_out and number not in in_log]
+    if not requests:
+        return f"**{len(in_log)} cells**, all in the log already"
     expected = forecast(requests, engine.run_log, engine.registry)
     time = (f"about {duration(expected.seconds)}, from {expected.based_on} runs on this machine"
             if expected.seconds is not None else "time not known yet on this machine")
-    return f"**{expected.cells} cells** · {expected.nfe} function evaluations · {time}"
+    known = f" · {len(in_log)} more from the log" if in_log else ""
+    return f"**{expected.cells} cells**{known} · {expected.nfe} function evaluations · {time}"
 
 
 def show(comparison_id: str) -> None:
@@ -157,7 +167,7 @@ def waiting(job: Job) -> None:
 
 def heading(comparison: Comparison) -> None:
     """What all cells share."""
-    base, varied = comparison.base, {axis.name for axis in comparison.axes}
+    base, varied = comparison.base, comparison.varied
     if "prompt" not in varied:
         words(base.prompt or "(no prompt)", "large")
     shared = [f"negative prompt: {base.negative_prompt}"] if base.negative_prompt else []
@@ -205,8 +215,8 @@ def live_sheet(
     for position, (cell, run) in enumerate(zip(cells, block, strict=True)):
         what = ", ".join(f"{name} {label(name, value)}" for name, value in cell.axes.items())
         now = active and number * size + position == running
-        frames.append(frame_of(run, what, "running" if now else "waiting" if active else "not run",
-                               urls))
+        frames.append(frame_of(run, what, "left out" if cell.left_out else
+                               "running" if now else "waiting" if active else "not run", urls))
     done = next((run for run in block if run and run.image_sha256), None)
     sheet = SheetData(
         row_axis=comparison.rows.name if comparison.rows else "",
@@ -270,7 +280,7 @@ def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
     unequal = [seed for seed, found in hashes.items() if len(found) > 1 or "not recorded" in found]
     if unequal:
         seeds = ", ".join(map(str, unequal[:5]))
-        sized = {"height", "width", "model_id"} & {axis.name for axis in comparison.axes}
+        sized = {"height", "width", "model_id"} & comparison.varied
         why = f" ({' and '.join(sorted(sized))} on an axis changes its shape)" if sized else ""
         notice("note", f"Equal noise: not proven. Cells of seed {seeds} began from different "
                        f"noise{why}.")  # fmt: skip
@@ -307,10 +317,7 @@ def downloads(comparison: Comparison, comparison_id: str, number: int) -> None:
         st.download_button("Cells (CSV)", table, f"{name}.csv", "text/csv", on_click="ignore",
                            icon=":material/table:", key="download.csv")
         if st.button("Use these settings again", icon=":material/edit:", key="again"):
-            state.put_request(PAGE, comparison.base)
-            st.session_state[f"{PAGE}.axes"] = [axis.name for axis in comparison.axes]
-            for axis in comparison.axes:
-                st.session_state[f"{PAGE}.values.{axis.name}"] = controls.axis_text(axis)
+            controls.put_comparison(PAGE, comparison)
             choose(None)
             st.rerun()
 

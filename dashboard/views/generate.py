@@ -11,8 +11,9 @@ from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.run_details import run_measurements, run_record
 from dashboard.components.text import duration, notice, words
+from pipelines.axes import label
 from pipelines.chain import next_request
-from pipelines.comparison import forecast, label
+from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.generation import check_size
 from pipelines.jobs import Job, submit_generation
