@@ -316,10 +316,14 @@ def downloads(comparison: Comparison, comparison_id: str, number: int) -> None:
                                key="download.zip")
         st.download_button("Cells (CSV)", table, f"{name}.csv", "text/csv", on_click="ignore",
                            icon=":material/table:", key="download.csv")
-        if st.button("Use these settings again", icon=":material/edit:", key="again"):
-            controls.put_comparison(PAGE, comparison)
-            choose(None)
-            st.rerun()
+        # A callback, because it fills widgets that are drawn above.
+        st.button("Use these settings again", icon=":material/edit:", key="again",
+                  on_click=use_again, args=(comparison,))
+
+
+def use_again(comparison: Comparison) -> None:
+    controls.put_comparison(PAGE, comparison)
+    choose(None)
 
 
 state.prepare(PAGE)
