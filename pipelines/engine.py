@@ -438,7 +438,11 @@ class Engine:
                 with self.registry.borrow(**weights) as (model, fresh):
                     if len(numbers) < 2 or not fits(model, cells[numbers[0]].request):
                         continue
-                    requests = [resolve(cells[n].request, model.info) for n in numbers]
+                    first = cells[numbers[0]].request
+                    images = {"image": self.pictures.get(first.image)} if first.image else {}
+                    requests = [resolve(cells[n].request, model.info, images.get("image"))
+                                for n in numbers]
+                    images = fit(requests[0], images)
                     results: list[tuple[Run, RunResult]] = []
 
                     def on_result(
@@ -457,7 +461,8 @@ class Engine:
                     watch = on_step and (lambda n, numbers=numbers: on_step(numbers[0], n))
                     load_ms = model.load_ms * fresh
                     try:
-                        generate_shared(model, requests, on_result, watch, load_ms)
+                        generate_shared(model, requests, on_result, watch, load_ms,
+                                        images=images)
                     finally:  # the pictures came first
                         self._add_steps(model, results, watch)
             except (Cancelled, StorageError):

@@ -120,14 +120,19 @@ def generate(
         warm_up_ms = warm_up(model, request, images)
         return _measured(model, request, images, on_step, load_ms, warm_up_ms)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             free_memory(model.device)
-            raise DeviceMemoryError(
-                f"{request.model_id} at {request.width} x {request.height} px does not fit into "
-                f"the memory of {model.device}{advice(model.memory_policy, model.device)}"
-                f"{_smaller(model.info, request)}"
-            ) from error
+            raise out_of_memory(model, request) from error
         raise
+
+
+def out_of_memory(model: LoadedModel, request: RunRequest) -> DeviceMemoryError:
+    """The error that says what did not fit and what would."""
+    return DeviceMemoryError(
+        f"{request.model_id} at {request.width} x {request.height} px does not fit into the "
+        f"memory of {model.device}{advice(model.memory_policy, model.device)}"
+        f"{_smaller(model.info, request)}"
+    )
 
 
 def _smaller(info: ModelInfo, request: RunRequest) -> str:
@@ -427,7 +432,7 @@ class _Probe:
         return sample if self._input is None else self._input
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     import torch
 
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (

@@ -54,6 +54,17 @@ def device_memory_bytes(device: str) -> int:
     return psutil.virtual_memory().total
 
 
+def free_memory_bytes(device: str) -> int:
+    """What is left of it now."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def processor_name() -> str:
     """The CPU's marketing name where the system tells, else its architecture."""
     try:

@@ -60,6 +60,7 @@ class LoadedModel:
     warmed: set[tuple] = field(default_factory=set)
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
+    shared_rows: int | None = None  # what a shared UNet call was found to hold
 
     @property
     def tasks(self) -> tuple[str, ...]:
