@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.comparison import Comparison
-from pipelines.run_log import PictureStore, Run, RunLog
-from pipelines.sheet import draw, recipe, save_png, to_csv
+from pipelines.engine import Engine
+from pipelines.run_log import ComparisonRow, Distance, PictureStore, Run, RunLog
+from pipelines.sheet import cell_record, cells_table, draw, recipe, save_png, to_csv
+from pipelines.sheet_html import html_page
 
 
 def sheet_pngs(
@@ -31,6 +34,48 @@ def zipped(files: Sequence[bytes], name: str) -> bytes:
         for number, data in enumerate(files, 1):
             archive.writestr(f"{name}-{number}.png", data)
     return buffer.getvalue()
+
+
+def cell_records(
+    engine: Engine, row: ComparisonRow, runs: Sequence[Run | None]
+) -> list[dict[str, Any]]:
+    """A comparison's cells with their distances to its reference and their timings, as far as
+    they were measured."""
+    measured = zip(_distances(engine, row, runs), engine.timings(runs), strict=True)
+    return [cell_record(cell.axes, run, engine.pictures, *found) for cell, run, found
+            in zip(Comparison.from_row(row).cells(), runs, measured, strict=True)]
+
+
+def cells(engine: Engine, comparison_id: str) -> list[dict[str, Any]]:
+    """A row per cell: parameters, timings, distances, errors."""
+    row, runs = _logged(engine, comparison_id)
+    return cells_table(Comparison.from_row(row), runs, engine.pictures,
+                       _distances(engine, row, runs), engine.timings(runs))
+
+
+def page_html(engine: Engine, comparison_id: str) -> str:
+    """The sheet with its viewer as one page."""
+    row, runs = _logged(engine, comparison_id)
+    return html_page(Comparison.from_row(row), runs, engine.pictures,
+                     cell_records(engine, row, runs), cells(engine, comparison_id))
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _logged(engine: Engine, comparison_id: str) -> tuple[ComparisonRow, list[Run | None]]:
+    row = engine.run_log.comparison(comparison_id)
+    runs = engine.run_log.runs(comparison_id=comparison_id)
+    return row, Comparison.from_row(row).match(runs)
+
+
+def _distances(
+    engine: Engine, row: ComparisonRow, runs: Sequence[Run | None]
+) -> Sequence[Distance | None]:
+    if not row.reference:
+        return [None] * len(runs)
+    return engine.distances(Comparison.from_row(row), runs, row.reference)
 
 
 def runs_csv(run_log: RunLog, **filters: Any) -> str:

@@ -29,6 +29,7 @@ from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.schedulers import CATALOGUE
+from pipelines.sheet_html import html_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(hub_app, name="hub")
@@ -226,9 +227,13 @@ def compare(
         metavar="ID", help="Go on with a comparison of the log.")] = None,
     fresh: Annotated[bool, typer.Option(
         "--fresh", help="Make every cell, also those that the log holds already.")] = False,
+    recipe: Annotated[Path | None, typer.Option(
+        help="Make a sheet again: a recipe, or a PNG or HTML page that carries one.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
     csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
+    html: Annotated[Path | None, typer.Option(
+        help="One page with pictures, steps and viewer; it needs no network.")] = None,
     shared: Annotated[bool, typer.Option(
         "--shared", help="Cells share UNet calls: faster, the same pictures, shared times.")]
     = False,
@@ -241,15 +246,20 @@ def compare(
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
     _check_writable(output, ".png")
-    if csv:
-        _check_writable(csv)
+    for path in (csv, html):
+        if path:
+            _check_writable(path)
     engine = Engine()
     if resume:
         comparison, row = _logged(engine, resume, axis, fields)
         reference = reference or row.reference
+    elif recipe:
+        if axis or fields["prompt"]:
+            raise RequestError("recipe: holds the prompt and the axes; give neither beside it")
+        comparison = sheet.read_recipe(recipe)
     elif not axis:
         raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
-                           "--axis guidance_scale=1,3,7, or --resume ID")
+                           "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
     else:
         request = make_request(engine, fields)
         if num_images_per_prompt > 1:
@@ -282,17 +292,16 @@ def compare(
     timings = engine.timings(runs)
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
-    recipe = sheet.recipe(comparison)
     for picture, path in zip(sheets, paths, strict=True):
-        sheet.save_png(picture, path, recipe)
+        sheet.save_png(picture, path, sheet.recipe(comparison))
+    table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
     if csv:
-        table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
-        try:
-            csv.write_text(sheet.to_csv(table), encoding="utf-8", newline="")
-        except OSError as error:
-            raise StorageError(f"{csv} cannot be written: {error}") from error
-    records = [sheet.cell_record(cells[n].axes, runs[n], engine.pictures, distances[n], timings[n])
-               for n in wanted]
+        _write(csv, sheet.to_csv(table))
+    every = [sheet.cell_record(cell.axes, *of_cell) for cell, *of_cell in zip(
+        cells, runs, itertools.repeat(engine.pictures), distances, timings)]
+    if html:
+        _write(html, html_page(comparison, runs, engine.pictures, every, table))
+    records = [every[number] for number in wanted]
     if as_json:
         _print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
                      "sheets": [str(path) for path in paths], "cells": records})
@@ -525,6 +534,13 @@ def _check_writable(path: Path, *suffixes: str) -> None:
         raise RequestError(f"output: {path} cannot be written: {error}") from error
     if path.is_dir():
         raise RequestError(f"output: {path} is a folder; a file name is needed")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
 
 
 def _sheet_paths(comparison: Comparison, output: Path) -> list[Path]:

@@ -17,8 +17,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
-from pipelines.errors import StorageError
-from pipelines.run_log import MEASURES, Distance, PictureStore, Run, TimingSummary
+from pipelines.errors import RequestError, StorageError
+from pipelines.run_log import (
+    MEASURES,
+    ComparisonRow,
+    Distance,
+    PictureStore,
+    Run,
+    TimingSummary,
+)
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
@@ -74,9 +81,9 @@ def _draw_one(
     total_width = max(left + inner + MARGIN, 640)
 
     lines = [(title, INK, line) for line in
-             _wrap(_shown(comparison, "prompt"), title, total_width - 2 * MARGIN)]
+             _wrap(heading_of(comparison), title, total_width - 2 * MARGIN)]
     lines += [(small, FAINT, line) for line in
-              _wrap(_subtitle(comparison, runs, heading), small, total_width - 2 * MARGIN)]
+              _wrap(subtitle(comparison, runs, heading), small, total_width - 2 * MARGIN)]
     top = MARGIN + sum(_line_height(font) for font, _, _ in lines) + GAP
     column_labels = [_wrap(text, head, width) for text in _labels(column_axis)]
     head_height = _line_height(head) * max((len(c) for c in column_labels), default=0)
@@ -153,13 +160,16 @@ def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
     return enlarge(image, SMALLEST)
 
 
-def _shown(comparison: Comparison, name: str) -> str:
-    if name in comparison.varied:
-        return f"({name} on an axis)"
-    return str(getattr(comparison.base, name)) or f"(no {name})"
+def heading_of(comparison: Comparison) -> str:
+    """The prompt, or that it is on an axis."""
+    if "prompt" in comparison.varied:
+        return "(prompt on an axis)"
+    return comparison.base.prompt or "(no prompt)"
 
 
-def _subtitle(comparison: Comparison, runs: Sequence[Run | None], heading: list[str]) -> str:
+def subtitle(
+    comparison: Comparison, runs: Sequence[Run | None], heading: Sequence[str] = ()
+) -> str:
     """What all cells share, and the proof of equal noise."""
     first = next((run for run in runs if run), None)
     varied = comparison.varied
@@ -283,6 +293,35 @@ def recipe(comparison: Comparison) -> dict[str, Any]:
     """What makes the same sheet again: the base request and the axes."""
     return {"base": comparison.base.model_dump(mode="json"),
             "axes": [axis.as_dict() for axis in comparison.axes], "skip": list(comparison.skip)}
+
+
+def read_recipe(path: Path) -> Comparison:
+    """The comparison of a recipe: its JSON, a PNG that carries one, or a page of sheet_html.py.
+
+    The recipe of a single picture is a comparison of one cell. Raises RequestError.
+    """
+    try:
+        if path.suffix.lower() == ".png":
+            with Image.open(path) as image:
+                found = json.loads(image.text["contact_sheet"])
+        elif path.suffix.lower() in (".html", ".htm"):
+            _, data = path.read_text(encoding="utf-8").split('id="data">')
+            found = json.loads(data[: data.index("</script>")])["files"]["recipe"]["text"]
+            found = json.loads(found)
+        else:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        found = {"base": found["requests"][0], "axes": []} if "requests" in found else found
+        columns = {name: found[name] for name in ("base", "axes", "skip") if name in found}
+        comparison = Comparison.from_row(ComparisonRow(id="", datetime_utc="", **columns))
+    except OSError as error:
+        raise RequestError(f"recipe: {path} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise RequestError(
+            f"recipe: {path} holds none; accepted the JSON, labelled PNG or HTML page that "
+            "Contact Sheet wrote"
+        ) from error
+    comparison.cells()  # what is wrong in it is said now
+    return comparison
 
 
 def save_png(image: Image.Image, path: Path | BinaryIO, recipe: dict[str, Any]) -> None:

@@ -223,14 +223,43 @@ def test_headings_stay_and_a_cell_opens_by_keyboard(page, address):
     expect(drawer).to_have_count(0)
 
 
-def test_the_labelled_sheet_and_the_table_download(page, address, tmp_path):
+def test_what_people_take_home_downloads(page, address, tmp_path):
     start_small_comparison(page, address, 1)
     expect(page.locator(".cell img")).to_have_count(4)
-    for button, start in (("Labelled sheet (PNG)", b"\x89PNG"), ("Cells (CSV)", b"scheduler,")):
+    for button, start in (("Labelled sheet (PNG)", b"\x89PNG"), ("Cells (CSV)", b"scheduler,"),
+                          ("Page with this viewer (HTML)", b"<!doctype html>"),
+                          ("Cells (JSON)", b"["), ("Recipe (JSON)", b"{")):
+        page.get_by_role("button", name="Download").click()
         with page.expect_download() as download:
             page.get_by_role("button", name=button).click()
         download.value.save_as(tmp_path / "file")
-        assert (tmp_path / "file").read_bytes().startswith(start)
+        assert (tmp_path / "file").read_bytes().startswith(start), button
+        page.keyboard.press("Escape")
+
+
+def test_the_steps_and_the_pair_on_the_page(page, address):
+    """The viewer of test_viewer.py as a component: strips come when the slider is touched, and
+    what was chosen survives the polls and a reload."""
+    start_small_comparison(page, address, 3)
+    expect(page.locator(".cell img")).to_have_count(4)
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    page.get_by_role("button", name="Swap rows and columns").click()
+    slider = page.get_by_label("Denoising step", exact=True)
+    expect(slider).to_have_attribute("max", "3")
+    slider.press("Home")
+    expect(page.locator(".at")).to_have_text(["1/3"] * 4)
+    expect(page.locator(".frame:visible")).to_have_count(4)
+    page.locator(".cell").first.focus()
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    pair = page.get_by_role("dialog")
+    expect(pair.locator(".differencetext")).to_contain_text("of 255")
+    expect(pair.get_by_role("row", name=re.compile("scheduler ddim euler"))).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(pair).to_have_count(0)
+    page.reload()
+    expect(page.get_by_role("rowheader")).to_have_text(["1", "5"])
 
 
 @pytest.mark.parametrize("path, title", PAGES)

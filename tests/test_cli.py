@@ -271,3 +271,35 @@ def test_a_model_without_prompts_runs_without_one_and_at_its_own_steps(run, tmp_
         code, _, error = run("generate", *words)
         assert code == 2
         assert reason in error
+
+
+def test_a_recipe_makes_the_same_pictures_and_a_page_is_written(run, tmp_path):
+    code, first, _ = run("compare", "a cat", "--axis", "scheduler=ddim,heun", "--axis", "seed=0,1",
+                         "--num-inference-steps", "2", "--html", "page.html", "--json")
+    assert code == 0
+    pictures = [cell["image"] for cell in json.loads(first)["cells"]]
+    assert "<title>a cat</title>" in (tmp_path / "page.html").read_text("utf-8")
+    for carrier in ("sheet.png", "page.html"):
+        code, out, _ = run("compare", "--recipe", carrier, "-o", "again.png", "--fresh", "--json")
+        assert code == 0
+        assert [cell["image"] for cell in json.loads(out)["cells"]] == pictures
+    run("generate", "a dog", "--num-inference-steps", "1", "-o", "dog.png")
+    code, out, _ = run("compare", "--recipe", "dog.png", "-o", "again.png", "--fresh", "--json")
+    (cell,) = json.loads(out)["cells"]
+    with Image.open(tmp_path / "dog.png") as made, Image.open(cell["image"]) as again:
+        assert made.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("text, part", [
+    ("{", "holds none"), ("[]", "holds none"), ('{"base": {}}', "holds none"), ("", "holds none"),
+    ('{"base": {"steps": 3}, "axes": []}', "steps is no field"),
+    ('{"base": {}, "axes": [{"name": "seed", "values": [-1]}]}', "seed: received -1"),
+])  # fmt: skip
+def test_a_bad_recipe_is_explained(run, tmp_path, text, part):
+    (tmp_path / "recipe.json").write_text(text, "utf-8")
+    code, _, error = run("compare", "--recipe", "recipe.json")
+    assert code == 2
+    assert part in error
+    assert len(error.splitlines()) == 1
+    assert run("compare", "--recipe", "nowhere.png")[0] == 2
+    assert "neither" in run("compare", "a cat", "--recipe", "recipe.json")[2]

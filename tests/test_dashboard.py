@@ -248,21 +248,22 @@ def test_a_comparison_becomes_a_sheet_with_proven_noise(home):
     row = log.comparisons()[0]
     assert row.status == "done" and app.query_params["comparison"] == row.id
     sheet = component_data(app, "contact_sheet.sheet")
-    assert sheet["row_labels"] == ["DDIM", "Euler"] and sheet["column_labels"] == ["1", "3"]
-    assert [frame["status"] for frame in sheet["frames"]] == ["ok"] * 4
-    assert all(frame["url"] and frame["time"] for frame in sheet["frames"])
-    assert {frame["nfe"] for frame in sheet["frames"]} == {"1 NFE"}
+    assert [axis["labels"] for axis in sheet["axes"]] == [["DDIM", "Euler"], ["1", "3"]]
+    assert [cell["status"] for cell in sheet["cells"]] == ["ok"] * 4
+    assert [cell["at"] for cell in sheet["cells"]] == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert all(cell["picture"] and cell["texts"]["total"] for cell in sheet["cells"])
+    assert {cell["texts"]["nfe"] for cell in sheet["cells"]} == {"1 NFE"}
     assert "Equal noise: proven" in html(app)
     assert log.runs()[0].noise_sha256 in html(app)
 
 
 def test_a_comparison_is_found_again_by_its_address_and_in_the_list(filled):
     app = page("compare", comparison="first")
-    frames = component_data(app, "contact_sheet.sheet")["frames"]
-    assert [frame["status"] for frame in frames] == ["ok", "ok"]
+    cells = component_data(app, "contact_sheet.sheet")["cells"]
+    assert [cell["status"] for cell in cells] == ["ok", "ok"]
     other = page("compare")
     other.selectbox(key="compare.recent").set_value("first").run()
-    assert component_data(other, "contact_sheet.sheet")["frames"] == frames
+    assert component_data(other, "contact_sheet.sheet")["cells"] == cells
 
 
 def test_an_unknown_comparison_is_explained(home):
@@ -275,9 +276,9 @@ def test_failed_cells_say_why_and_the_others_stay(home):
     base = RunRequest(prompt="a tree", num_inference_steps=1)
     engine.compare(Comparison(base, (Axis("width", (64, 68)),)), comparison_id="mixed")
     app = page("compare", comparison="mixed")
-    good, bad = component_data(app, "contact_sheet.sheet")["frames"]
-    assert good["status"] == "ok" and good["url"]
-    assert bad["status"] == "failed" and "width: received 68" in bad["error"] and not bad["url"]
+    good, bad = component_data(app, "contact_sheet.sheet")["cells"]
+    assert good["status"] == "ok" and good["picture"]
+    assert bad["status"] == "failed" and "width: received 68" in bad["text"] and not bad["picture"]
     assert "1 of 2 cells failed" in html(app)
 
 
@@ -289,16 +290,28 @@ def test_different_noise_is_not_called_equal(home):
     assert "Equal noise: not proven" in html(app)
 
 
-def test_a_third_axis_chooses_the_sheet(home):
+def test_any_number_of_axes_reaches_the_viewer(home):
     engine = Engine(home)
     base = RunRequest(prompt="a tree", num_inference_steps=1)
     axes = [Axis("scheduler", ("ddim",)), Axis("guidance_scale", (1.0,)), Axis("seed", (5, 6))]
     engine.compare(Comparison(base, tuple(axes)), comparison_id="cube")
     app = page("compare", comparison="cube")
-    assert "seed 5" in component_data(app, "contact_sheet.sheet")["frames"][0]["label"]
-    app.selectbox(key="compare.sheet.seed").set_value(1).run()
-    assert "seed 6" in component_data(app, "contact_sheet.sheet")["frames"][0]["label"]
+    sheet = component_data(app, "contact_sheet.sheet")
+    assert [axis["name"] for axis in sheet["axes"]] == ["scheduler", "guidance_scale", "seed"]
+    assert [cell["at"] for cell in sheet["cells"]] == [[0, 0, 0], [0, 0, 1]]
+    assert [cell["label"][-6:] for cell in sheet["cells"]] == ["seed 5", "seed 6"]
     assert "One hash for each of 2 seeds" in html(app)
+
+
+def test_the_strips_of_steps_come_when_they_are_wanted(filled):
+    def strips(app):
+        return [cell["strip"] for cell in component_data(app, "contact_sheet.sheet")["cells"]]
+
+    app = page("compare", comparison="first")
+    assert strips(app) == [None, None]
+    app.session_state["sheet-first"] = {"steps": True}
+    app.run()
+    assert all(strips(app))
 
 
 @pytest.fixture

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import streamlit as st
 
 from dashboard import controls, state
 from dashboard.components.queue import cancel_button, progress_text
-from dashboard.components.run_details import alt_text
-from dashboard.components.sheet import Frame, SheetData, contact_sheet
+from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import duration, notice, words
-from dashboard.export import sheet_pngs, zipped
-from pipelines.axes import Axis, label
-from pipelines.comparison import Comparison, forecast
+from dashboard.export import as_json, cell_records, cells, page_html, sheet_pngs, zipped
+from pipelines.axes import label
+from pipelines.comparison import Comparison, forecast, work_order
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import cells_table, time_text, to_csv
+from pipelines.sheet import recipe, to_csv
+from pipelines.viewer import viewer_data
 
 PAGE = state.COMPARE
 SETUP_OPEN = f"{PAGE}.setup"
@@ -146,12 +145,9 @@ def show(comparison_id: str) -> None:
         return
     comparison = Comparison.from_row(row)
     heading(comparison)
-    number = sheet_choice(comparison)
-    urls: dict[int, str] = {}  # lives until the next full run, as the addresses do
-    st.fragment(live_sheet, run_every=state.poll_seconds())(
-        comparison, comparison_id, number, urls
-    )
-    downloads(comparison, comparison_id, number)
+    urls: dict[tuple[int, str], str | None] = {}  # lives until the next full run, as they do
+    st.fragment(live_sheet, run_every=state.poll_seconds())(comparison, comparison_id, urls)
+    downloads(comparison, comparison_id)
 
 
 def waiting(job: Job) -> None:
@@ -178,76 +174,35 @@ def heading(comparison: Comparison) -> None:
     words(" · ".join(shared), "quiet")
 
 
-def sheet_choice(comparison: Comparison) -> int:
-    """Which sheet to show: a value for each axis beyond two; its number."""
-    number = 0
-    axes = comparison.sheet_axes
-    if axes:
-        for place, axis in zip(st.columns(max(2, len(axes))), axes, strict=False):
-            values = list(range(len(axis.values)))
-            chosen = place.selectbox(f"Sheet: {axis.name}", values, key=f"{PAGE}.sheet.{axis.name}",
-                                     format_func=functools.partial(value_label, axis))
-            number = number * len(values) + chosen
-    return number
-
-
-def value_label(axis: Axis, index: int) -> str:
-    return label(axis.name, axis.values[index])
-
-
 def live_sheet(
-    comparison: Comparison, comparison_id: str, number: int, urls: dict[int, str]
+    comparison: Comparison, comparison_id: str, urls: dict[tuple[int, str], str | None]
 ) -> None:
     """State of the work, proof of equal noise, and the sheet with the cells that are done."""
     state.rerun_on_change()
-    log = state.engine().run_log
-    row, job = log.comparison(comparison_id), state.comparison_job(comparison_id)
-    runs = comparison.match(log.runs(comparison_id=comparison_id))
+    engine, key = state.engine(), f"sheet-{comparison_id}"
+    row, job = engine.run_log.comparison(comparison_id), state.comparison_job(comparison_id)
+    runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
     status_line(row, job, runs)
     noise_line(comparison, runs)
-    rows = comparison.rows.values if comparison.rows else ()
-    columns = comparison.columns.values if comparison.columns else ("",)
-    size = max(1, len(rows)) * len(columns)
-    cells = comparison.cells()[number * size : (number + 1) * size]
-    block = runs[number * size : (number + 1) * size]
-    active = bool(job and job.active)
-    frames, running = [], next((i for i, run in enumerate(runs) if run is None), -1)
-    for position, (cell, run) in enumerate(zip(cells, block, strict=True)):
-        what = ", ".join(f"{name} {label(name, value)}" for name, value in cell.axes.items())
-        now = active and number * size + position == running
-        frames.append(frame_of(run, what, "left out" if cell.left_out else
-                               "running" if now else "waiting" if active else "not run", urls))
-    done = next((run for run in block if run and run.image_sha256), None)
-    sheet = SheetData(
-        row_axis=comparison.rows.name if comparison.rows else "",
-        column_axis=comparison.columns.name if comparison.columns else "",
-        row_labels=[label(comparison.rows.name, value) for value in rows],
-        column_labels=[label(comparison.columns.name, value) if comparison.columns else "one cell"
-                       for value in columns],
-        frames=frames,
-        width=(done and done.width) or comparison.base.width or 64,
-        height=(done and done.height) or comparison.base.height or 64,
-    )
-    if run_id := contact_sheet(sheet, key=f"sheet-{comparison_id}"):
+    states = ["waiting" if job and job.active else "not run"] * len(runs)
+    missing = (number for number in work_order(comparison.cells()) if runs[number] is None)
+    if job and job.active and (now := next(missing, None)) is not None:
+        states[now] = "running"
+
+    def address(run: Run, kind: str) -> str | None:
+        sha256 = run.image_sha256 if kind == "picture" else run.steps_sha256
+        if not sha256 or (kind == "steps" and not steps_wanted(key)):
+            return None
+        if (run.id, kind) not in urls:
+            path = engine.pictures.path(sha256)
+            urls[run.id, kind] = (state.picture_url(path, f"cell-{run.id}-{kind}")
+                                  if path.exists() else None)
+        return urls[run.id, kind]
+
+    data = viewer_data(comparison, runs, cell_records(engine, row, runs), address,
+                       name=comparison_id, states=states)
+    if run_id := contact_sheet(data, key=key):
         controls.open_run(run_id)
-
-
-def frame_of(run: Run | None, what: str, otherwise: str, urls: dict[int, str]) -> Frame:
-    if run is None:
-        return Frame(otherwise, f"{what}: {otherwise}")
-    if run.id not in urls:
-        path = state.engine().picture_path(run)
-        there = path is not None and path.exists()
-        urls[run.id] = state.picture_url(path, f"cell-{run.id}") if there else ""
-    return Frame(
-        status=run.status,
-        label=f"{what}: {alt_text(run) if run.status == 'ok' else run.error or run.status}",
-        run_id=run.id,
-        url=urls[run.id] or None,
-        time=time_text(run),
-        nfe=f"{run.nfe} NFE" if run.nfe is not None else "",
-        error=run.error or ("the picture's file is missing" if run.status == "ok" else ""),
-    )
 
 
 def status_line(row: ComparisonRow, job: Job | None, runs: Sequence[Run | None]) -> None:
@@ -292,30 +247,33 @@ def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
                "  ".join(f"{seed}: {min(found)[:12]}" for seed, found in hashes.items()))
 
 
-def downloads(comparison: Comparison, comparison_id: str, number: int) -> None:
-    """Labelled sheets and the table, built when somebody asks for them."""
+def downloads(comparison: Comparison, comparison_id: str) -> None:
+    """What people take home, built when somebody asks for it."""
+    engine, name = state.engine(), f"contact-sheet-{comparison_id}"
 
-    def runs() -> list[Run | None]:
-        return comparison.match(log.runs(comparison_id=comparison_id))
+    def sheet() -> bytes:
+        runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
+        files = sheet_pngs(comparison, runs, engine.pictures)
+        return zipped(files, name) if len(files) > 1 else files[0]
 
-    def sheets() -> list[bytes]:
-        return sheet_pngs(comparison, runs(), pictures)
-
-    def table() -> str:
-        return to_csv(cells_table(comparison, runs(), pictures))
-
-    log, pictures = state.engine().run_log, state.engine().pictures
-    name = f"contact-sheet-{comparison_id}"
+    ending, kind = ("zip", "application/zip") if comparison.sheet_axes else ("png", "image/png")
+    files = [
+        ("Labelled sheet (PNG)" if ending == "png" else "All sheets (ZIP of PNG)", sheet,
+         f"{name}.{ending}", kind, "image"),
+        ("Page with this viewer (HTML)", lambda: page_html(engine, comparison_id),
+         f"{name}.html", "text/html", "html"),
+        ("Cells (CSV)", lambda: to_csv(cells(engine, comparison_id)),
+         f"{name}.csv", "text/csv", "table"),
+        ("Cells (JSON)", lambda: as_json(cells(engine, comparison_id)),
+         f"{name}.json", "application/json", "data_object"),
+        ("Recipe (JSON)", lambda: as_json(recipe(comparison)),
+         f"{name}-recipe.json", "application/json", "receipt_long"),
+    ]  # fmt: skip
     with st.container(horizontal=True, gap="small"):
-        st.download_button("Labelled sheet (PNG)", lambda: sheets()[number], f"{name}.png",
-                           "image/png", on_click="ignore", icon=":material/download:",
-                           key="download.png")
-        if comparison.sheet_axes:
-            st.download_button("All sheets (ZIP)", lambda: zipped(sheets(), name), f"{name}.zip",
-                               "application/zip", on_click="ignore", icon=":material/folder_zip:",
-                               key="download.zip")
-        st.download_button("Cells (CSV)", table, f"{name}.csv", "text/csv", on_click="ignore",
-                           icon=":material/table:", key="download.csv")
+        with st.popover("Download", icon=":material/download:"):
+            for text, make, file, mime, icon in files:
+                st.download_button(text, make, file, mime, on_click="ignore", width="stretch",
+                                   icon=f":material/{icon}:", key=f"download.{file}")
         # A callback, because it fills widgets that are drawn above.
         st.button("Use these settings again", icon=":material/edit:", key="again",
                   on_click=use_again, args=(comparison,))
