@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.postcards import judge, vocabulary
+from pipelines.postcards import figures, judge, vocabulary
 from pipelines.postcards.painter import paint, paint_with_mask
 from pipelines.postcards.vocabulary import Scene
 
@@ -354,12 +355,108 @@ def test_the_judge_prints_its_tables_as_markdown(monkeypatch, capsys):
     monkeypatch.setattr(judge, "TABLE_GUIDANCE_SCALES", (1, 5))
     monkeypatch.setattr(judge, "TABLE_SCHEDULERS", ("ddim",))
     monkeypatch.setattr(judge, "TABLE_STEPS", (1, 2))
-    assert judge.main(["--table", "--count", "4", "--num-inference-steps", "2"]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [row.split("|")[1].strip() for row in rows] == [
-        "guidance_scale", "---", "1", "5", "painted", "scheduler", "---", "ddim",
-    ]  # fmt: skip
-    assert rows[-1].count(" s |") == 2
+    options = ["--count", "4", "--num-inference-steps", "2", "--table"]
+    for kind, wanted in (
+        ("guidance", ["guidance_scale", "---", "1", "5", "painted pictures"]),
+        ("schedulers", ["scheduler", "---", "ddim"]),
+    ):
+        assert judge.main([*options, kind]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        assert [row.split("|")[1].strip() for row in rows] == wanted
+        assert len({row.count("|") for row in rows}) == 1
     with pytest.raises(SystemExit):
-        judge.main(["--table", "--json"])
+        judge.main([*options, "guidance", "--json"])
     assert "--table" in capsys.readouterr().err
+
+
+# Behaviour: what the model card promises
+
+
+def test_guidance_trades_variety_for_colour(model):
+    low, middle, high = (
+        figures.guidance_figures(model, scale, 16, num_inference_steps=10) for scale in (1, 3, 15)
+    )
+    assert low[0] > middle[0]
+    assert low[1] < middle[1] < high[1]
+    assert high[2] > 2 * middle[2]
+
+
+def test_more_steps_come_closer_to_many_steps(model):
+    few, more, most = figures.distances_to_many_steps(model, "ddim", (2, 10, 50), count=2)
+    assert few > 2 * more > 4 * most > 0
+
+
+@pytest.mark.parametrize("extra", vocabulary.EXTRAS)
+def test_a_negative_prompt_removes_a_thing_in_the_scene(model, extra):
+    without, with_it = figures.extra_shares(model, extra, count=40, num_inference_steps=5)
+    assert without >= 2 / 40
+    assert with_it <= without / 2
+
+
+def test_inpainting_paints_another_subject_into_the_mask(model):
+    shares, change = figures.inpainting_figures(model, count=6)
+    assert shares["subject"] > 0.8
+    assert change < 6
+
+
+def test_a_picture_takes_well_under_a_second_of_one_core(model):
+    judge.generate(model, ["a red car"])
+    started = time.process_time()
+    judge.generate(model, ["a red car on a road at night"], guidance_scale=5)
+    assert time.process_time() - started < 1
+
+
+# Figures of the model card
+
+
+def test_the_nearest_training_picture_is_found():
+    rng = np.random.default_rng(0)
+    training = rng.integers(0, 256, (1200, 8, 8, 4), np.uint8)
+    distances, indices = figures.nearest(training[[1100, 3], ..., :3], training)
+    assert indices.tolist() == [1100, 3]
+    assert distances == pytest.approx([0, 0], abs=0.1)
+    brighter = np.minimum(training[[7], ..., :3], 250) + 5
+    distances, _ = figures.nearest(brighter, np.minimum(training, 250))
+    assert distances == pytest.approx([5], abs=0.1)
+
+
+def test_every_curve_is_drawn():
+    from xml.etree import ElementTree
+
+    drawing = ElementTree.fromstring(figures.draw_curves(figures.CURVES))
+    lines = drawing.findall("{*}polyline")
+    names = " ".join(text.text for text in drawing.findall("{*}text"))
+    curves = [path.stem.removesuffix("-training") for path in figures.CURVES.glob("*.csv")]
+    assert len(lines) == len(curves) >= 4
+    for name in curves:
+        assert name in names
+
+
+def test_a_sheet_holds_each_picture_with_its_text():
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    sheet = figures.draw_sheet(pictures, ["one", "", "two"], columns=2)
+    for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        x, y = 20 + index % 2 * 136, 20 + index // 2 * (136 + 3 * 14)
+        assert sheet.getpixel((x, y)) == colour
+    assert len(sheet.crop((8, 138, 136, 170)).getcolors()) > 1
+    assert len(sheet.crop((144, 138, 272, 170)).getcolors()) == 1
+
+
+# The unconditional DDPM
+
+
+def test_the_ddpm_is_trained_by_the_same_command(tmp_path):
+    from diffusers import DDPMPipeline
+
+    from pipelines.postcards import train
+
+    out, work = tmp_path / "out", tmp_path / "work"
+    options = ["--model", "postcards-ddpm", "--out", str(out), "--work", str(work)]
+    train.main([*options, "--pictures", "48", "--workers", "1", "--minutes", "0.01"])
+    pipe = DDPMPipeline.from_pretrained(out, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(num_inference_steps=1).images[0].size == (32, 32)
+    config = json.loads((out / "scheduler" / "scheduler_config.json").read_text())
+    assert (config["clip_sample"], config["prediction_type"]) == (True, "v_prediction")
+    curve = (tmp_path / "out-curves" / "ddpm-training.csv").read_text().splitlines()
+    assert curve[0].startswith("seconds,steps,pictures,loss")

@@ -225,19 +225,22 @@ def judge(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Want
     }
 
 
-def tables(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wanted]) -> str:
-    """Two tables in Markdown: guidance scales; schedulers by steps on a fifth of the captions.
+def table(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wanted]) -> str:
+    """A table in Markdown over guidance scales, or over schedulers and numbers of steps.
 
     On a CPU the time is the processor's, so that other work on the machine does not count.
     """
-    few = wanted[: max(1, len(wanted) // 5)]
     clock = time.process_time if model.device == "cpu" else time.monotonic
     unit = "CPU s a picture" if model.device == "cpu" else "s a picture"
-    total = len(TABLE_GUIDANCE_SCALES) * len(wanted) * options.num_inference_steps
-    total += len(TABLE_SCHEDULERS) * len(few) * sum(TABLE_STEPS)
+    over_guidance = options.table == "guidance"
+    total = len(wanted) * (
+        len(TABLE_GUIDANCE_SCALES) * options.num_inference_steps
+        if over_guidance
+        else len(TABLE_SCHEDULERS) * sum(TABLE_STEPS)
+    )
     started, done = time.monotonic(), 0
 
-    def measure(wanted, guidance_scale, steps, scheduler) -> tuple[dict[str, float], float]:
+    def measure(guidance_scale: float, steps: int, scheduler: str) -> tuple[dict, float]:
         nonlocal done
         begun = clock()
         captions = [want.caption for want in wanted]
@@ -247,22 +250,21 @@ def tables(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wan
         _say_progress(done, total, started, "steps")
         return accuracy(pictures, wanted), seconds
 
+    about = f"{len(wanted)} captions, seed {options.seed}"
+    if over_guidance:
+        lines = [
+            f"{about}, {options.num_inference_steps} steps, scheduler {options.scheduler}:",
+            "",
+            f"| guidance_scale | subject | colour | scene | {unit} |",
+            "|---|---|---|---|---|",
+        ]
+        for scale in TABLE_GUIDANCE_SCALES:
+            shares, seconds = measure(scale, options.num_inference_steps, options.scheduler)
+            lines.append(f"| {scale} | {_percent(shares)} | {seconds:.2f} |")
+        real = accuracy(paint_wanted(wanted, options.seed), wanted)
+        return "\n".join([*lines, f"| painted pictures | {_percent(real)} | |"])
     lines = [
-        f"{options.num_inference_steps} steps, scheduler {options.scheduler}, "
-        f"{len(wanted)} captions, seed {options.seed}:",
-        "",
-        f"| guidance_scale | subject | colour | scene | {unit} |",
-        "|---|---|---|---|---|",
-    ]
-    for scale in TABLE_GUIDANCE_SCALES:
-        shares, seconds = measure(wanted, scale, options.num_inference_steps, options.scheduler)
-        cells = [f"{shares[name]:.2%}" for name in ACCEPTED]
-        lines.append(f"| {scale} | {' | '.join(cells)} | {seconds:.2f} |")
-    painted = accuracy(paint_wanted(wanted, options.seed), wanted)
-    lines.append(f"| painted | {' | '.join(f'{painted[name]:.2%}' for name in ACCEPTED)} | |")
-    lines += [
-        "",
-        f"guidance_scale {options.guidance_scale:g}, {len(few)} captions, seed {options.seed}; "
+        f"{about}, guidance_scale {options.guidance_scale:g}; "
         f"subject / colour / scene in %, {unit}:",
         "",
         f"| scheduler | {' | '.join(f'{steps} steps' for steps in TABLE_STEPS)} |",
@@ -271,11 +273,15 @@ def tables(options: argparse.Namespace, model: LoadedModel, wanted: Sequence[Wan
     for key in TABLE_SCHEDULERS:
         cells = []
         for steps in TABLE_STEPS:
-            shares, seconds = measure(few, options.guidance_scale, steps, key)
+            shares, seconds = measure(options.guidance_scale, steps, key)
             shown = " / ".join(f"{100 * shares[name]:.0f}" for name in ACCEPTED)
             cells.append(f"{shown}, {seconds:.2f} s")
         lines.append(f"| {key} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _percent(shares: dict[str, float]) -> str:
+    return " | ".join(f"{shares[name]:.2%}" for name in ACCEPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with Registry().borrow(str(options.model)) as (model, _):
             if options.table:
-                print(tables(options, model, wanted))
+                print(table(options, model, wanted))
                 return 0
             report = judge(options, model, wanted)
     except PipelineError as error:
@@ -310,8 +316,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.postcards.judge", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--table", action="store_true",
-                        help="print the tables over guidance scales and schedulers as Markdown")
+    parser.add_argument("--table", choices=("guidance", "schedulers"),
+                        help="print a table over guidance scales, or over schedulers and steps")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="JSON lines to judge instead")
     parser.add_argument("--details", action="store_true",
                         help="judge time, number, size, position and extras too")

@@ -170,19 +170,20 @@ def write_folder(
     shutil.rmtree(fresh, ignore_errors=True)
     pipe.save_pretrained(fresh, safe_serialization=True)
     # Only what was chosen: a default of DPM++ would otherwise bind every other scheduler.
-    _rewrite(
+    keep_only(
         fresh / "scheduler/scheduler_config.json",
         lambda key: key.startswith("_") or key in SCHEDULER,
         SCHEDULER_EXTRAS,
     )
-    _rewrite(fresh / "model_index.json", lambda key: True, {"_call_defaults": CALL_DEFAULTS})
+    keep_only(fresh / "model_index.json", lambda key: True, {"_call_defaults": CALL_DEFAULTS})
     for config in fresh.glob("*/config.json"):
-        _rewrite(config, lambda key: key != "_name_or_path")
+        keep_only(config, lambda key: key != "_name_or_path")
     if folder.exists():
         shutil.rmtree(folder)
     fresh.replace(folder)
 
 
-def _rewrite(path: Path, keep: Callable[[str], bool], extras: dict | None = None) -> None:
+def keep_only(path: Path, keep: Callable[[str], bool], extras: dict | None = None) -> None:
+    """Drop the other keys from a JSON file, and add some."""
     values = {key: value for key, value in json.loads(path.read_text()).items() if keep(key)}
     path.write_text(json.dumps(values | (extras or {}), indent=2, sort_keys=True) + "\n")

@@ -1,7 +1,8 @@
-"""Trains the postcards model from nothing: python -m pipelines.postcards.train
+"""Trains the bundled models from nothing: python -m pipelines.postcards.train
 
-Stages: paint, VAE, latents, UNet with text encoder, decoder, judge, assemble. A stage whose
-result lies in the work folder is skipped; a killed one goes on from its last checkpoint.
+Stages: paint, VAE, latents, UNet with text encoder, decoder, judge, assemble; for the
+unconditional one (--model postcards-ddpm): paint, DDPM. A stage whose result lies in the work
+folder is skipped; a killed one goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from pipelines.postcards.classifier import train_judge
 from pipelines.postcards.loop import run_workers
 from pipelines.postcards.pictures import paint_pictures
 from pipelines.postcards.settings import CONFIGS, Settings, say
+from pipelines.postcards.unconditional import train_ddpm
 
+MODELS = ("postcards", "postcards-ddpm")
 DEFAULT_MINUTES = {"cpu": 85, "gpu": 25}
+DEFAULT_DDPM_MINUTES = {"cpu": 50, "gpu": 15}
 DEFAULT_PICTURES = {"cpu": 48_000, "gpu": 200_000}
 
 
@@ -43,9 +47,13 @@ def assemble(settings: Settings) -> None:
         model.make_tokenizer(),
     )
     shutil.copy(work / "judge.safetensors", settings.out)
+    copy_curves(settings)
+
+
+def copy_curves(settings: Settings) -> None:
     curves = settings.out.with_name(settings.out.name + "-curves")
     curves.mkdir(exist_ok=True)
-    for curve in work.glob("*-training.csv"):
+    for curve in settings.work.glob("*-training.csv"):
         shutil.copy(curve, curves)
 
 
@@ -72,6 +80,19 @@ def train(settings: Settings) -> None:
     say(f"done: {settings.out}")
 
 
+def train_unconditional(settings: Settings) -> None:
+    """Paint where there are no pictures yet, train the DDPM, write it and its curve."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    _check_same_training(settings)
+    if not (settings.work / "training.npy").exists():
+        say("paint: starts")
+        paint_pictures(settings)
+    say("ddpm: starts")
+    run_workers(train_ddpm, settings, settings.workers)
+    copy_curves(settings)
+    say(f"done: {settings.out}")
+
+
 def _check_same_training(settings: Settings) -> None:
     """Refuse a work folder that another config, picture count or worker count began."""
     path = settings.work / "settings.json"
@@ -90,26 +111,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.postcards.train", description=__doc__.splitlines()[0]
     )
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--config", choices=CONFIGS, default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("postcards"), help="the finished folder")
+    parser.add_argument("--out", type=Path, help="the finished folder; default: the model's name")
     parser.add_argument("--work", type=Path, help="pictures and checkpoints; default: OUT-work")
     parser.add_argument(
-        "--minutes", type=float, help="for the learning stages together; default: 85 or 25 (gpu)"
+        "--minutes", type=float, help="of learning; default: 85 (gpu: 25); postcards-ddpm: 50 (15)"
     )
     parser.add_argument("--pictures", type=int, help="default: 48000 or 200000 (gpu)")
     parser.add_argument("--workers", type=int, help="processes; default: the number of CPU cores")
     options = parser.parse_args(arguments)
     if torch.cuda.is_available() and (options.workers or 1) > 1:
         parser.error("--workers: a GPU takes one worker")
+    unconditional = options.model == "postcards-ddpm"
+    minutes = DEFAULT_DDPM_MINUTES if unconditional else DEFAULT_MINUTES
+    out = options.out or Path(options.model)
     settings = Settings(
         config=CONFIGS[options.config],
-        out=options.out,
-        work=options.work or options.out.with_name(options.out.name + "-work"),
-        minutes=options.minutes or DEFAULT_MINUTES[options.config],
+        out=out,
+        work=options.work or out.with_name(out.name + "-work"),
+        minutes=options.minutes or minutes[options.config],
         pictures=options.pictures or DEFAULT_PICTURES[options.config],
         workers=options.workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1),
     )
-    train(settings)
+    (train_unconditional if unconditional else train)(settings)
 
 
 if __name__ == "__main__":
