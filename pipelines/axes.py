@@ -13,7 +13,7 @@ from pipelines.errors import RequestError
 from pipelines.request import RunRequest
 from pipelines.schedulers import BY_KEY
 
-NOT_AN_AXIS = {"task", "image", "mask_image", "scheduler_options"}
+NOT_AN_AXIS = {"task", "image", "mask_image", "control_image", "scheduler_options"}
 REPLACE = {"prompt_replace": "prompt", "negative_prompt_replace": "negative_prompt"}
 FIELD_AXES = tuple(name for name in RunRequest.model_fields if name not in NOT_AN_AXIS)
 AXIS_NAMES = (*FIELD_AXES, *REPLACE)

@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError
+from pipelines.model_info import ModelInfo, read_json
 from pipelines.request import RunRequest
+from pipelines.signatures import REQUIRED, call_parameters, picture_parameters
 
 SIDE = 64  # pixels; small, since only whether it runs is asked
 
@@ -50,28 +53,56 @@ def check_folder(engine: Engine, folder: Path) -> FolderCheck:
     """Open one folder and run two steps of each task that it says it can do."""
     pipeline_class = None
     try:
-        pipeline_class = engine.registry.describe(str(folder)).pipeline_class
-        with engine.registry.borrow(str(folder)) as (model, _):
-            tasks = model.tasks
+        name = read_json(folder / "model_index.json").get("_class_name")
+        pipeline_class = name if isinstance(name, str) else None
+        info = engine.registry.describe(str(folder))
+        with engine.registry.borrow(str(folder)):
+            pass
     except PipelineError as error:
         return FolderCheck(str(folder), pipeline_class, error=_one_line(str(error)))
     results = {}
-    for task in tasks:
-        run = engine.run(_request(engine, str(folder), task))
+    for task in info.tasks:
+        for side in _sides(info):
+            run = engine.run(two_step_request(engine, info, task, side))
+            if run.status == "ok":
+                break
         results[task] = "ok" if run.status == "ok" else _one_line(run.error or run.status)
-    return FolderCheck(str(folder), pipeline_class, tasks, results)
+    return FolderCheck(str(folder), pipeline_class, info.tasks, results)
 
 
-def _request(engine: Engine, model_id: str, task: str) -> RunRequest:
-    values = {"model_id": model_id, "task": task, "num_inference_steps": 2}
-    gradient = Image.linear_gradient("L").resize((SIDE, SIDE))
-    if task in ("image-to-image", "inpainting"):
-        values["image"] = engine.pictures.put(gradient.convert("RGB"))
-    if task == "inpainting":
-        values["mask_image"] = engine.pictures.put(gradient.point(lambda v: 255 * (v > 127)))
+def two_step_request(
+    engine: Engine, info: ModelInfo, task: str, side: int | None = None
+) -> RunRequest:
+    """Two steps, small, with the pictures and labels that the task needs."""
+    side = side or _sides(info)[-1]
+    name = info.task_classes[task]
+    gradient = Image.linear_gradient("L").resize((side, side))
+    pictures = {
+        "image": gradient.convert("RGB"),
+        "mask_image": gradient.point(lambda v: 255 * (v > 127)),
+        "control_image": gradient.transpose(Image.Transpose.TRANSPOSE).convert("RGB"),
+    }
+    values: dict[str, Any] = {
+        field: engine.pictures.put(pictures[field]) for field in picture_parameters(name, task)
+    }
+    parameters = call_parameters(name)
+    if parameters.get("class_labels") is REQUIRED:
+        values["class_label"] = 0
+    if info.needs_control_mode and "control_mode" in parameters:
+        values["control_mode"] = 0
     if task != "unconditional":
-        values |= {"prompt": "a cat", "height": SIDE, "width": SIDE}
-    return RunRequest(**values)
+        values |= {"prompt": "a cat", "height": side, "width": side}
+    return RunRequest(
+        model_id=info.model_id, task=task, num_inference_steps=2, prior_num_inference_steps=2,
+        guidance_scale=info.guidance_scale, **values,
+    )  # fmt: skip
+
+
+def _sides(info: ModelInfo) -> list[int]:
+    """Sides to try: the model's own where that is small, then SIDE, in multiples that it takes."""
+    step = info.size_multiple
+    own = min(info.height or SIDE, SIDE)
+    return list(dict.fromkeys(-(-side // step) * step for side in (own, SIDE)))
 
 
 def _one_line(text: str) -> str:

@@ -26,7 +26,7 @@ from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 from pipelines.hub_cli import app as hub_app
 from pipelines.measurement import CONVERGED, reference_cells
-from pipelines.request import RunRequest
+from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.schedulers import CATALOGUE
 from pipelines.sheet_html import html_page
@@ -78,6 +78,14 @@ Side = Annotated[str | None, typer.Option(metavar="INTEGER", help="Pixels; the m
 Picture = Annotated[Path | None, typer.Option(help="Input picture: image-to-image.")]
 Mask = Annotated[Path | None, typer.Option(help="Mask picture, white is repainted: in-painting.")]
 Strength = Annotated[str | None, typer.Option(metavar="FLOAT", help="Share of the steps to run.")]
+Control = Annotated[Path | None, typer.Option(help="Edges, depth or pose that a ControlNet or "
+                                              "adapter follows.")]
+ControlMode = Annotated[str | None, typer.Option(metavar="INTEGER", help="Kind of the control "
+                                                 "image, for union ControlNets.")]
+ClassLabel = Annotated[str | None, typer.Option(metavar="INTEGER", help="Class to paint, for "
+                                                "class-conditional models.")]
+PriorSteps = Annotated[str | None, typer.Option(metavar="INTEGER", help="Steps of the first stage "
+                                                "of two; the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -108,6 +116,10 @@ def request_options(command: Callable) -> Callable:
         image: Picture = None,
         mask_image: Mask = None,
         strength: Strength = None,
+        control_image: Control = None,
+        control_mode: ControlMode = None,
+        class_label: ClassLabel = None,
+        prior_num_inference_steps: PriorSteps = None,
     ) -> None: ...
 
     own = inspect.signature(command, eval_str=True).parameters
@@ -130,7 +142,7 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
     values = {k: v for k, v in fields.items() if v is not None and k != "scheduler_option"}
     options = [_option(text) for text in fields["scheduler_option"] or []]
     values["scheduler_options"] = dict(options)
-    for name in ("image", "mask_image"):
+    for name in PICTURES:
         if path := values.get(name):
             values[name] = engine.pictures.put(_open_picture(path, name))
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))

@@ -19,7 +19,7 @@ from pipelines.measurement import CONVERGED, converged_request, distance, refere
 from pipelines.model_info import ModelInfo
 from pipelines.previews import draw_strip
 from pipelines.registry import LoadedModel, Registry
-from pipelines.request import RunRequest
+from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import (
     ComparisonRow,
     Distance,
@@ -76,7 +76,7 @@ class Engine:
 
     def _images(self, request: RunRequest) -> dict[str, Image]:
         """The pictures that a request names, from the store; raises StorageError."""
-        return {name: self.pictures.get(sha) for name in ("image", "mask_image")
+        return {name: self.pictures.get(sha) for name in PICTURES
                 if (sha := getattr(request, name))}
 
     def run(

@@ -14,12 +14,27 @@ from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, st
 from pipelines.registry import LoadedModel, advice, free_memory, inner_pipelines
 from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, own_scheduler
+from pipelines.signatures import (
+    PICTURE_OUTPUTS,
+    REQUIRED,
+    call_parameters,
+    picture_parameters,
+)
 from pipelines.timing import Clock, MemoryWatch, Timings
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
+
+DENOISERS = ("unet", "transformer", "decoder", "prior")  # the first that a pipeline has
+NOISE_METHODS = ("prepare_latents", "prepare_intermediate_images")
+# Fields that some models need and others do not know, and what they are.
+EXTRAS = {
+    "control_image": "a picture of the edges, depth or pose to follow",
+    "control_mode": "the kind of its control_image, a number of its model card",
+    "class_label": "the number of a class that it was trained on",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) ->
         own_width, own_height = (max(step, side // step * step) for side in image.size)
     height, width = request.height or own_height, request.width or own_width
     check_size(info, height, width)
+    check_extras(request, info)
     return request.changed(
         scheduler=scheduler, scheduler_options=options, height=height, width=width
     )
@@ -88,6 +104,26 @@ def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
         if None not in size and images["image"].size != size:
             images["image"] = images["image"].resize(size, Resampling.LANCZOS)
     return images
+
+
+def check_extras(request: RunRequest, info: ModelInfo) -> None:
+    """Raise RequestError where the call of a task needs what the request lacks, or takes none."""
+    name = info.task_classes.get(request.task)
+    if name is None:  # refused later
+        return
+    parameters = call_parameters(name)
+    takes = {
+        "control_image": "control_image" in picture_parameters(name, request.task),
+        "control_mode": "control_mode" in parameters and info.needs_control_mode,
+        "class_label": "class_labels" in parameters,
+    }
+    needs = takes | {"class_label": parameters.get("class_labels") is REQUIRED}
+    for field, meaning in EXTRAS.items():
+        given = getattr(request, field) is not None
+        if needs[field] and not given:
+            raise RequestError(f"{field}: {name} needs one, {meaning}")
+        if given and not takes[field]:
+            raise RequestError(f"{field}: {name} takes none")
 
 
 def check_size(info: ModelInfo, height: int | None, width: int | None) -> None:
@@ -160,6 +196,7 @@ def _measured(
     _set_scheduler(pipe, scheduler)
     arguments = _arguments(pipe, model.info, request, images)
     clock, memory = Clock(model.device), MemoryWatch(model.device)
+    _seed_the_rest(request)
     with _Probe(pipe, clock, memory, on_step) as probe:
         if request.task == "inpainting" and "callback_on_step_end" in known_arguments(pipe):
             arguments["callback_on_step_end"] = probe.keep_blended
@@ -169,7 +206,7 @@ def _measured(
     clock.finish()
     if probe.latents is not None:
         check_finite(probe.latents, scheduler, request)
-    image = output.images[0]
+    image = _picture(output)
     return RunResult(
         request=request.changed(width=image.width, height=image.height),
         image=image,
@@ -178,10 +215,32 @@ def _measured(
         denoiser_rows=probe.rows,
         noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
         peak_memory_bytes=memory.peak_bytes(),
-        notes=tuple(_notes(pipe, request)),
+        notes=tuple(_notes(pipe, request, output)),
         steps=step_latents(pipe, probe.keeper, image.height, image.width),
         latents=None if probe.latents is None else probe.latents[0].cpu(),
     )
+
+
+def _picture(output: Any) -> Image:
+    """The first picture of an output; the layers of a layered one on top of each other."""
+    from PIL import Image
+
+    name = next((name for name in PICTURE_OUTPUTS if getattr(output, name, None) is not None), None)
+    if name is None:
+        raise PipelineError(f"{type(output).__name__} holds no picture")
+    pictures = output[name]
+    first = pictures[0] if isinstance(pictures, (list, tuple)) else pictures
+    if isinstance(first, (list, tuple)):
+        layers = [layer.convert("RGBA") for layer in first]
+        return functools.reduce(Image.alpha_composite, layers).convert("RGB")
+    if isinstance(first, Image.Image):
+        return first
+    from diffusers.image_processor import VaeImageProcessor
+
+    pixels = first if first.ndim == 4 else first[None]
+    if not hasattr(pixels, "numpy"):  # an array from 0 to 1
+        return VaeImageProcessor.numpy_to_pil(pixels)[0]
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))[0]
 
 
 def check_finite(latents: torch.Tensor, scheduler: Any, request: RunRequest) -> None:
@@ -193,8 +252,10 @@ def check_finite(latents: torch.Tensor, scheduler: Any, request: RunRequest) -> 
         )
 
 
-def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
+def _notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> Iterator[str]:
     """What of the request had no effect, and why."""
+    if any(getattr(output, "nsfw_content_detected", None) or ()):
+        yield "the model's safety checker blacked the picture out"
     tokenizers = [part for name, part in pipe.components.items() if "tokenizer" in name and part]
     if tokenizers and all("CLIP" in type(tokenizer).__name__ for tokenizer in tokenizers):
         limit = tokenizers[0].model_max_length
@@ -205,8 +266,11 @@ def _notes(pipe: DiffusionPipeline, request: RunRequest) -> Iterator[str]:
                 yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
-    if request.eta and "eta" not in inspect.signature(pipe.scheduler.step).parameters:
-        yield f"eta: no effect, {type(pipe.scheduler).__name__} knows none"
+    scheduler = getattr(pipe, "scheduler", None)
+    if request.eta and (
+        scheduler is None or "eta" not in inspect.signature(scheduler.step).parameters
+    ):
+        yield f"eta: no effect, {type(scheduler or pipe).__name__} knows none"
 
 
 def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
@@ -219,9 +283,10 @@ def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -
         steps += 1
     pipe = model.view(request.task)
     _set_scheduler(pipe, run_scheduler(model, request))
-    request = request.changed(num_inference_steps=steps)
+    request = request.changed(num_inference_steps=steps, prior_num_inference_steps=2)
     arguments = _arguments(pipe, model.info, request, images)
     clock = Clock(model.device)
+    _seed_the_rest(request)
     started = clock.mark()
     pipe(**arguments)
     ended = clock.mark()
@@ -230,8 +295,17 @@ def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -
     return clock.ms(started, ended)
 
 
+def _seed_the_rest(request: RunRequest) -> None:
+    """Some pipelines sample parts without their generator (an encoder's posterior, tokens)."""
+    import torch
+
+    torch.manual_seed(request.seed)
+
+
 def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
-    """A fresh scheduler for a resolved request."""
+    """A fresh scheduler for a resolved request; None where the pipeline has none of that name."""
+    if not model.info.original_scheduler_config:
+        return None
     return make_scheduler(
         request.scheduler,
         model.info.original_scheduler_config,
@@ -242,7 +316,9 @@ def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
 
 def _set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
     """Give a run's own pipeline its scheduler, in the pipelines inside a combined one too."""
-    shared = pipe.scheduler
+    shared = getattr(pipe, "scheduler", None)
+    if shared is None:
+        return
     for part in (pipe, *inner_pipelines(pipe).values()):
         if getattr(part, "scheduler", None) is shared:
             part.scheduler = scheduler
@@ -254,10 +330,11 @@ def _arguments(
     """What `pipe(...)` is called with: the request's fields that its signature knows."""
     from pipelines.noise import make_generator
 
+    known = known_arguments(pipe)
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "num_inference_steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
+        info.guidance_parameter or "guidance_scale": request.guidance_scale,
         "guidance_rescale": request.guidance_rescale,
         "eta": request.eta,
         "height": request.height,
@@ -265,24 +342,64 @@ def _arguments(
         "strength": request.strength,
         "generator": make_generator(request.seed),
         "output_type": "pil",
-        # PixArt and Sana: the size asked for, no nearest bucket; the prompt as it was typed.
+        # PixArt, Sana, Kontext: the size asked for, no nearest bucket; the prompt as typed.
         "use_resolution_binning": False,
+        "_auto_resize": False,
         "clean_caption": False,
-        **images,
+        **_picture_arguments(pipe, request, images),
     }
+    area = request.height * request.width if request.height and request.width else None
+    if getattr(pipe, "default_image_size", 1024) < 32:
+        arguments["proportional_attn"] = False  # Lumina: its logarithm to the base of its own size
+    for name, value in (("max_area", area),
+                        ("text_encoder_out_layers", _text_layers(pipe, known)),
+                        ("prior_num_inference_steps", request.prior_num_inference_steps),
+                        ("control_mode", request.control_mode)):
+        if value is not None:
+            arguments[name] = value
+    if request.class_label is not None:
+        arguments["class_labels"] = [request.class_label]
     if request.negative_prompt:  # families differ in what they take for none
         arguments["negative_prompt"] = request.negative_prompt
     if info.guidance_parameter == "true_cfg_scale":  # which acts only where a negative is given
-        arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
         arguments.setdefault("negative_prompt", " ")
     if type(pipe).__name__.startswith("KandinskyV22Img2Img"):  # diffusers 0.42 mixes them up
         arguments["height"], arguments["width"] = request.width, request.height
-    known = known_arguments(pipe)
     return {name: value for name, value in arguments.items() if name in known}
 
 
 def known_arguments(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(pipe.__call__).parameters
+
+
+def _text_layers(pipe: DiffusionPipeline, known: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The text encoder's layers that Flux 2 reads, for an encoder with fewer than its own has;
+    None for its own."""
+    if "text_encoder_out_layers" not in known:
+        return None
+    config = pipe.text_encoder.config
+    config = getattr(config, "text_config", config)
+    own, last = known["text_encoder_out_layers"].default, config.num_hidden_layers
+    if max(own) <= last:
+        return None
+    count = pipe.transformer.config.joint_attention_dim // config.hidden_size
+    return tuple(max(1, last * (number + 1) // count) for number in range(count))
+
+
+def _picture_arguments(
+    pipe: DiffusionPipeline, request: RunRequest, images: Mapping[str, Image]
+) -> dict[str, Any]:
+    """The pictures under the names, and in the lists, that a pipeline's call wants."""
+    arguments: dict[str, Any] = {}
+    nets = getattr(getattr(pipe, "controlnet", None), "nets", ())
+    for field, name in picture_parameters(type(pipe).__name__, request.task).items():
+        arguments[name] = images[field]
+        if field == "control_image" and nets:  # several ControlNets, all on the same picture
+            arguments[name] = [images[field]] * len(nets)
+        elif name.endswith("images"):
+            arguments[name] = [images[field]]
+    # The second stage of a cascade also sees the picture that the first one saw.
+    return arguments | {"original_image": images.get("image")}
 
 
 class _Probe:
@@ -292,7 +409,8 @@ class _Probe:
         self, pipe: DiffusionPipeline, clock: Clock, memory: MemoryWatch, on_step: OnStep | None
     ) -> None:
         self.pipe, self.clock, self.memory, self.on_step = pipe, clock, memory, on_step
-        self.keeper = StepKeeper(pipe.scheduler)
+        self.scheduler = getattr(pipe, "scheduler", None)
+        self.keeper = StepKeeper(self.scheduler)
         self.nfe = self.rows = 0
         self.latents: torch.Tensor | None = None
         self.noise: torch.Tensor | None = None
@@ -306,9 +424,11 @@ class _Probe:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> _Probe:
-        pipe, scheduler = self.pipe, self.pipe.scheduler
-        denoiser = getattr(pipe, "unet", None) or pipe.transformer
-        self._hooks = [denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)]
+        pipe, scheduler = self.pipe, self.scheduler
+        parts = (getattr(pipe, name, None) for name in DENOISERS)
+        if denoiser := next(filter(None, parts), None):
+            self._hooks.append(
+                denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True))
         if decoder := getattr(autoencoder(pipe), "decoder", None):
             self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder))
             self._hooks.append(decoder.register_forward_hook(self._after_decoder))
@@ -316,12 +436,13 @@ class _Probe:
         for part in (pipe, *inner_pipelines(pipe).values()):
             for name, wrap in (("encode_prompt", self._timed_encoding),
                                ("_encode_prompt", self._timed_encoding),
-                               ("prepare_latents", self._keep_noise)):
+                               *((name, self._keep_noise) for name in NOISE_METHODS)):
                 if hasattr(part, name):
                     setattr(part, name, wrap(getattr(part, name)))
         if hasattr(scheduler, "scale_model_input"):
             scheduler.scale_model_input = self._keep_input(scheduler.scale_model_input)
-        scheduler.step = self._counted_step(scheduler.step)
+        if scheduler is not None:
+            scheduler.step = self._counted_step(scheduler.step)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -380,11 +501,14 @@ class _Probe:
     def _before_denoiser(self, _module: Any, args: tuple, kwargs: dict) -> None:
         if self._step_start is None:
             self._step_start = self.clock.mark()
-        sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-        if self.nfe == 0 and self.noise is None and not hasattr(self.pipe, "prepare_latents"):
+        names = ("sample", "hidden_states", "x")
+        sample = args[0] if args else next((kwargs[n] for n in names if n in kwargs), None)
+        if self.nfe == 0 and self.noise is None and hasattr(sample, "clone") and not any(
+            hasattr(self.pipe, name) for name in NOISE_METHODS
+        ):
             self.noise = sample.clone()  # DDPM and DDIM start from the noise itself
         self.nfe += 1
-        self.rows += len(sample)
+        self.rows += 1 if sample is None else len(sample)  # a list has one entry a row
 
     def _before_decoder(self, *_: Any) -> None:
         if not self._previewing:
@@ -395,17 +519,21 @@ class _Probe:
             self._decoding[-1] = (self._decoding[-1][0], self.clock.mark())
 
     def _counted_step(self, step: Callable) -> Callable:
+        signature = inspect.signature(step)
+
         @functools.wraps(step)
-        def wrapped(model_output: Any, timestep: Any, sample: Any, *args: Any, **kw: Any) -> Any:
-            result = step(model_output, timestep, sample, *args, **kw)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = step(*args, **kwargs)
             self.latents = result[0]
             self._steps.append((self._step_start, self.clock.mark()))
             self.memory.look()
-            total = getattr(self.pipe, "_num_timesteps", len(self.pipe.scheduler.timesteps))
-            self.keeper.look(total, self._scaled(sample), timestep, model_output, sample)
+            total = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
+            given = signature.bind(*args, **kwargs).arguments
+            seen = [given.get(name) for name in ("model_output", "timestep", "sample")]
+            if hasattr(seen[2], "ndim"):
+                self.keeper.look(total, self._scaled(seen[2]), seen[1], seen[0], seen[2])
             if self.on_step:
-                preview = functools.partial(self._preview, model_output, timestep, sample)
-                self.on_step(Step(len(self._steps), total, preview))
+                self.on_step(Step(len(self._steps), total, functools.partial(self._preview, *seen)))
             self._step_start = self.clock.mark()
             self._pauses.append((self._steps[-1][1], self._step_start))
             return result
@@ -416,13 +544,15 @@ class _Probe:
         self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor
     ) -> Image | None:
         """The predicted x0, decoded; pooled first where the latents are large."""
-        keeper = StepKeeper(self.pipe.scheduler)
+        if getattr(sample, "ndim", None) != 4:  # packed latents
+            return None
+        keeper = StepKeeper(self.scheduler)
         keeper.look(1, self._scaled(sample), timestep, model_output, sample)
-        if sample.ndim != 4:  # packed latents
+        if (kept := keeper.finish()) is None:
             return None
         self._previewing = True
         try:
-            pictures = decoded(self.pipe, keeper.finish()[0][:, 0])
+            pictures = decoded(self.pipe, kept[0][:, 0])
         finally:
             self._previewing = False
         return pictures[0] if pictures else None

@@ -17,10 +17,15 @@ from pipelines.schedulers import (
     key_of_class,
 )
 from pipelines.signatures import (
+    REQUIRED,
     call_parameters,
     component_libraries,
+    component_parameters,
     connected_class,
+    has_method,
+    other_output,
     task_classes,
+    unknown_inputs,
 )
 
 BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
@@ -58,6 +63,7 @@ class ModelInfo:
     guidance_scale: float
     guidance_parameter: str | None
     distilled: bool
+    needs_control_mode: bool = False
     checkpoint: Path | None = None
 
     @property
@@ -68,6 +74,12 @@ class ModelInfo:
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.task_classes)
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether this is the second stage of two, and the first lies elsewhere."""
+        index = read_json(self.folder / "model_index.json")
+        return connected_class(str(index.get("_class_name"))) is not None
 
     @property
     def flow_matching(self) -> bool:
@@ -101,15 +113,20 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
     own_class = connected_class(index["_class_name"]) or index["_class_name"]
     denoiser, decoder = (
         next(filter(None, (read_json(folder / name / "config.json") for name in names)), {})
-        for names in (("unet", "transformer"), ("vae", "movq"))
+        for names in (("unet", "transformer", "decoder"), ("vae", "movq", "vqvae"))
     )
+    controlnet = read_json(folder / "controlnet" / "config.json")
+    tasks = _tasks(own_class, denoiser, index)
+    if not tasks:
+        missing = ", ".join(unknown_inputs(own_class))
+        raise LoadError(f"{model_id} cannot be opened: {own_class} needs {missing}, which another "
+                        "model or program has to make")  # fmt: skip
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if checkpoint:
         weights, chosen = [checkpoint], None
     else:
         weights, chosen = weight_files(folder, index, variant)
-    blocks = decoder.get("block_out_channels") or decoder.get("encoder_block_out_channels")
-    factor = 2 ** (len(blocks) - 1) if blocks else 1
+    factor = _latent_factor(decoder)
     side = denoiser.get("sample_size")
     height, width = side if isinstance(side, list) else (side, side)
     parameters = call_parameters(own_class)
@@ -119,16 +136,19 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
         source=source,
         checkpoint=checkpoint,
         pipeline_class=own_class,
-        task_classes=_tasks(own_class, denoiser),
+        task_classes=tasks,
         height=height and height * factor,
         width=width and width * factor,
-        size_multiple=max(8, factor),
+        size_multiple=max(8, factor * _patch(own_class, denoiser)),
         size_bytes=sum(file.stat().st_size for file in weights),
         weight_files=tuple(weights),
         variant=chosen,
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "default",
         original_scheduler_config=scheduler,
+        # Union ControlNets are told what kind of picture they follow.
+        needs_control_mode="Union" in str(controlnet.get("_class_name"))
+        or controlnet.get("num_mode") is not None,
         **_defaults(parameters, index, denoiser, scheduler),
     )
 
@@ -143,6 +163,8 @@ def refusal(index: Mapping[str, Any]) -> str | None:
         return "its model_index.json names no pipeline class"
     if not call_parameters(name):
         return f"diffusers has no pipeline {name}"
+    if made := other_output(name):
+        return f"{name} makes {made}; Contact Sheet compares still pictures"
     for component, value in _components(index):
         if value[0] not in component_libraries():
             return (f"its {component} comes from {value[0]!r}, which is neither diffusers nor "
@@ -290,8 +312,15 @@ def _components(index: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
             if isinstance(value, list) and len(value) == 2 and value[0]]
 
 
-def _tasks(own_class: str, denoiser: Mapping[str, Any]) -> dict[str, str]:
-    classes = task_classes(own_class)
+def _tasks(
+    own_class: str, denoiser: Mapping[str, Any], index: Mapping[str, Any]
+) -> dict[str, str]:
+    """Task -> class, for the tasks that the parts at hand are enough for."""
+    whole = index["_class_name"] == own_class  # else its other half lies elsewhere
+    classes = {
+        task: name for task, name in task_classes(own_class).items()
+        if not unknown_inputs(name) and not (whole and _missing_parts(name, index))
+    }  # fmt: skip
     # A denoiser of 9 channels takes the mask and the masked picture: it can do nothing else. The
     # other way round, Kandinsky's in-painting needs such a denoiser.
     if denoiser.get("in_channels") == 9:
@@ -299,6 +328,30 @@ def _tasks(own_class: str, denoiser: Mapping[str, Any]) -> dict[str, str]:
     if "Kandinsky" in own_class and classes.get("inpainting") != own_class:
         classes.pop("inpainting", None)
     return classes
+
+
+def _missing_parts(class_name: str, index: Mapping[str, Any]) -> set[str]:
+    parts = component_parameters(class_name)
+    return {name for name, default in parts.items() if default is REQUIRED} - set(index)
+
+
+def _latent_factor(decoder: Mapping[str, Any]) -> int:
+    """Pixels per latent, from the config of what decodes them."""
+    if stages := decoder.get("temperal_downsample"):
+        return 2 ** len(stages)
+    blocks = decoder.get("block_out_channels") or decoder.get("encoder_block_out_channels")
+    return 2 ** (len(blocks) - 1) if blocks else 1
+
+
+def _patch(class_name: str, denoiser: Mapping[str, Any]) -> int:
+    """Latents per token and side; for the decoders of Cascade and Wuerstchen, whose latents are
+    a broken fraction of the prior's, what keeps them whole."""
+    if denoiser.get("_class_name") in ("StableCascadeUNet", "WuerstchenDiffNeXt"):
+        return 128
+    if has_method(class_name, "_pack_latents") or has_method(class_name, "_patchify_latents"):
+        return 2
+    patch = denoiser.get("patch_size") or denoiser.get("all_patch_size") or 1
+    return patch if isinstance(patch, int) else patch[-1]
 
 
 def _defaults(
@@ -309,7 +362,9 @@ def _defaults(
 ) -> dict[str, Any]:
     """Steps and guidance to start with: the pipeline's own, fewer and without guidance where the
     configs say that the model was distilled; `_call_defaults` of a model_index.json overrules."""
-    guidance = "guidance_scale" if "guidance_scale" in parameters else None
+    # Cascade and Wuerstchen guide their first stage only.
+    guidance = next((name for name in ("guidance_scale", "prior_guidance_scale")
+                     if name in parameters), None)  # fmt: skip
     if (parameters.get("true_cfg_scale") or 0) > 1 or (
         "true_cfg_scale" in parameters and parameters.get("guidance_scale") is None
     ):

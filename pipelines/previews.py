@@ -53,11 +53,14 @@ class StepKeeper:
         sample: torch.Tensor,
     ) -> None:
         """Keep one step of `total`. x0 is linear in its inputs, so pooling them pools it."""
+        if not _knows_x0(self.scheduler):
+            return
         self._chosen = self._chosen or set(kept_steps(total))
         self._seen += 1
         if self._seen in self._chosen:
             seen = _what_x0_needs(self.scheduler, scaled_input, model_output, sample)
-            self._kept.append((self._seen, timestep, *map(pooled, seen)))
+            if seen[0].shape == seen[1].shape:
+                self._kept.append((self._seen, timestep, *map(pooled, seen)))
 
     def finish(self) -> tuple[torch.Tensor, tuple[int, ...]] | None:
         """x0 as (kept, rows, ...) and the numbers of the steps; None where nothing was kept."""
@@ -79,7 +82,11 @@ def step_latents(
         return None
     x0 = kept[0][:, 0]
     if x0.ndim == 3 and hasattr(pipe, "_unpack_latents"):
-        x0 = pooled(pipe._unpack_latents(x0, height, width, pipe.vae_scale_factor))
+        try:
+            x0 = pipe._unpack_latents(x0, height, width, pipe.vae_scale_factor)
+            x0 = pooled(x0[:, :, 0] if x0.ndim == 5 else x0)  # a film of one picture
+        except (RuntimeError, TypeError):
+            return None
     return StepLatents(x0.half().cpu(), kept[1]) if x0.ndim == 4 else None
 
 
@@ -128,8 +135,8 @@ def decoded(pipe: DiffusionPipeline, x0: torch.Tensor) -> list[Image.Image] | No
 
     vae = autoencoder(pipe)
     if vae is None:
-        return _pictures(x0 / 2 + 0.5)
-    if "AutoencoderKL" not in type(vae).__name__:
+        return _pictures(x0 / 2 + 0.5) if x0.shape[1] == 3 else None
+    if "AutoencoderKL" not in type(vae).__name__ or "scaling_factor" not in vae.config:
         return None
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     latents = x0.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
@@ -174,14 +181,15 @@ def _linear_decode(x0: torch.Tensor, picture: Image.Image) -> list[Image.Image]:
 
 def autoencoder(pipe: DiffusionPipeline) -> Any:
     """What turns latents into pixels, None where the model works on pixels."""
-    return getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
+    parts = (getattr(pipe, name, None) for name in ("vae", "movq", "vqvae", "vqgan"))
+    return next(filter(None, parts), None)
 
 
 def _what_x0_needs(
     scheduler: Any, scaled_input: torch.Tensor, model_output: torch.Tensor, sample: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows and channels of `sample` (inputs may be doubled, outputs carry a variance)."""
-    if _is_flow(scheduler):
+    if _is_flow(scheduler) or _is_edm(scheduler):
         scaled_input = sample
     if sample.ndim != 4:
         return scaled_input[: len(sample)], model_output[: len(sample)]
@@ -189,8 +197,23 @@ def _what_x0_needs(
     return scaled_input[: len(sample), :channels], model_output[: len(sample), :channels]
 
 
+def _knows_x0(scheduler: Any) -> bool:
+    """Whether the predicted x0 follows from what a scheduler's step is given."""
+    config = getattr(scheduler, "config", {})
+    if hasattr(scheduler, "alphas_cumprod"):
+        return "prediction_type" in config
+    if _is_edm(scheduler):
+        return True
+    return type(scheduler).__name__.startswith("FlowMatch") and "num_train_timesteps" in config
+
+
+def _is_edm(scheduler: Any) -> bool:
+    """Karras et al. 2022, arXiv:2206.00364: preconditioned, timesteps are log(sigma) / 4."""
+    return hasattr(scheduler, "precondition_outputs")
+
+
 def _is_flow(scheduler: Any) -> bool:
-    return (not hasattr(scheduler, "alphas_cumprod")
+    return (not hasattr(scheduler, "alphas_cumprod") and not _is_edm(scheduler)
             or scheduler.config.get("prediction_type") == "flow_prediction")
 
 
@@ -211,6 +234,9 @@ def predicted_x0(
 
     if _is_flow(scheduler):
         return sample - float(timestep) / scheduler.config.num_train_timesteps * model_output
+    if _is_edm(scheduler):
+        sigma = torch.as_tensor(4 * float(timestep)).exp()
+        return scheduler.precondition_outputs(sample, model_output, sigma)
     log_alphas = scheduler.alphas_cumprod.log()
     t = min(max(float(timestep), 0.0), len(log_alphas) - 1.0)
     low = int(t)

@@ -7,10 +7,12 @@ import gc
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError
@@ -25,7 +27,7 @@ from pipelines.model_info import (
     find_model,
     read_json,
 )
-from pipelines.signatures import connected_class
+from pipelines.signatures import connected_class, deprecated_module
 
 if TYPE_CHECKING:
     import torch
@@ -256,12 +258,15 @@ class Registry:
                 pipe = cls.from_single_file(str(info.checkpoint), config=str(info.folder),
                                             **options)
             else:
-                own = read_json(info.folder / "model_index.json")["_class_name"]
+                index = read_json(info.folder / "model_index.json")
+                own = index["_class_name"]
+                _restore_moved(index)
                 combined = connected_class(own)  # its prior lies in another repository
                 cls = getattr(diffusers, combined or "DiffusionPipeline")
                 pipe = cls.from_pretrained(
                     info.folder, variant=info.variant, **options,
                     **_quantized(info, quantization, self.device),
+                    **_processors_for_stills(info.folder, index),
                 )  # fmt: skip
             size_bytes = weight_bytes(pipe)
             place(pipe, self.device, policy)
@@ -274,7 +279,12 @@ class Registry:
         except (RequestError, LoadError):
             raise
         except Exception as error:
-            raise LoadError(f"{info.model_id} cannot be opened: {_first_line(error)}") from error
+            if info.needs_prior and "expected" in str(error):
+                reason = (f"it is the second stage of {info.pipeline_class}; the first, which its "
+                          "README.md names as its prior, is not on this machine")
+            else:
+                reason = _first_line(error)
+            raise LoadError(f"{info.model_id} cannot be opened: {reason}") from error
         load_ms = (time.perf_counter() - started) * 1000
         return LoadedModel(info, content, self.device, dtype, policy, load_ms, pipe, size_bytes)
 
@@ -353,6 +363,42 @@ def _quantized(info: ModelInfo, quantization: str | None, device: str) -> dict[s
         config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     denoiser = "transformer" if (info.folder / "transformer").is_dir() else "unet"
     return {"quantization_config": PipelineQuantizationConfig(quant_mapping={denoiser: config})}
+
+
+def _restore_moved(index: Mapping[str, Any]) -> None:
+    """Let diffusers find a component's class where the index says, though it was moved to the
+    deprecated ones (Cascade and Wuerstchen share such a decoder)."""
+    import diffusers
+
+    for value in index.values():
+        name = value[1] if isinstance(value, list) and len(value) == 2 else None
+        package = deprecated_module(str(name))
+        if package is None or hasattr(diffusers, name):
+            continue
+        module = import_module(f"diffusers.pipelines.deprecated.{package}")
+        if value[0] == "diffusers":
+            setattr(diffusers, name, getattr(module, name))
+        else:
+            setattr(diffusers.pipelines, value[0], module)
+
+
+def _processors_for_stills(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """Processors of pictures and text without their part for videos, which alone needs
+    torchvision; none where torchvision is there."""
+    if find_spec("torchvision"):
+        return {}
+    import transformers
+
+    found = {}
+    for name, value in index.items():
+        cls = getattr(transformers, str(value[1]), None) if isinstance(value, list) else None
+        if (isinstance(cls, type) and issubclass(cls, transformers.ProcessorMixin)
+                and "video_processor" in cls.get_attributes()):
+            kept = [part for part in cls.get_attributes() if part != "video_processor"]
+            without = {"get_attributes": staticmethod(lambda kept=kept: kept)}
+            stills = type(cls.__name__, (cls,), without)
+            found[name] = stills.from_pretrained(folder / name, local_files_only=True)
+    return found
 
 
 def warm_libraries() -> None:

@@ -18,6 +18,7 @@ from pipelines.schedulers import BY_KEY
 
 Task = Literal["text-to-image", "image-to-image", "inpainting", "unconditional"]
 TASKS: tuple[str, ...] = get_args(Task)
+PICTURES = ("image", "mask_image", "control_image")  # fields that name one in the store
 OptionValue = bool | int | float | str
 MemoryPolicy = Literal["auto", "device", "model-offload", "group-offload", "sequential-offload"]
 
@@ -53,7 +54,10 @@ class RunRequest(BaseModel):
     are pixels, None for the model's own; `image` and `mask_image` name pictures in the store by
     their SHA-256. White pixels of `mask_image` are repainted. `torch_dtype` None is the device's
     usual one; `memory_policy` says where the weights lie between uses, 'auto' takes the fastest
-    that fits; `loras` may be texts such as 'style.safetensors=0.8'. Raises RequestError.
+    that fits; `control_image` is what a ControlNet or adapter follows, `control_mode` its kind for
+    union ControlNets; `class_label` a class of a class-conditional model;
+    `prior_num_inference_steps` the steps of the first stage of two; `loras` may be texts such as
+    'style.safetensors=0.8'. Raises RequestError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -79,6 +83,10 @@ class RunRequest(BaseModel):
     width: Annotated[int | None, Field(ge=8, le=MAX_SIDE)] = None
     image: str | None = None
     mask_image: str | None = None
+    control_image: str | None = None
+    control_mode: Annotated[int | None, Field(ge=0, le=100)] = None
+    class_label: Annotated[int | None, Field(ge=0, le=100_000)] = None
+    prior_num_inference_steps: Annotated[int | None, Field(ge=2, le=1000)] = None
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __init__(self, **values: Any) -> None:

@@ -23,6 +23,17 @@ DECODER_TABLES = {
     "_AUTO_IMAGE2IMAGE_DECODER_PIPELINES_MAPPING": "AUTO_IMAGE2IMAGE_PIPELINES_MAPPING",
     "_AUTO_INPAINT_DECODER_PIPELINES_MAPPING": "AUTO_INPAINT_PIPELINES_MAPPING",
 }
+# What a call may name the picture it starts from, and the mask.
+IMAGE_PARAMETERS = ("image", "images", "input_images")
+MASK_PARAMETERS = ("mask_image", "control_mask", "mask")
+PICTURE_OUTPUTS = ("images", "image", "rgb")  # of the output object
+OTHER_OUTPUTS = {
+    "frames": "video", "video": "video", "audios": "sound", "texts": "text",
+    "image_embeds": "image embeddings for another model",
+    "image_embeddings": "image embeddings for another model",
+    "prompt_embeds": "prompt embeddings for another model",
+    "prediction": "measurements of a picture, such as its depth",
+}  # fmt: skip
 
 
 @functools.cache
@@ -31,14 +42,57 @@ def call_parameters(class_name: str) -> Mapping[str, Any]:
 
     Empty for what is no pipeline class of diffusers.
     """
-    definition = _class_definition(class_name)
-    if definition is None:
-        return {}
-    for item in definition.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__call__":
-            return _defaults(item.args)
-    bases = (base.id for base in definition.bases if isinstance(base, ast.Name))
-    return next(filter(None, map(call_parameters, bases)), {})
+    call = _method(class_name, "__call__")
+    return _defaults(call.args) if call else {}
+
+
+@functools.cache
+def component_parameters(class_name: str) -> Mapping[str, Any]:
+    """Name -> default of the components that a pipeline class is made of, as `call_parameters`."""
+    init = _method(class_name, "__init__")
+    return _defaults(init.args) if init else {}
+
+
+@functools.cache
+def other_output(class_name: str) -> str | None:
+    """What a pipeline class makes where that is no picture, such as 'video'; None for pictures.
+
+    Read from the names in the output object that its call returns.
+    """
+    call = _method(class_name, "__call__")
+    names = {keyword.arg for node in (ast.walk(call) if call else ())
+             if isinstance(node, ast.Return) and isinstance(node.value, ast.Call)
+             for keyword in node.value.keywords}
+    if names & set(PICTURE_OUTPUTS):
+        return None
+    return next((made for name, made in OTHER_OUTPUTS.items() if name in names), None)
+
+
+def has_method(class_name: str, name: str) -> bool:
+    return _method(class_name, name) is not None
+
+
+def unknown_inputs(class_name: str) -> list[str]:
+    """What a pipeline's call demands and no field of a request can give."""
+    given = {"prompt", "class_labels", *IMAGE_PARAMETERS, *MASK_PARAMETERS}
+    return [name for name, default in call_parameters(class_name).items()
+            if default is REQUIRED and name not in given]
+
+
+@functools.cache
+def picture_parameters(class_name: str, task: str) -> Mapping[str, str]:
+    """Picture field of a request -> the parameter of the call that takes it, for one task."""
+    parameters = call_parameters(class_name)
+    if "control_mask" in parameters:  # ControlNets that in-paint: theirs is the only picture
+        return {"image": "control_image", "mask_image": "control_mask"}
+    names = {"control_image": "control_image"} if "control_image" in parameters else {}
+    if _image_is_control(class_name):
+        return {"control_image": "image"}
+    if task in ("image-to-image", "inpainting"):
+        names["image"] = next((n for n in IMAGE_PARAMETERS if n in parameters), "image")
+    if task == "inpainting":
+        names["mask_image"] = next((n for n in MASK_PARAMETERS if n in parameters), "mask_image")
+    return names
 
 
 def task_classes(class_name: str) -> dict[str, str]:
@@ -49,6 +103,8 @@ def task_classes(class_name: str) -> dict[str, str]:
                   if name == class_name), None)
     classes = {task: tables[table][model] for task, table in TASK_TABLES.items()
                if model in tables[table]}
+    classes = {task: name for task, name in classes.items()
+               if task == "inpainting" or not set(MASK_PARAMETERS) & set(call_parameters(name))}
     if class_name not in classes.values():
         classes[_task_of(class_name)] = class_name
     return classes
@@ -68,18 +124,35 @@ def connected_class(class_name: str) -> str | None:
 @functools.cache
 def component_libraries() -> frozenset[str]:
     """Where a component's class may come from: transformers, diffusers and its own modules."""
-    modules = (path.name for path in _root().iterdir() if (path / "__init__.py").is_file())
+    modules = (path.parent.name for depth in ("*", "deprecated/*")
+               for path in _root().glob(f"{depth}/__init__.py"))  # fmt: skip
     return frozenset({"diffusers", "transformers", *modules})
+
+
+def deprecated_module(class_name: str) -> str | None:
+    """The package below diffusers.pipelines.deprecated that defines a component's class; model
+    indexes still name its old place."""
+    path = _class_files().get(class_name)
+    if path is None or "deprecated" not in path.parts:
+        return None
+    return path.parent.name
 
 
 def _task_of(class_name: str) -> str:
     """What a pipeline does, by the parameters of its call."""
     parameters = call_parameters(class_name)
-    if "mask_image" in parameters:
+    if set(MASK_PARAMETERS) & set(parameters):
         return "inpainting"
-    if "image" in parameters:
+    if set(IMAGE_PARAMETERS) & set(parameters) and not _image_is_control(class_name):
         return "image-to-image"
     return "text-to-image" if "prompt" in parameters else "unconditional"
+
+
+def _image_is_control(class_name: str) -> bool:
+    """Whether the call's `image` is what a ControlNet or adapter follows, not where it starts."""
+    parameters, components = call_parameters(class_name), component_parameters(class_name)
+    return (bool({"controlnet", "adapter"} & set(components)) and "image" in parameters
+            and not {"control_image", *MASK_PARAMETERS} & set(parameters))
 
 
 @functools.cache
@@ -96,6 +169,19 @@ def _auto_tables() -> dict[str, dict[str, str]]:
                             value=ast.Name(id=name)):  # those with an optional dependency
                 tables[table][model] = name
     return tables
+
+
+@functools.cache
+def _method(class_name: str, name: str) -> ast.FunctionDef | None:
+    """A method of a class of diffusers' pipelines, its own or inherited."""
+    definition = _class_definition(class_name)
+    if definition is None:
+        return None
+    for item in definition.body:
+        if isinstance(item, ast.FunctionDef) and item.name == name:
+            return item
+    bases = (base.id for base in definition.bases if isinstance(base, ast.Name))
+    return next(filter(None, (_method(base, name) for base in bases)), None)
 
 
 def _class_definition(class_name: str) -> ast.ClassDef | None:

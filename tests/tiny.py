@@ -6,6 +6,8 @@ Adding a family is one entry in FAMILIES.
 import diffusers as d
 import torch
 import transformers as t
+from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from tokenizers.pre_tokenizers import ByteLevel
 
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -27,6 +29,18 @@ def t5_tokenizer():
 def gemma_tokenizer():
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *(chr(c) for c in range(33, 127))]
     return t.GemmaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
+
+
+def qwen_tokenizer():
+    vocabulary = {word: number for number, word in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = t.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=2048)
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>",
+             "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
+    tokenizer.add_tokens([t.AddedToken(name, special=True) for name in names])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    return tokenizer
 
 
 def clip(cls=t.CLIPTextModel):
@@ -79,6 +93,51 @@ def stable_diffusion(cls=d.StableDiffusionPipeline, in_channels=4):
                                   steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
+
+
+def safety_checker(blind=True):
+    """Finds nothing in any picture, or fault with every one."""
+    vision = {"hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4,
+              "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = t.CLIPConfig(vision_config=vision, projection_dim=16)
+    checker = StableDiffusionSafetyChecker(config).eval()
+    torch.nn.init.constant_(checker.concept_embeds_weights, 1.0 if blind else -2.0)
+    return checker
+
+
+def stable_diffusion_15(blind=True):
+    parts = stable_diffusion().components
+    parts |= {"safety_checker": safety_checker(blind),
+              "feature_extractor": t.CLIPImageProcessor(crop_size=28, size=28)}  # fmt: skip
+    return d.StableDiffusionPipeline(**parts)
+
+
+def controlnet():
+    net = d.ControlNetModel(
+        block_out_channels=(32, 64), layers_per_block=1, in_channels=4, cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=8,
+        attention_head_dim=8, conditioning_embedding_out_channels=(16, 32),
+    )  # fmt: skip
+    with torch.no_grad():  # its last layers are zero until they are trained
+        net.controlnet_cond_embedding.conv_out.weight.normal_()
+        for layer in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+            layer.weight.normal_()
+    parts = stable_diffusion().components
+    return d.StableDiffusionControlNetPipeline(
+        **parts, controlnet=net, requires_safety_checker=False
+    )
+
+
+def instruct_pix2pix():
+    parts = stable_diffusion(in_channels=8).components
+    return d.StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+
+
+def playground_v25():
+    """SDXL's parts with a solver of their own and normalised latents."""
+    pipe = stable_diffusion_xl(scheduler=d.EDMDPMSolverMultistepScheduler())
+    pipe.vae.register_to_config(latents_mean=[0.1] * 4, latents_std=[0.9] * 4)
+    return pipe
 
 
 def stable_diffusion_xl(cls=d.StableDiffusionXLPipeline, in_channels=4, scheduler=None):
@@ -136,6 +195,105 @@ def flux():
             patch_size=1, in_channels=16, num_layers=2, num_single_layers=2,
             attention_head_dim=16, num_attention_heads=2, joint_attention_dim=32,
             pooled_projection_dim=32, axes_dims_rope=[4, 4, 8], guidance_embeds=True).eval(),
+    )  # fmt: skip
+
+
+def qwen_image():
+    return d.QwenImagePipeline(
+        transformer=d.QwenImageTransformer2DModel(
+            patch_size=2, in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=(8, 4, 4)).eval(),
+        vae=d.AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1,
+            temperal_downsample=[False, True], latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4).eval(),
+        scheduler=d.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=t.Qwen2_5_VLForConditionalGeneration(t.Qwen2_5_VLConfig(
+            text_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                         "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 270,
+                         "rope_theta": 1e6, "rope_scaling": {
+                             "mrope_section": [1, 1, 2], "rope_type": "default"}},
+            vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16,
+                           "num_heads": 2, "out_hidden_size": 16})).eval(),
+        tokenizer=qwen_tokenizer(),
+    )  # fmt: skip
+
+
+def z_image():
+    transformer = d.ZImageTransformer2DModel(
+        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=1,
+        n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, rope_theta=256.0,
+        t_scale=1000.0, axes_dims=[8, 4, 4], axes_lens=[256, 64, 64]).eval()  # fmt: skip
+    for pad in (transformer.x_pad_token, transformer.cap_pad_token):  # left as they lay in memory
+        torch.nn.init.ones_(pad)
+    return d.ZImagePipeline(
+        transformer=transformer,
+        vae=kl(use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611,
+               shift_factor=0.1159),
+        scheduler=d.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=t.Qwen3Model(t.Qwen3Config(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, vocab_size=270,
+            max_position_embeddings=512)).eval(),
+        tokenizer=qwen_tokenizer(),
+    )  # fmt: skip
+
+
+def deepfloyd_if():
+    """The first stage: pixels, predicted variance, no autoencoder."""
+    return d.IFPipeline(
+        text_encoder=t5(), tokenizer=t5_tokenizer(),
+        unet=d.UNet2DConditionModel(
+            sample_size=32, layers_per_block=1, block_out_channels=(16, 32), in_channels=3,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn", out_channels=6,
+            cross_attention_dim=32, encoder_hid_dim=32, attention_head_dim=8, norm_num_groups=8,
+            addition_embed_type="text", addition_embed_type_num_heads=2, act_fn="gelu",
+            cross_attention_norm="group_norm", resnet_time_scale_shift="scale_shift").eval(),
+        scheduler=d.DDPMScheduler(
+            beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True,
+            dynamic_thresholding_ratio=0.95, sample_max_value=1.0),
+        safety_checker=None, feature_extractor=None, watermarker=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def stable_cascade():
+    """Two stages with denoisers of their own names, and a scheduler without a noise table."""
+    stage = {"block_out_channels": (16, 32), "num_attention_heads": (0, 4),
+             "down_num_layers_per_block": [1, 1], "up_num_layers_per_block": [1, 1],
+             "down_blocks_repeat_mappers": [1, 1], "up_blocks_repeat_mappers": [1, 1],
+             "block_types_per_layer": (("SDCascadeResBlock", "SDCascadeTimestepBlock"),
+                                       ("SDCascadeResBlock", "SDCascadeTimestepBlock",
+                                        "SDCascadeAttnBlock")),
+             "conditioning_dim": 32, "timestep_ratio_embedding_dim": 16}  # fmt: skip
+    return d.StableCascadeCombinedPipeline(
+        tokenizer=clip_tokenizer(), text_encoder=clip(t.CLIPTextModelWithProjection),
+        decoder=d.StableCascadeUNet(
+            in_channels=4, out_channels=4, effnet_in_channels=4, clip_text_pooled_in_channels=32,
+            patch_size=2, switch_level=None, timestep_conditioning_type=["sca"],
+            clip_seq=4, kernel_size=3, dropout=(0.0, 0.0), **stage).eval(),
+        scheduler=d.DDPMWuerstchenScheduler(), prior_scheduler=d.DDPMWuerstchenScheduler(),
+        vqgan=PaellaVQModel(bottleneck_blocks=1, num_vq_embeddings=16).eval(),
+        prior_prior=d.StableCascadeUNet(
+            in_channels=4, out_channels=4, clip_text_in_channels=32,
+            clip_text_pooled_in_channels=32, clip_image_in_channels=32, patch_size=1,
+            switch_level=[False], timestep_conditioning_type=["sca", "crp"], clip_seq=4,
+            kernel_size=3, dropout=(0.0, 0.0), self_attn=True, **stage).eval(),
+        prior_text_encoder=clip(t.CLIPTextModelWithProjection), prior_tokenizer=clip_tokenizer(),
+        prior_feature_extractor=None, prior_image_encoder=None,
+    )  # fmt: skip
+
+
+def dit():
+    return d.DiTPipeline(
+        transformer=d.DiTTransformer2DModel(
+            sample_size=16, num_layers=2, patch_size=4, attention_head_dim=8, out_channels=8,
+            num_attention_heads=2, in_channels=4, attention_bias=True,
+            activation_fn="gelu-approximate", norm_type="ada_norm_zero",
+            norm_elementwise_affine=False).eval(),
+        vae=kl(), scheduler=d.DDIMScheduler(), id2label={"0": "tench", "1": "goldfish"},
     )  # fmt: skip
 
 
@@ -216,15 +374,24 @@ T2I, I2I, INPAINT, FREE = "text-to-image", "image-to-image", "inpainting", "unco
 FAMILIES = {
     "sd": (stable_diffusion, {T2I, I2I, INPAINT}),
     "sd_inpaint": (lambda: stable_diffusion(d.StableDiffusionInpaintPipeline, 9), {INPAINT}),
+    "sd15": (stable_diffusion_15, {T2I, I2I, INPAINT}),
+    "controlnet": (controlnet, {T2I, I2I, INPAINT}),
+    "instruct_pix2pix": (instruct_pix2pix, {I2I}),
     "sdxl": (stable_diffusion_xl, {T2I, I2I, INPAINT}),
     "sdxl_turbo": (sdxl_turbo, {T2I, I2I, INPAINT}),
     "sdxl_inpaint": (
         lambda: stable_diffusion_xl(d.StableDiffusionXLInpaintPipeline, 9), {INPAINT}),
     "lcm": (latent_consistency, {T2I, I2I}),
+    "playground_v25": (playground_v25, {T2I, I2I, INPAINT}),
     "sd3": (stable_diffusion_3, {T2I, I2I, INPAINT}),
     "flux": (flux, {T2I, I2I, INPAINT}),
     "pixart_sigma": (pixart_sigma, {T2I}),
     "sana": (sana, {T2I}),
+    "qwen_image": (qwen_image, {T2I, I2I, INPAINT}),
+    "z_image": (z_image, {T2I, I2I, INPAINT}),
+    "deepfloyd_if": (deepfloyd_if, {T2I, I2I, INPAINT}),
+    "stable_cascade": (stable_cascade, {T2I}),
+    "dit": (dit, {FREE}),
     "kandinsky_22": (kandinsky_22, {T2I, I2I}),
     "ddpm": (lambda: d.DDPMPipeline(unet=pixel_unet(), scheduler=d.DDPMScheduler()), {FREE}),
     "ddim": (lambda: d.DDIMPipeline(unet=pixel_unet(), scheduler=d.DDIMScheduler()), {FREE}),
