@@ -107,6 +107,14 @@ def use_model(page: str, model_id: str, variant: str | None, revision: str | Non
     st.session_state[state.key(page, "carried")] = {k: v for k, v in carried.items() if v}
 
 
+def use_lora(page: str, path: str) -> None:
+    """Add an adapter to those of a page."""
+    state.prepare(page)
+    name = state.key(page, "loras")
+    lines = [*(st.session_state[name] or "").splitlines(), path]
+    st.session_state[name] = "\n".join(dict.fromkeys(lines))
+
+
 def task_control(page: str, without: Collection[str] = ()) -> None:
     """What is made of what, where the model can do several things."""
     info, current = page_model(page), st.session_state[state.key(page, "task")]

@@ -17,7 +17,7 @@ from pipelines.download_plan import checkpoint_files
 from pipelines.downloads import SPARE, free_bytes
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub import HubDetails, HubModel, example_pictures, gated_text, here_state, host
-from pipelines.local_models import local_details
+from pipelines.local_models import LocalFolders, local_details, missing_configs
 from pipelines.model_card import LOCAL, card_html, picture_paths
 
 MODEL = "hub.model"
@@ -85,10 +85,11 @@ def find_details(model_id: str) -> HubDetails | None:
     try:
         found = local_details(engine.registry, model_id)
     except PipelineError as error:
-        notice("error", f"Offline: {offline}. {error}" if offline and on_hub else str(error))
+        notice("error", f"{model_id} is not on this machine, and the Hub cannot be asked: "
+               f"{offline}" if offline and on_hub else str(error))
         return None
     if offline and on_hub:
-        notice("note", f"Offline: {offline}. This is the copy on this machine.")
+        notice("note", "Offline: this is the copy on this machine.")
     return found
 
 
@@ -212,23 +213,61 @@ def use_buttons(found: HubDetails) -> None:
     if plan and plan.kind == "checkpoint":
         model_id = str(hub.folder(plan) / plan.main_file)
     if model.adapter:
-        words("An adapter: put it on a model as a LoRA, by this path.", "quiet")
-        st.code(model_id, language=None, wrap_lines=True)
+        adapter_buttons(model_id)
         return
     if model.obstacle:
         return
     try:
         state.engine().registry.describe(model_id, revision, variant)
     except PipelineError as error:
-        notice("error", str(error))
+        missing = missing_configs(Path(model_id)) if plan and plan.kind == "checkpoint" else None
+        if missing:
+            fetch_configs(missing)
+        else:
+            notice("error", str(error))
         return
-    if st.button("Open in Generate", type="primary", icon=":material/photo_camera:",
-                 key="hub.generate", width="stretch"):
+    generate = st.button("Open in Generate", type="primary", icon=":material/photo_camera:",
+                         key="hub.generate", width="stretch")
+    compare = st.button("Add to Compare", icon=":material/grid_on:", key="hub.compare",
+                        width="stretch")
+    if (generate or compare) and plan and plan.kind == "checkpoint":
+        LocalFolders(state.engine().home).add(model_id, state.engine().registry)
+    if generate:
         controls.use_model(state.GENERATE, model_id, variant, revision)
         st.switch_page("views/generate.py")
-    if st.button("Add to Compare", icon=":material/grid_on:", key="hub.compare", width="stretch"):
+    if compare:
         state.compare_model(model_id)
         st.switch_page("views/compare.py")
+
+
+def adapter_buttons(path: str) -> None:
+    """Put an adapter on the model of Generate."""
+    words("An adapter: it goes on top of the model that is chosen on Generate.", "quiet")
+    if st.button("Use as LoRA in Generate", type="primary", icon=":material/photo_camera:",
+                 key="hub.lora", width="stretch"):
+        controls.use_lora(state.GENERATE, path)
+        st.switch_page("views/generate.py")
+
+
+def fetch_configs(repository: str) -> None:
+    """A single file holds weights only: get the configs that it goes with."""
+    hub, download = state.hub(), state.downloads().latest(repository)
+    words(f"A single file holds weights only; it needs the config files of {repository}.")
+    if download and (download.active or download.status == "failed"):
+        st.fragment(download_details, run_every=state.poll_seconds())(download)
+        return
+    try:
+        plan = hub.details(repository, configs_only=True).plan
+    except HubError as error:
+        notice("error", str(error))
+        return
+    if plan is None:
+        notice("error", f"{repository} has no config files to take. Put a folder of configs, named "
+                        "like the file, beside it.")  # fmt: skip
+    elif st.button(f"Fetch them: {len(plan.files)} files, {data_size(plan.size_bytes)}",
+                   type="primary", icon=":material/download:", key="hub.configs", width="stretch"):
+        state.downloads().start(hub, plan)
+        st.rerun()
 
 
 def examples(found: HubDetails) -> None:

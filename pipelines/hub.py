@@ -126,6 +126,7 @@ class Hub:
         self._details: dict[tuple, HubDetails] = {}
         self._pictures: dict[tuple, bytes | None] = {}
         self._cards: dict[tuple, str] = {}
+        self._accounts: dict[str, str | HubError] = {}
         self._lock = threading.Lock()
         self._probed: tuple[float, str | None] | None = None
 
@@ -157,13 +158,23 @@ class Hub:
 
     def account(self) -> str | None:
         """The name that the token belongs to; None without one, HubError where it is refused."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
 
         if not self.has_token():
             return None
-        token = self._token if isinstance(self._token, str) else None
-        with reworded(self):
-            return HfApi(self.endpoint, token=token).whoami(cache=True).get("name")
+        token = self._token if isinstance(self._token, str) else get_token()
+        known = self._accounts.get(token)
+        if isinstance(known, HubError):  # the Hub allows few such questions
+            raise known
+        if known is None:
+            try:
+                with reworded(self):
+                    known = HfApi(self.endpoint, token=token).whoami()["name"]
+            except HubError as error:
+                known = error
+            self._accounts[token] = known
+            return self.account()
+        return known
 
     def url(self, model_id: str) -> str:
         return f"{self.endpoint}/{model_id}"

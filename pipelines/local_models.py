@@ -14,8 +14,14 @@ from pipelines.download_plan import CARD, INDEX, HubFile, pipeline_obstacle
 from pipelines.downloads import PARTIAL, checksum
 from pipelines.errors import LoadError, RequestError, StorageError
 from pipelines.hub import HubDetails, HubModel, licence_of, repo_folder
-from pipelines.model_info import BUNDLED, read_json
-from pipelines.registry import Registry
+from pipelines.model_info import (
+    BUNDLED,
+    cached_folder,
+    checkpoint_shapes,
+    read_json,
+    single_file_repository,
+)
+from pipelines.registry import Registry, warm_libraries
 
 logger = logging.getLogger(__name__)
 FOLDERS = "models.json"
@@ -153,6 +159,14 @@ def cached_pipelines(cache_dir: Path) -> list[str]:
             if weights and (snapshot / INDEX).exists():
                 found.append(folder.name.removeprefix("models--").replace("--", "/", 1))
     return sorted(found, key=str.lower)
+
+
+def missing_configs(checkpoint: Path) -> str | None:
+    """The Hub model whose configs a single-file checkpoint goes with, None where they are here;
+    raises LoadError."""
+    warm_libraries()
+    repository = single_file_repository(checkpoint_shapes(checkpoint))
+    return None if cached_folder(repository) else repository
 
 
 class LocalFolders:

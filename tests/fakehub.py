@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -124,8 +125,9 @@ class FakeHub:
         for name, path in files.items():
             entry = {"rfilename": name}
             if blobs:
-                entry |= {"size": path.stat().st_size, "blobId": git_sha1(path.read_bytes())}
+                entry |= {"size": path.stat().st_size, "blobId": etag(path)}
                 if path.suffix in LARGE:
+                    entry["blobId"] = "0" * 40  # of the pointer file
                     entry["lfs"] = {"sha256": etag(path), "size": path.stat().st_size,
                                     "pointerSize": 130}
             siblings.append(entry)
@@ -153,13 +155,19 @@ class FakeHub:
         }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=10_000)
+def _etag(path: Path, size: int, changed: int) -> str:
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest() if path.suffix in LARGE else git_sha1(content)
+
+
 def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def etag(path: Path) -> str:
-    content = path.read_bytes()
-    return hashlib.sha256(content).hexdigest() if path.suffix in LARGE else git_sha1(content)
+    found = path.stat()
+    return _etag(path, found.st_size, found.st_mtime_ns)
 
 
 class _Server(ThreadingHTTPServer):
@@ -276,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.error(404, "RevisionNotFound", "Revision not found")
         elif rest[:1] == ["tree"]:
             self.json([{"type": "file", "path": name, "size": path.stat().st_size,
-                        "oid": git_sha1(path.read_bytes())}
+                        "oid": etag(path)[:40]}
                        for name, path in hub.files(repo).items()])  # fmt: skip
         else:
             self.json(hub.info(repo, "blobs" in query))

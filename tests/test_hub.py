@@ -188,6 +188,7 @@ def test_a_token_is_named_and_never_shown(fake, tmp_path, monkeypatch):
         hub.account()
     assert "hf_secret" not in str(error.value)
     fake.accounts["hf_secret"] = "ada"
+    hub = Hub(fake.url, tmp_path)
     assert hub.account() == "ada"
     assert "hf_secret" not in repr(hub.search(HubQuery()).page(1))
 

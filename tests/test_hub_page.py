@@ -102,6 +102,41 @@ def test_a_model_is_downloaded_and_opened_in_generate(fake):
     assert "ada/cards" in app.selectbox(key="generate.model_id").options
 
 
+def test_a_single_file_brings_the_configs_that_it_goes_with(fake):
+    import single_file
+    from tiny import build
+
+    folder = fake.root / "ada" / "loose"
+    folder.mkdir()
+    single_file.save_single_file(build("sd"), folder / "loose.safetensors")
+    home = fake.root / "stable-diffusion-v1-5" / "stable-diffusion-v1-5"
+    build("sd").save_pretrained(home)
+    app = fetch(page("hub", model="ada/loose"))
+    assert "needs the config files of stable-diffusion-v1-5" in html(app)
+    app = fetch(app, "hub.configs")
+    assert not [a for a in fake.fetched("stable-diffusion-v1-5") if ".safetensors" in a.path]
+    app.button(key="hub.generate").click().run()
+    assert not app.exception
+    chosen = app.selectbox(key="generate.model_id").value
+    assert chosen.endswith("loose.safetensors")
+    assert state.engine().registry.describe(chosen).pipeline_class == "StableDiffusionPipeline"
+    assert "postcards" in lines(page("hub"))  # configs alone are no model
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" not in state.offered()
+    assert chosen in state.offered()
+
+
+def test_an_adapter_is_put_on_the_model_of_generate(fake):
+    folder = fake.root / "ada" / "ink"
+    folder.mkdir()
+    (folder / "ink.safetensors").write_bytes(b"not opened here")
+    fake.meta["ada/ink"] = {"tags": ["lora"]}
+    assert ["plain", "adapter"] in lines(page("hub"))["ada/ink"]["marks"]
+    app = fetch(page("hub", model="ada/ink"))
+    app.button(key="hub.lora").click().run()
+    assert not app.exception and app.title[0].value == "Generate"
+    assert app.session_state["generate.loras"].endswith("ink.safetensors")
+
+
 def test_a_model_joins_the_models_of_compare(fake):
     app = page("hub", model="postcards")
     app.button(key="hub.compare").click().run()
@@ -234,7 +269,7 @@ def test_offline_the_page_says_so_and_works_on_what_is_local(fake, monkeypatch):
     assert "Offline: HF_HUB_OFFLINE is set" in html(app)
     assert set(lines(app)) == {"postcards", "ada/small"}
     app = page("hub", model="ada/small")
-    assert "This is the copy on this machine" in html(app)
+    assert "this is the copy on this machine" in html(app)
     assert "The card of it" in html(app)
     assert app.button(key="hub.generate")
     app = page("hub", model="grace/closed")

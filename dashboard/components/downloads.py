@@ -71,7 +71,8 @@ def download_buttons(download: Download, place: str) -> None:
         else:
             st.button("Resume", icon=":material/play_arrow:", key=f"resume.{key}", type=kind,
                       on_click=resume)
-        st.button("Cancel", icon=":material/stop_circle:", key=f"cancel.{key}", type=kind,
+        name = "Dismiss" if download.status == "failed" else "Cancel"
+        st.button(name, icon=":material/stop_circle:", key=f"cancel.{key}", type=kind,
                   on_click=download.cancel)
 
 

@@ -85,8 +85,7 @@ def models() -> None:
     problem = hub.problem()
     section(f"On {host(hub)}", "")
     if problem:
-        notice("note", f"Offline: {problem}. Everything above works; searching and fetching need "
-                       "the Hub.")  # fmt: skip
+        notice("note", "Offline: everything above works; searching and fetching need the Hub.")
         st.button("Try again", icon=":material/refresh:", key="hub.again",
                   on_click=hub.problem, args=(True,))
     else:
