@@ -13,10 +13,18 @@ import streamlit as st
 from dashboard import controls, state
 from dashboard.components.downloads import data_size, download_details
 from dashboard.components.text import facts, notice, words
-from pipelines.download_plan import checkpoint_files
+from pipelines.download_plan import INDEX, checkpoint_files
 from pipelines.downloads import SPARE, free_bytes
 from pipelines.errors import GatedError, HubError, PipelineError
-from pipelines.hub import HubDetails, HubModel, example_pictures, gated_text, here_state, host
+from pipelines.hub import (
+    HubDetails,
+    HubModel,
+    example_pictures,
+    gated_text,
+    here_state,
+    host,
+    missing_bytes,
+)
 from pipelines.local_models import LocalFolders, local_details, missing_configs
 from pipelines.model_card import LOCAL, card_html, picture_paths
 
@@ -24,6 +32,7 @@ MODEL = "hub.model"
 CHOICES = ("hub.variant", "hub.file", "hub.revision")
 DETAILS = "hub.details"
 MOST_PICTURES = 12
+MAX_CONFIG = 200_000  # bytes of a config that is shown
 ASK_AGAIN = 60.0  # seconds
 
 
@@ -139,6 +148,9 @@ def panel(found: HubDetails) -> None:
         get_it(found)
         if found.prior:
             companion(found.prior)
+        if plan.kind == "pipeline" and model.model_id in state.offered():
+            words("Another revision is on this machine, and can be used as it is.", "quiet")
+            use_buttons(found)
 
 
 def get_it(found: HubDetails) -> None:
@@ -164,15 +176,16 @@ def get_it(found: HubDetails) -> None:
         return
     if model.obstacle:
         words("It can be fetched, but not opened here.", "quiet")
-    free = free_bytes(hub.cache_dir)
-    if plan.size_bytes + SPARE > free:
-        notice("error", f"{data_size(plan.size_bytes)} do not fit: {data_size(free)} are free in "
+    free, missing = free_bytes(hub.cache_dir), missing_bytes(plan, hub.cache_dir)
+    if missing + SPARE > free:
+        notice("error", f"{data_size(missing)} do not fit: {data_size(free)} are free in "
                         f"{hub.cache_dir}. Delete models on 'This machine', or set HF_HOME to a "
                         "folder on a larger disk.")  # fmt: skip
         return
-    verb = "Fetch the rest" if model.here == "partly" else "Download"
-    if st.button(f"{verb}: {len(plan.files)} files, {data_size(plan.size_bytes)}", type="primary",
-                 icon=":material/download:", key="hub.download", width="stretch"):
+    label = (f"Fetch the rest: {data_size(missing)}" if model.here == "partly"
+             else f"Download: {len(plan.files)} files, {data_size(missing)}")
+    if st.button(label, type="primary", icon=":material/download:", key="hub.download",
+                 width="stretch"):
         try:
             state.downloads().start(hub, plan)
             st.rerun()
@@ -205,7 +218,7 @@ def companion(prior: str) -> None:
 def use_buttons(found: HubDetails) -> None:
     """It is here: open it, or what stands in the way."""
     model, plan, hub = found.model, found.plan, state.hub()
-    if model.source == "Hub":
+    if plan and model.here == "yes":
         notice("good", "All its files are on this machine.")
     model_id, variant, revision = model.model_id, plan and plan.variant, None
     if plan and plan.revision != "main":
@@ -329,7 +342,17 @@ def show_config(found: HubDetails) -> None:
               "quiet")
         return
     components(found)
-    st.code(json.dumps(found.index, indent=2), language="json")
+    configs = [file.path for file in found.files
+               if file.suffix == ".json" and ".index." not in file.path and file.size < MAX_CONFIG]
+    path = st.selectbox("File", [INDEX, *(path for path in configs if path != INDEX)],
+                        key=f"hub.config.{found.model.model_id}")
+    try:
+        text = (json.dumps(found.index, indent=2) if path == INDEX else
+                state.hub().content(found, path).decode("utf-8", "replace"))
+    except HubError as error:
+        notice("error", str(error))
+        return
+    st.code(text, language="json")
 
 
 def components(found: HubDetails) -> None:

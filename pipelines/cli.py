@@ -24,7 +24,9 @@ from pipelines.chain import default_strength, parse_stage
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.hub import Hub
 from pipelines.hub_cli import app as hub_app
+from pipelines.local_models import offered_models
 from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import ComparisonRow, Distance, Run
@@ -409,11 +411,16 @@ def models(
         metavar="DIR", help="Open each pipeline folder below DIR and run its tasks.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the models that are bundled, or check a folder of pipelines."""
+    """Print the models that are here, or check a folder of pipelines."""
     if check:
         _check_models(check, as_json)
         return
-    infos = Engine().registry.bundled()
+    engine, infos = Engine(), []
+    for model_id in offered_models(engine.home, Hub().cache_dir):
+        try:
+            infos.append(engine.registry.describe(model_id))
+        except PipelineError as error:
+            print(f"note: {error}", file=sys.stderr)
     records = [
         {"model_id": i.model_id, "source": i.source, "pipeline_class": i.pipeline_class,
          "height": i.height, "width": i.width, "size_bytes": i.size_bytes,

@@ -90,14 +90,14 @@ class HubModel:
 @dataclass(frozen=True)
 class HubDetails:
     """One model with its files, the content of its model_index.json, and the plan for it; `card` is
-    the head of its README, `folder` where that lies, None for a model on the Hub."""
+    the head of its README, `folders` where files and card lie, empty for a model on the Hub."""
 
     model: HubModel
     files: tuple[HubFile, ...]
     index: dict[str, Any] | None
     plan: DownloadPlan | None
     card: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
+    folders: tuple[Path, ...] = ()
 
     @property
     def prior(self) -> str | None:
@@ -351,24 +351,26 @@ class Hub:
 
     def content(self, details: HubDetails, path: str, limit: int = MAX_TEXT) -> bytes:
         """A small file of a model, from its folder or from the Hub; raises HubError."""
-        if details.folder is None:
+        if not details.folders:
             return self.read(details.model.model_id, path, details.model.commit or "main", limit)
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise HubError(f"{path} lies outside of the model")
+        found = next((folder / path for folder in details.folders if (folder / path).is_file()),
+                     details.folders[0] / path)
         try:
-            with open(details.folder / path, "rb") as file:
+            with open(found, "rb") as file:
                 return file.read(limit)
         except OSError as error:
             raise HubError(f"{path} cannot be read: {error}") from error
 
     def card_text(self, details: HubDetails) -> str | None:
         """The model card in Markdown; None where there is none."""
-        if details.folder is None and not any(file.path == CARD for file in details.files):
-            return None
-        if details.folder and not (details.folder / CARD).exists():
+        there = (any((folder / CARD).exists() for folder in details.folders) if details.folders
+                 else any(file.path == CARD for file in details.files))
+        if not there:
             return None
         key = (details.model.model_id, details.model.commit)
-        if details.folder or key not in self._cards:
+        if details.folders or key not in self._cards:
             self._cards[key] = self.content(details, CARD).decode("utf-8", "replace")
         return self._cards[key]
 
@@ -491,10 +493,14 @@ def here_state(plan: DownloadPlan, cache_dir: Path) -> str:
     """yes, partly or no: are the plan's files in the local cache, by name, commit and size?"""
     if all(cached_path(plan, file, cache_dir) for file in plan.files):
         return "yes"
+    return "no" if missing_bytes(plan, cache_dir) == plan.size_bytes else "partly"
+
+
+def missing_bytes(plan: DownloadPlan, cache_dir: Path) -> int:
+    """What is still to be fetched: the same content may be here from another commit."""
     blobs = repo_folder(cache_dir, plan.model_id) / "blobs"
-    some = any((blobs / file.etag).exists() or cached_path(plan, file, cache_dir)
-               for file in plan.files)
-    return "partly" if some else "no"
+    return sum(file.size for file in plan.files
+               if not (blobs / file.etag).exists() and not cached_path(plan, file, cache_dir))
 
 
 def repo_folder(cache_dir: Path, model_id: str) -> Path:

@@ -265,7 +265,7 @@ def local_details(registry: Registry, model_id: str) -> HubDetails:
         commit=folder.name if info.source == "Hub cache" else None,
     )
     index = read_json(info.folder / INDEX)
-    return HubDetails(model, files, index, None, card, card_folder)
+    return HubDetails(model, files, index, None, card, (folder, card_folder))
 
 
 def _card_head(path: Path) -> dict:

@@ -11,6 +11,8 @@ import tiny
 from PIL import Image
 
 from pipelines import CATALOGUE, cli
+from pipelines.local_models import LocalFolders
+from pipelines.model_info import BUNDLED
 from pipelines.registry import Registry
 from pipelines.run_log import RunLog
 
@@ -26,6 +28,7 @@ def registry():
 def run(tmp_path, monkeypatch, capsys, registry):
     """Run a command line in this process; gives back exit code, output, errors."""
     monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipelines.engine.Registry", lambda device: registry)
 
@@ -158,10 +161,12 @@ def test_runs_as_table_csv_and_json(run):
     assert "No run fits" in run("runs", "--text", "blue")[1]
 
 
-def test_models_and_schedulers(run):
+def test_models_and_schedulers(run, tmp_path):
     (model,) = json.loads(run("models", "--json")[1])
     assert model["model_id"] == "postcards"
     assert "postcards" in run("models")[1]
+    LocalFolders(tmp_path / "home").add(str(BUNDLED["postcards"]), Registry("cpu"))
+    assert [m["source"] for m in json.loads(run("models", "--json")[1])] == ["bundled", "folder"]
     listed = json.loads(run("schedulers", "--json")[1])
     assert [info["key"] for info in listed] == [info.key for info in CATALOGUE]
     assert "arXiv:2211.01095" in run("schedulers")[1]

@@ -156,6 +156,28 @@ def test_a_card_is_shown_and_its_script_is_not(fake):
     assert "DDPMScheduler" in html(app)  # the config
 
 
+@pytest.mark.parametrize("model_id", ["ada/small", "postcards"])
+def test_any_config_of_a_model_can_be_read(fake, model_id):
+    app = page("hub", model=model_id)
+    config = app.selectbox(key=f"hub.config.{model_id}")
+    assert config.value == "model_index.json" and "_class_name" in app.code[-1].value
+    config.set_value("unet/config.json").run()
+    assert not app.exception and "cs-notice cs-error" not in html(app)
+    assert app.code[-1].value.strip().startswith("{") and "_class_name" not in app.code[-1].value \
+        or model_id == "postcards"
+
+
+def test_an_older_revision_can_be_used_while_a_newer_one_is_offered(fake):
+    fetch(page("hub", model="ada/small"))
+    (fake.root / "ada" / "small" / "unet" / "config.json").write_text('{"changed": true}')
+    st.cache_resource.clear()
+    app = page("hub", model="ada/small")
+    assert app.button(key="hub.download").label == "Fetch the rest: 17 bytes"
+    assert "Another revision is on this machine" in html(app)
+    app.button(key="hub.generate").click().run()
+    assert app.title[0].value == "Generate" and not app.exception
+
+
 def test_a_gated_model_says_what_to_accept_and_where(fake):
     app = page("hub", model="grace/closed")
     assert not app.exception
@@ -280,4 +302,4 @@ def test_an_id_that_nobody_knows_is_explained(fake):
     for name in ("no/such", "nothing", "a b?c", "../../etc/passwd"):
         app = page("hub", model=name)
         assert not app.exception
-        assert "cs-error" in html(app), name
+        assert "cs-notice cs-error" in html(app), name
