@@ -31,6 +31,7 @@ OPENED_RUN = "opened_run"
 SEEN_JOBS = "seen_jobs"
 PAGE, PAGE_DRAWN = "page", "page_drawn"  # the page on show; whether it was drawn to its end once
 GENERATE_JOB = "generate_job"
+COMPARISON_JOBS = ("compare", "measure", "timings")
 COMPARISON = "comparison"  # also the query parameter
 
 # Fields of a request that have a widget; a request that comes from a run may carry others.
@@ -128,8 +129,11 @@ def generate_job() -> Job | None:
 
 
 def comparison_job(comparison_id: str) -> Job | None:
-    return next((job for job in job_queue().jobs()
-                 if job.kind == "compare" and job.result == comparison_id), None)
+    """What works on a comparison now, else what made it."""
+    jobs = [job for job in job_queue().jobs()
+            if job.kind in COMPARISON_JOBS and job.result == comparison_id]
+    made = [job for job in jobs if job.kind == "compare"]
+    return next((job for job in jobs if job.active), made[-1] if made else None)
 
 
 def cells_in_log(comparison: Comparison) -> set[int]:

@@ -63,16 +63,21 @@ class Engine:
 
         Raises what would make the request fail.
         """
-        known = {} if known is None else known
-        key = tuple(request.weights.values())
-        if key not in known:
-            info = self.registry.describe(request.model_id, request.revision, request.variant)
-            known[key] = info, model_content(info), lora_contents(request.loras)
-        info, content, loras = known[key]
+        info, content, loras = self._model(request, {} if known is None else known)
         device = self.registry.device
         dtype = request.torch_dtype or default_dtype(device)
         request = resolve(request, info, self._images(request).get("image"))
         return identity(request, content, loras, device, dtype)
+
+    def _model(
+        self, request: RunRequest, known: dict[tuple, Any]
+    ) -> tuple[ModelInfo, str, tuple[str, ...]]:
+        """A request's model and the contents of its files and adapters, read once per `known`."""
+        key = tuple(request.weights.values())
+        if key not in known:
+            info = self.registry.describe(request.model_id, request.revision, request.variant)
+            known[key] = info, model_content(info), lora_contents(request.loras)
+        return known[key]
 
     def _images(self, request: RunRequest) -> dict[str, Image]:
         """The pictures that a request names, from the store; raises StorageError."""
@@ -314,6 +319,10 @@ class Engine:
                     known = distance(run, other, self.pictures, self.latents)
                     self.run_log.keep_distance(known)
             found.append(known)
+        if reference == CONVERGED:
+            pair = [self._logged(one) or make(one) for one in self._floor_requests(runs)]
+            if len(pair) == 2 and not self.floor(runs):
+                self.run_log.keep_distance(distance(*pair, self.pictures, self.latents))
         return found
 
     def distances(
@@ -322,42 +331,78 @@ class Engine:
         """What measure() has found already; nothing is computed."""
         return [known for _, _, known in self._with_references(comparison, runs, reference)]
 
+    def references_to_make(
+        self, comparison: Comparison, runs: Sequence[Run | None], reference: str
+    ) -> list[RunRequest]:
+        """The converged pictures, and those that tell their error, that measure() would make."""
+        wanted: list[RunRequest] = []
+        self._with_references(comparison, runs, reference, wanted.append)
+        if reference == CONVERGED:
+            wanted += [request for request in self._floor_requests(runs)
+                       if request not in wanted and not self._logged(request)]
+        return wanted
+
+    def floor(self, runs: Sequence[Run | None]) -> float:
+        """The converged picture's own error in latents (RMS), 0 where it was not measured: its
+        distance to the same solver with half the steps, for the first cell."""
+        found = [self._logged(request) for request in self._floor_requests(runs)]
+        if len(found) < 2 or not all(found):
+            return 0.0
+        ids = [run.source_id for run in found]
+        known = self.run_log.distances(ids).get((ids[0], ids[1]))
+        return (known.rms_latents if known else None) or 0.0
+
+    def _floor_requests(self, runs: Sequence[Run | None]) -> list[RunRequest]:
+        """Half the steps, and all of them."""
+        run = next((run for run in runs if run and run.status == "ok"), None)
+        if run is None:
+            return []
+        request = self._converged_request(run, {})
+        return [request.changed(num_inference_steps=request.num_inference_steps // 2), request]
+
     def _with_references(
         self,
         comparison: Comparison,
         runs: Sequence[Run | None],
         reference: str,
-        make: Callable[[RunRequest], Run] | None = None,
+        make: Callable[[RunRequest], Run | None] | None = None,
     ) -> list[tuple[Run | None, Run | None, Distance | None]]:
         """Each cell's run, its reference and their distance in the log; `make` fills gaps."""
         if reference == CONVERGED:
             made: dict[str, Run | None] = {}
-            references = [self._converged(run, made, make) for run in runs]
+            known: dict[tuple, Any] = {}
+            references = [self._converged(run, made, known, make) for run in runs]
         else:
             references = [runs[number] for number in reference_cells(comparison, reference)]
-        known = self.run_log.distances([run.source_id for run in runs if run])
-        return [(run, other, known.get((run.source_id, other.source_id)) if run and other else None)
+        found = self.run_log.distances([run.source_id for run in runs if run])
+        return [(run, other, found.get((run.source_id, other.source_id)) if run and other else None)
                 for run, other in zip(runs, references, strict=True)]
 
     def _converged(
         self,
         run: Run | None,
         made: dict[str, Run | None],
-        make: Callable[[RunRequest], Run] | None,
+        known: dict[tuple, Any],
+        make: Callable[[RunRequest], Run | None] | None,
     ) -> Run | None:
         """A run's converged picture, from `made`, from the log, or made now."""
         if run is None or run.status != "ok":
             return None
-        request = RunRequest(**run.request)
-        info = self.registry.describe(request.model_id, request.revision, request.variant)
-        request = converged_request(request, info.flow_matching)
+        request = self._converged_request(run, known)
         key = request.model_dump_json()
         if key not in made:
-            wanted = self.identity(request)
-            logged = self.run_log.of_identities([wanted]).get(wanted, [])
-            kept = next(filter(self._complete, logged), None)
-            made[key] = kept or (make(request) if make else None)
+            made[key] = self._logged(request, known) or (make(request) if make else None)
         return made[key]
+
+    def _converged_request(self, run: Run, known: dict[tuple, Any]) -> RunRequest:
+        request = RunRequest(**run.request)
+        return converged_request(request, self._model(request, known)[0].flow_matching)
+
+    def _logged(self, request: RunRequest, known: dict[tuple, Any] | None = None) -> Run | None:
+        """The newest run of the log that made just this and whose files are still there."""
+        wanted = self.identity(request, known)
+        logged = self.run_log.of_identities([wanted]).get(wanted, [])
+        return next(filter(self._complete, logged), None)
 
     def _complete(self, run: Run) -> bool:
         """Whether picture and latents are there; some pipelines have no latents to keep."""

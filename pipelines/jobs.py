@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import next_request
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
-from pipelines.errors import Cancelled, PipelineError
+from pipelines.errors import Cancelled, PipelineError, RequestError
 from pipelines.generation import Step
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations
@@ -270,5 +270,62 @@ def submit_comparison(
     key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), comparison.skip,
            shared, fresh, resume)
     job = jobs.submit("compare", title, sum(costs), work, key)
+    job.result = job.result or comparison_id
+    return job
+
+
+def submit_measurement(
+    jobs: JobQueue, engine: Engine, comparison_id: str, reference: str
+) -> Job:
+    """Queue the distances of a comparison's cells to a reference, which is logged with it."""
+    comparison, runs = _of_log(engine, comparison_id)
+    requests = engine.references_to_make(comparison, runs, reference)
+    total = sum(_evaluations(request, engine) for request in requests)
+
+    def work(job: Job) -> str:
+        engine.run_log.set_reference(comparison_id, reference)
+        engine.measure(comparison, runs, reference, _watch(job))
+        job.done = job.total
+        return comparison_id
+
+    return _submit_for(jobs, "measure", comparison, comparison_id, total, work, reference)
+
+
+def submit_timings(jobs: JobQueue, engine: Engine, comparison_id: str, repeats: int) -> Job:
+    """Queue measured timings of a comparison's cells."""
+    comparison, runs = _of_log(engine, comparison_id)
+    made = {run.source_id: run for run in runs if run and run.status == "ok"}
+
+    def work(job: Job) -> str:
+        def on_done(done: int) -> None:
+            job.advance()
+            job.message = f"{done} of {job.total} runs"
+
+        engine.measure_timings(runs, repeats, lambda _step: job.check(), on_done)
+        return comparison_id
+
+    total = repeats * len(made)
+    return _submit_for(jobs, "timings", comparison, comparison_id, total, work, repeats)
+
+
+def _of_log(engine: Engine, comparison_id: str) -> tuple[Comparison, list[Run | None]]:
+    row = engine.run_log.comparison(comparison_id)
+    if row is None:
+        raise RequestError(f"comparison {comparison_id} is not in the log")
+    comparison = Comparison.from_row(row)
+    return comparison, comparison.match(engine.run_log.runs(comparison_id=comparison_id))
+
+
+def _submit_for(
+    jobs: JobQueue,
+    kind: str,
+    comparison: Comparison,
+    comparison_id: str,
+    total: int,
+    work: Callable[[Job], Any],
+    detail: Hashable,
+) -> Job:
+    title = comparison.base.prompt or "(no prompt)"
+    job = jobs.submit(kind, title, total, work, (kind, comparison_id, detail))
     job.result = job.result or comparison_id
     return job

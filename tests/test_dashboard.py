@@ -16,6 +16,7 @@ from dashboard import state
 from dashboard.export import runs_csv, sheet_pngs
 from pipelines import Axis, Comparison, Engine, RunRequest
 from pipelines.comparison import forecast
+from pipelines.errors import Cancelled
 from pipelines.run_log import Run, utc_now
 
 WAIT = 60
@@ -232,6 +233,47 @@ def test_the_axis_editor_knows_ranges_links_rules_and_pictures_per_cell(home):
     assert not app.exception
     assert app.text_area(key="compare.values.prompt_replace").value == "skip:red\nblue"
     assert any("all in the log already" in caption.value for caption in app.caption)
+
+
+def test_distances_and_timings_are_measured_from_the_page(home):
+    engine = state.engine()
+    base = RunRequest(prompt="a red car", num_inference_steps=1)
+    comparison = Comparison.parse(base, ["num_inference_steps=1..3", "scheduler=ddim,euler"])
+    engine.compare(comparison, comparison_id="m", shared=True)
+    reference = "num_inference_steps=3,scheduler=ddim"
+    app = page("compare", comparison="m")
+    app.selectbox(key="reference-m").set_value(reference).run()
+    app.button(key="measure.distances").click().run()
+    finish(app)
+    row = engine.run_log.comparison("m")
+    runs = comparison.match(engine.run_log.runs(comparison_id="m"))
+    assert row.reference == reference
+    assert engine.distances(comparison, runs, reference)[4].rms_latents == 0
+    app.number_input(key="measure.repeats").set_value(2).run()
+    app.button(key="measure.timings").click().run()
+    finish(app)
+    assert [summary.repeats for summary in engine.timings(runs)] == [2] * 6
+    app.run()
+    assert not app.exception
+    assert len(app.get("vega_lite_chart")) >= 2
+    assert "fitted order" in app.dataframe[0].value
+
+
+def test_a_cancelled_comparison_goes_on_from_the_page(home):
+    engine = state.engine()
+    comparison = Comparison.parse(RunRequest(prompt="a cat", num_inference_steps=1), ["seed=0,1"])
+
+    def stop(number, _step):
+        if number == 1:
+            raise Cancelled("stopped")
+
+    engine.compare(comparison, stop, comparison_id="c")
+    app = page("compare", comparison="c")
+    app.button(key="resume").click().run()
+    finish(app)
+    assert engine.run_log.comparison("c").status == "done"
+    assert engine.run_log.count(comparison_id="c", status="ok") == 2
+    assert not app.exception
 
 
 def test_a_mistake_in_an_axis_is_marked(home):

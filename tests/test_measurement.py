@@ -90,14 +90,27 @@ def test_the_converged_picture_is_made_once_per_guidance_scale(engine, quick):
     assert engine.distances(comparison, runs, CONVERGED) == [None] * 4
     first = engine.measure(comparison, runs, CONVERGED)
     made = engine.run_log.runs(scheduler="dpmpp_2m_karras")
-    assert [(run.num_inference_steps, run.comparison_id) for run in made] == [(12, None)] * 2
+    assert [(r.num_inference_steps, r.comparison_id) for r in made] == [
+        (6, None), (12, None), (12, None)]  # fmt: skip
     assert {run.noise_sha256 for run in made} == {runs[0].noise_sha256}
     assert first[0].reference_id == first[2].reference_id != first[1].reference_id
     again, runs = compare(engine, *axes)
     engine.measure(again, runs, CONVERGED)
-    assert engine.run_log.count(scheduler="dpmpp_2m_karras") == 2
+    assert engine.run_log.count(scheduler="dpmpp_2m_karras") == 3
     known = engine.distances(again, runs, CONVERGED)
     assert [d.rms_latents for d in known] == [d.rms_latents for d in first]
+
+
+def test_the_reference_tells_its_own_error(engine, quick):
+    comparison, runs = compare(engine, "seed=0")
+    assert engine.floor(runs) == 0
+    wanted = engine.references_to_make(comparison, runs, CONVERGED)
+    assert [request.num_inference_steps for request in wanted] == [12, 6]
+    engine.measure(comparison, runs, CONVERGED)
+    half, whole = engine.run_log.runs(scheduler="dpmpp_2m_karras")
+    apart = (engine.latents.get(half.latents_sha256) - engine.latents.get(whole.latents_sha256))
+    assert engine.floor(runs) == pytest.approx(apart.pow(2).mean().sqrt().item())
+    assert engine.references_to_make(comparison, runs, CONVERGED) == []
 
 
 def test_other_weights_have_another_converged_picture(engine, quick, tmp_path):

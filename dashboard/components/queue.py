@@ -9,7 +9,8 @@ from dashboard.components.downloads import downloads_panel
 from dashboard.components.text import duration, notice, words
 from pipelines.jobs import Job
 
-KINDS = {"generate": "Generate", "compare": "Compare"}
+KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
+         "timings": "Timings"}
 MOST_LISTED = 6
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import controls, state
+from dashboard.components.analysis import analysis_panel
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import duration, notice, words
@@ -148,6 +149,8 @@ def show(comparison_id: str) -> None:
     urls: dict[tuple[int, str], str | None] = {}  # lives until the next full run, as they do
     st.fragment(live_sheet, run_every=state.poll_seconds())(comparison, comparison_id, urls)
     downloads(comparison, comparison_id)
+    runs = comparison.match(state.engine().run_log.runs(comparison_id=comparison_id))
+    analysis_panel(comparison, row, runs, controls.open_run)
 
 
 def waiting(job: Job) -> None:
@@ -182,7 +185,7 @@ def live_sheet(
     engine, key = state.engine(), f"sheet-{comparison_id}"
     row, job = engine.run_log.comparison(comparison_id), state.comparison_job(comparison_id)
     runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
-    status_line(row, job, runs)
+    status_line(comparison, row, job, runs)
     noise_line(comparison, runs)
     states = ["waiting" if job and job.active else "not run"] * len(runs)
     missing = (number for number in work_order(comparison.cells()) if runs[number] is None)
@@ -205,23 +208,36 @@ def live_sheet(
         controls.open_run(run_id)
 
 
-def status_line(row: ComparisonRow, job: Job | None, runs: Sequence[Run | None]) -> None:
+def status_line(
+    comparison: Comparison, row: ComparisonRow, job: Job | None, runs: Sequence[Run | None]
+) -> None:
     if job and job.active:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.progress(job.fraction, text=progress_text(job).removeprefix("Compare · "))
             cancel_button(job, "page")
         return
+    count = sum(not cell.left_out for cell in comparison.cells())
     done = sum(run is not None and run.status == "ok" for run in runs)
     failed = sum(run is not None and run.status == "failed" for run in runs)
+    reused = sum(run is not None and run.reused_from is not None for run in runs)
     if failed:
-        notice("error", f"{failed} of {len(runs)} cells failed; each says why in its place.")
+        notice("error", f"{failed} of {count} cells failed; each says why in its place.")
     if job and job.status == "failed":
         notice("error", job.error or "The comparison failed.")
     elif row.status == "cancelled":
-        notice("note", f"Cancelled; {done} of {len(runs)} cells are kept.")
+        notice("note", f"Cancelled; {done} of {count} cells are kept.")
     elif row.status == "running":
-        notice("note", f"{done} of {len(runs)} cells so far: it runs in another program, or was "
+        notice("note", f"{done} of {count} cells so far: it runs in another program, or was "
                        "interrupted.")  # fmt: skip
+    if reused:
+        notice("note", f"{reused} of {count} cells were made before, of exactly the same, and "
+                       "come from the log.")  # fmt: skip
+    if row.status in ("cancelled", "running") or failed:
+        st.button("Go on with what is missing", icon=":material/play_arrow:", key="resume",
+                  on_click=submit_comparison, kwargs={
+                      "jobs": state.job_queue(), "engine": state.engine(),
+                      "comparison": comparison, "resume": row.id,
+                      "shared": st.session_state.get(SHARED, False)})  # fmt: skip
 
 
 def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:

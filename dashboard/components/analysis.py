@@ -1,0 +1,292 @@
+"""What a comparison teaches: distances, measured times, charts, flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import altair as alt
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.text import notice, words
+from pipelines.analysis import (
+    Line,
+    Method,
+    convergence,
+    flags,
+    guidance,
+    methods,
+    pareto_front,
+    verdict,
+)
+from pipelines.axes import label
+from pipelines.comparison import Comparison
+from pipelines.jobs import submit_measurement, submit_timings
+from pipelines.measurement import CONVERGED
+from pipelines.run_log import ComparisonRow, Run
+from pipelines.sheet import to_csv
+
+HEIGHT = 380
+REPEATS = 5
+# A menu to save the picture, and nothing that leads to a foreign site.
+MENU = {"embedOptions": {"actions": {"export": True, "source": False, "compiled": False,
+                                     "editor": False}}}
+
+
+def analysis_panel(
+    comparison: Comparison,
+    row: ComparisonRow,
+    runs: Sequence[Run | None],
+    open_run: Callable[[int], None],
+) -> None:
+    """Below a finished sheet: measure, and see what it says; a chosen point opens its cell."""
+    made = [run for run in runs if run and run.status == "ok"]
+    if len(made) < 2:
+        return
+    st.subheader("What it shows")
+    reference = _measuring(comparison, row, runs)
+    engine = state.engine()
+    distances = engine.distances(comparison, runs, reference) if reference else []
+    timings = engine.timings(runs)
+    found = methods(comparison, runs, distances, timings)
+    tabs = st.tabs(["Convergence", "Quality against time", "Guidance", "Flags"])
+    with tabs[0]:
+        floor = engine.floor(runs) if reference == CONVERGED else 0.0
+        _convergence(found, reference, floor, row.id, open_run)
+    with tabs[1]:
+        _quality(found, reference, row.id, open_run)
+    with tabs[2]:
+        _guidance(comparison, runs, row.id, open_run)
+    with tabs[3]:
+        _flags(comparison, runs)
+
+
+def _measuring(
+    comparison: Comparison, row: ComparisonRow, runs: Sequence[Run | None]
+) -> str | None:
+    """The reference, and the two buttons that measure; the reference whose distances to show."""
+    cells = comparison.cells()
+    names = {CONVERGED: "the converged picture"} | {
+        _cell_text(cell.axes): _cell_name(cell.axes)
+        for cell, run in zip(cells, runs, strict=True) if run and run.status == "ok"
+    }  # fmt: skip
+    job = state.comparison_job(row.id)
+    busy = bool(job and job.active)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        known = row.reference if row.reference in names else CONVERGED
+        reference = st.selectbox(
+            "Reference", list(names), index=list(names).index(known), format_func=names.get,
+            key=f"reference-{row.id}", width=340,
+            help="The converged picture: the same noise through a solver with so many steps that "
+                 "more change nothing. It is made once for each prompt, seed and guidance scale.")
+        if st.button("Measure distances", icon=":material/straighten:", disabled=busy,
+                     key="measure.distances"):
+            submit_measurement(state.job_queue(), state.engine(), row.id, reference)
+            st.rerun()
+        repeats = st.number_input("Repeats", 2, 50, REPEATS, key="measure.repeats", width=110)
+        if st.button("Measure timings", icon=":material/timer:", disabled=busy,
+                     key="measure.timings",
+                     help="Each cell apart, after warm-up, in turns, so that a slow minute falls "
+                          "on all of them."):
+            submit_timings(state.job_queue(), state.engine(), row.id, repeats)
+            st.rerun()
+    return reference
+
+
+def _cell_text(axes: dict[str, Any]) -> str:
+    """A cell as `measurement.reference_cells` reads it."""
+    return ",".join(f"{name}={_plain(value)}" for name, value in axes.items())
+
+
+def _plain(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _cell_name(axes: dict[str, Any]) -> str:
+    return " · ".join(f"{name} {label(name, value)}" for name, value in axes.items())
+
+
+def _convergence(
+    found: Sequence[Method],
+    reference: str | None,
+    floor: float,
+    place: str,
+    open_run: Callable[[int], None],
+) -> None:
+    lines = convergence(found, floor)
+    if not lines:
+        words("Measure distances to see how fast each scheduler comes to the reference.", "quiet")
+        return
+    if len({m.num_inference_steps for m in found}) < 2:
+        words("All cells have the same number of steps; with num_inference_steps on an axis there "
+              "are lines.", "quiet")  # fmt: skip
+    chart = _line_chart(lines, floor)
+    _chart(chart, f"convergence-{place}", open_run)
+    _orders(lines)
+    if reference == CONVERGED and any(line.stochastic for line in lines):
+        notice("note", "Stochastic samplers (dashed) draw fresh noise on the way: they make other "
+                       "pictures of the same prompt, and do not converge to this one.")
+    if floor:
+        words(f"The reference's own error is about {floor:.2g} (grey line): distances near it "
+              "say nothing.", "quiet")  # fmt: skip
+    _data("convergence", [_record(m) for line in lines for m in line.points])
+
+
+def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
+    rows = [{**_record(m), "solver": line.name,
+             "kind": "stochastic" if line.stochastic else "deterministic"}
+            for line in lines for m in line.points]
+    point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("nfe:Q", title="function evaluations (NFE)",
+                scale=alt.Scale(type="log", nice=False, padding=12)),
+        y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
+                scale=alt.Scale(type="log", padding=12)),
+        color=alt.Color("solver:N", title=None),
+        strokeDash=alt.StrokeDash("kind:N", title=None, legend=None, scale=alt.Scale(
+            domain=["deterministic", "stochastic"], range=[[1, 0], [5, 4]])),
+    )
+    marks = base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=90).encode(
+        tooltip=_tooltip(), opacity=alt.value(1.0)).add_params(point)
+    if floor:
+        rule = alt.Chart(alt.Data(values=[{"floor": floor}]))
+        marks = rule.mark_rule(color="#8888", strokeDash=[2, 3]).encode(y="floor:Q") + marks
+    return marks.properties(height=HEIGHT, usermeta=MENU)
+
+
+def _orders(lines: Sequence[Line]) -> None:
+    """The orders of accuracy: fitted, and what the literature says."""
+    st.dataframe(
+        [{"solver": line.name,
+          "fitted order": None if line.fitted is None else round(line.fitted, 2),
+          "nominal order": line.nominal,
+          "note": line.why} for line in lines],
+        hide_index=True, width="stretch",
+    )  # fmt: skip
+
+
+def _quality(
+    found: Sequence[Method],
+    reference: str | None,
+    place: str,
+    open_run: Callable[[int], None],
+) -> None:
+    timed = [m for m in found if m.ms is not None and m.rms_latents]
+    if not timed:
+        missing = "timings" if any(m.rms_latents for m in found) else "distances and timings"
+        words(f"Measure {missing} to see what a scheduler and a number of steps buy. Times of "
+              "single runs are not used here.", "quiet")  # fmt: skip
+        return
+    front = {m.name for m in pareto_front(timed)}
+    if sentence := verdict(timed, reference or ""):
+        words(sentence, "large")
+    rows = [{**_record(m), "front": m.name in front} for m in timed]
+    point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("ms:Q", title="measured time of one picture (ms, median)",
+                scale=alt.Scale(type="log", nice=False, padding=16)),
+        y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
+                scale=alt.Scale(type="log", padding=12)),
+    )
+    edge = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after", color="#8888", strokeWidth=1.5)
+    spread = base.mark_rule(opacity=0.5).encode(
+        x=alt.X("ms_low:Q"), x2="ms_high:Q", color=alt.Color("line:N", title=None))
+    dots = base.mark_point(filled=True, size=110).encode(
+        color=alt.Color("line:N", title=None), tooltip=_tooltip(),
+        opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
+    ).add_params(point)  # fmt: skip
+    names = base.transform_filter("datum.front").mark_text(
+        align="left", dx=9, dy=-7, fontSize=11).encode(text="name:N")
+    _chart((edge + spread + dots + names).properties(height=HEIGHT, usermeta=MENU),
+           f"quality-{place}", open_run)
+    words("Dots of full colour: nothing here is both faster and closer. The bars reach from the "
+          "shortest to the longest repeat.", "quiet")  # fmt: skip
+    _data("quality", rows)
+
+
+def _guidance(
+    comparison: Comparison,
+    runs: Sequence[Run | None],
+    place: str,
+    open_run: Callable[[int], None],
+) -> None:
+    points = guidance(comparison, runs, state.engine().pictures)
+    if len(points) < 2:
+        words("With guidance_scale on an axis: whether pictures follow their prompt, and how much "
+              "seeds differ.", "quiet")  # fmt: skip
+        return
+    rows = []
+    for one in points:
+        run_id = runs[one.cells[0]].id
+        if one.accuracy is not None:
+            rows.append({"guidance_scale": one.guidance_scale, "measure": "follows the prompt",
+                         "value": one.accuracy, "of": f"{one.judged} pictures", "run_id": run_id})
+        if one.diversity is not None:
+            rows.append({"guidance_scale": one.guidance_scale, "measure": "diversity of seeds",
+                         "value": one.diversity, "of": f"{one.pairs} pairs", "run_id": run_id})
+    if rows:
+        point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
+        base = alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("guidance_scale:Q"),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color("measure:N", title=None),
+            tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
+        )
+        _chart((base.mark_line(strokeWidth=2)
+                + base.mark_point(filled=True, size=90).add_params(point)
+                ).properties(height=HEIGHT, usermeta=MENU), f"guidance-{place}", open_run)
+    if any(one.judged for one in points):
+        fewest = min(one.judged for one in points)
+        words("Follows the prompt: the share of pictures in which the judge of the bundled model "
+              f"sees all that the prompt names; {fewest} pictures or more per scale"
+              f"{', too few to tell small differences' if fewest < 30 else ''}.", "quiet")
+    else:
+        words("Whether pictures follow their prompt can be judged for the bundled model only.",
+              "quiet")  # fmt: skip
+    if not any(one.pairs for one in points):
+        words("With several seeds (pictures per cell) there is diversity too: the mean of "
+              "1 - SSIM over pairs of pictures of one prompt.", "quiet")  # fmt: skip
+    if rows:
+        _data("guidance", [asdict(one) for one in points])
+
+
+def _flags(comparison: Comparison, runs: Sequence[Run | None]) -> None:
+    found = flags(comparison, runs, state.engine().pictures)
+    if not found:
+        words("Nothing stands out: no two cells are identical, none is empty or saturated.",
+              "quiet")  # fmt: skip
+    for flag in found:
+        notice("note", flag.text)
+
+
+def _record(method: Method) -> dict[str, Any]:
+    record = asdict(method)
+    record["cells"] = len(method.cells)
+    return record
+
+
+def _tooltip() -> list[Any]:
+    return [alt.Tooltip("name:N"), alt.Tooltip("nfe:Q", title="NFE", format=".0f"),
+            alt.Tooltip("rms_latents:Q", format=".4f"),
+            alt.Tooltip("psnr:Q", title="psnr (dB)", format=".1f"),
+            alt.Tooltip("ssim:Q", format=".4f"),
+            alt.Tooltip("ms:Q", title="time (ms)", format=".0f"),
+            alt.Tooltip("cells:Q", title="mean of cells")]
+
+
+def _chart(chart: Any, key: str, open_run: Callable[[int], None]) -> None:
+    """A chart whose chosen point opens its cell, once."""
+    event = st.altair_chart(chart, on_select="rerun", key=key, width="stretch")
+    chosen = [point["run_id"] for point in event.selection.get("point", [])]
+    if chosen != st.session_state.get(f"{key}.seen", []):
+        st.session_state[f"{key}.seen"] = chosen
+        if chosen:
+            open_run(int(chosen[0]))
+
+
+def _data(name: str, records: Sequence[dict[str, Any]]) -> None:
+    st.download_button("Data (CSV)", to_csv(records), f"{name}.csv", "text/csv",
+                       on_click="ignore", icon=":material/table:", key=f"data.{name}")
