@@ -140,7 +140,7 @@ def start_small_comparison(page, address, steps: int) -> None:
     page.get_by_label("Prompt", exact=True).fill("a yellow balloon in the desert")
     for unwanted in ("DPM++ 2M", "UniPC", "Heun", "Euler a"):
         page.get_by_role("button", name=f"Remove {unwanted}", exact=True).click()
-    page.get_by_label("Columns: guidance_scale").fill("1, 5")
+    page.get_by_role("textbox", name="Columns: guidance_scale").fill("1, 5")
     page.get_by_label("num_inference_steps").fill(str(steps))
     page.get_by_label("num_inference_steps").press("Enter")
     expect(page.get_by_text("4 cells")).to_be_visible()
