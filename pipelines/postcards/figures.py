@@ -100,7 +100,7 @@ def sample_ddpm(
     registry: Registry,
     count: int,
     seed: int = 0,
-    scheduler: str = "ddim",
+    scheduler: str = "ddpm",
     num_inference_steps: int = 50,
 ) -> list[Image.Image]:
     """Pictures of the bundled DDPM; picture i starts from noise of seed + i."""
