@@ -13,7 +13,7 @@ import streamlit as st
 from dashboard import controls, state
 from dashboard.components.downloads import data_size, download_details
 from dashboard.components.text import facts, notice, words
-from pipelines.download_plan import INDEX, checkpoint_files
+from pipelines.download_plan import INDEX, DownloadPlan, checkpoint_files
 from pipelines.downloads import SPARE, free_bytes
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub import (
@@ -125,7 +125,7 @@ def panel(found: HubDetails) -> None:
         pairs = [("Licence", model.licence or "not stated")]
         if plan:
             label = "On disk" if model.here == "yes" else "To fetch"
-            pairs += [(label, f"{data_size(plan.size_bytes)}, {len(plan.files)} files"),
+            pairs += [(label, f"{data_size(plan.size_bytes)}, {file_count(plan)}"),
                       ("Free disk", data_size(free_bytes(hub.cache_dir)))]
         else:
             pairs.append(("Size", data_size(model.size_bytes)))
@@ -183,7 +183,7 @@ def get_it(found: HubDetails) -> None:
                         "folder on a larger disk.")  # fmt: skip
         return
     label = (f"Fetch the rest: {data_size(missing)}" if model.here == "partly"
-             else f"Download: {len(plan.files)} files, {data_size(missing)}")
+             else f"Download: {file_count(plan)}, {data_size(missing)}")
     if st.button(label, type="primary", icon=":material/download:", key="hub.download",
                  width="stretch"):
         try:
@@ -277,7 +277,7 @@ def fetch_configs(repository: str) -> None:
     if plan is None:
         notice("error", f"{repository} has no config files to take. Put a folder of configs, named "
                         "like the file, beside it.")  # fmt: skip
-    elif st.button(f"Fetch them: {len(plan.files)} files, {data_size(plan.size_bytes)}",
+    elif st.button(f"Fetch them: {file_count(plan)}, {data_size(plan.size_bytes)}",
                    type="primary", icon=":material/download:", key="hub.configs", width="stretch"):
         state.downloads().start(hub, plan)
         st.rerun()
@@ -371,6 +371,10 @@ def components(found: HubDetails) -> None:
 
 def section(title: str, count: str) -> None:
     st.html(f"<h3 class='cs-section'>{escape(title)} <small>{escape(count)}</small></h3>")
+
+
+def file_count(plan: DownloadPlan) -> str:
+    return f"{len(plan.files)} file{'s' * (len(plan.files) != 1)}"
 
 
 def split_id(model_id: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Processor", "Extractor", "Scheduler
               "Config")  # fmt: skip
 PICTURE_TASKS = ("text-to-image", "image-to-image", "unconditional-image-generation")
 ETAG = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+NO_PICTURES = ("video", "audio", "speech", "3d", "text-generation")  # parts of a task's name
 # The names by which diffusers and transformers look for weights: base, shard, variant.
 WEIGHTS = re.compile(
     r"(?P<base>diffusion_pytorch_model|model)(?P<old>-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?"
@@ -133,7 +134,7 @@ def checkpoint_file(files: Iterable[HubFile], filename: str | None) -> HubFile:
 
 def pipeline_obstacle(pipeline_class: str | None, task: str | None) -> str | None:
     """Why the engine cannot use a pipeline of that class and Hub task; None where it can."""
-    if task and task not in PICTURE_TASKS:
+    if task and any(word in task for word in NO_PICTURES):
         return f"its task is {task}; the engine makes pictures"
     return refusal({"_class_name": pipeline_class}) if pipeline_class else None
 

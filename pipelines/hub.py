@@ -431,33 +431,41 @@ class HubSearch:
 
     def __init__(self, hub: Hub, query: HubQuery) -> None:
         self.hub, self.query = hub, query
-        self._found: list[HubModel] = []
+        self._pages: list[list[HubModel]] = []
+        self._rest: list[HubModel] = []
         self._next: tuple[str, dict[str, Any] | None] | None = hub.listing(query)
 
     def page(self, number: int = 1) -> list[HubModel]:
-        """Results of page `number`, from 1; raises HubError."""
-        self._fetch(number * PAGE + 1)
-        return self._found[(number - 1) * PAGE : number * PAGE]
+        """Results of page `number`, from 1; raises HubError.
+
+        Where the size is limited, which the Hub cannot filter by, a page may hold fewer.
+        """
+        while len(self._pages) < number and (self._next or self._rest):
+            self._fetch()
+            self._pages.append(self._rest[:PAGE])
+            self._rest = self._rest[PAGE:]
+        return self._pages[number - 1] if len(self._pages) >= number else []
 
     def has_more(self, number: int) -> bool:
-        """Whether a page follows page `number`."""
-        return len(self._found) > number * PAGE or self._next is not None
+        """Whether a page may follow page `number`."""
+        return len(self._pages) > number or bool(self._rest) or self._next is not None
 
-    def _fetch(self, count: int) -> None:
+    def _fetch(self) -> None:
+        """Fill the rest up to a page, with a few requests at most."""
         from huggingface_hub import ModelInfo
 
-        requests = 0
-        while self._next and len(self._found) < count and requests < MAX_REQUESTS:
+        for _ in range(MAX_REQUESTS):
+            if not self._next or len(self._rest) >= PAGE:
+                return
             with reworded(self.hub):
                 answer = self.hub._get(*self._next)
                 infos = [ModelInfo(**item) for item in answer.json()]
             following = answer.links.get("next", {}).get("url")
             models = self.hub.describe_all(infos)
             limit = self.query.max_bytes
-            self._found += [model for model in models if limit is None
-                            or (model.size_bytes is not None and model.size_bytes <= limit)]
+            self._rest += [model for model in models if limit is None
+                           or (model.size_bytes is not None and model.size_bytes <= limit)]
             self._next = (self._own(following), None) if following else None
-            requests += 1
 
     def _own(self, url: str) -> str:
         """The next page's address, which must be on the same Hub: the token goes there."""
@@ -548,7 +556,7 @@ def reworded(hub: Hub, model_id: str = "", revision: str = "") -> Iterator[None]
     except errors.HfHubHTTPError as error:
         raise HubError(_status_text(hub, error.response)) from error
     except httpx2.TimeoutException as error:
-        raise OfflineError(f"{host(hub)} does not answer within {TIMEOUT:.0f} s") from error
+        raise OfflineError(f"{host(hub)} does not answer in time") from error
     except httpx2.TransportError as error:
         raise OfflineError(f"no connection to {host(hub)} ({error})") from error
     except (httpx2.HTTPError, ValueError, KeyError) as error:

@@ -134,6 +134,19 @@ def test_pages_follow_the_link_of_the_one_before(fake, hub):
     assert len(fake.fetched("/api/models?")) == 3
 
 
+def test_no_small_model_is_lost_between_pages_of_large_ones(fake, hub):
+    for number in range(7 * PAGE):
+        folder = fake.root / "many" / f"m{number:03d}"
+        folder.mkdir(parents=True)
+        small = number in (3, 7 * PAGE - 1)
+        (folder / "a.safetensors").write_bytes(b"1" * (10 if small else 1000))
+    search, seen, number = hub.search(HubQuery(author="many", max_bytes=100)), [], 1
+    while number == 1 or search.has_more(number - 1):
+        seen += [model.model_id for model in search.page(number)]
+        number += 1
+    assert sorted(seen) == ["many/m003", "many/m139"]
+
+
 def test_a_foreign_next_page_is_not_followed(fake, hub):
     search = hub.search(HubQuery())
     assert search._own("http://evil.example/api/models?cursor=1").startswith(fake.url)

@@ -7,7 +7,8 @@ import pytest
 import streamlit as st
 from fakehub import FakeHub
 from huggingface_hub import constants
-from test_dashboard import html, page
+from streamlit.testing.v1 import AppTest
+from test_dashboard import APP, html
 from test_hub import small_repo
 
 from dashboard import state
@@ -38,6 +39,16 @@ def fake(tmp_path, monkeypatch):
     st.cache_resource.clear()
 
 
+def page(name, values=None, **query):
+    """One page of the app, drawn once; `values` by session key."""
+    app = AppTest.from_file(APP, default_timeout=WAIT)
+    for key, value in query.items():
+        app.query_params[key] = value
+    for key, value in (values or {}).items():
+        app.session_state[key] = value
+    return app.switch_page(f"views/{name}.py").run()
+
+
 def lines(app):
     """What the lists of models on the page hold, by id."""
     data = [json.loads(element.proto.json) for element in app.get("bidi_component")
@@ -64,6 +75,18 @@ def test_the_list_begins_with_what_is_here_and_says_what_each_model_is(fake):
     assert {"DDPM", "mit", "safetensors", "opens here"} < set(small["facts"])
     assert small["figures"][0] == ["to fetch", "1.16 kB"]
     assert "no token is set" in html(app)
+
+
+def test_the_token_is_named_by_its_account_and_never_shown(fake, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fake.accounts["hf_secret"] = "ada-l"
+    app = page("hub")
+    assert "a token is set, account ada-l" in html(app)
+    fake.accounts.clear()
+    st.cache_resource.clear()
+    app = page("hub")
+    assert "a token is set, but" in html(app) and "refused the token" in html(app)
+    assert "hf_secret" not in html(app)
 
 
 def test_filters_reach_both_lists(fake):
