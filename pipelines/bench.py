@@ -1,58 +1,84 @@
 """`python -m pipelines.bench`: the engine against plain diffusers, as ratios from one run.
 
 Variants are interleaved and repeated; medians are compared. Nothing is logged. `--large` adds
-random weights of the true shapes of SD 1.5, two steps each.
+random weights of the true shapes of SD 1.5 and SDXL: two steps of a smaller grid, on the CPU at
+256 px. `--output` keeps what was printed (docs/bench.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
+import datetime
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
 from pipelines.generation import generate, resolve, run_scheduler
 from pipelines.hardware import environment
 from pipelines.noise import make_generator
-from pipelines.registry import LoadedModel, Registry
+from pipelines.registry import LoadedModel, Registry, free_memory, weight_bytes
 from pipelines.request import RunRequest
 from pipelines.shared import generate_shared
+from pipelines.signatures import task_classes
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
-AXES = ["scheduler=ddim,euler,dpmpp_2m,unipc,heun,euler_a", "guidance_scale=1,3,5,7.5,12"]
+AXES = ("scheduler=ddim,euler,dpmpp_2m,unipc,heun,euler_a", "guidance_scale=1,3,5,7.5,12")
+SMALL_AXES = ("scheduler=ddim,dpmpp_2m", "guidance_scale=1,5,12")
 PROMPT = "a red car on a road at night"
+CPU_SIDE = 256  # pixels of the large models there; their own 512 and 1024 take minutes a call
+_printed: list[str] = []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-inference-steps", type=int, default=20)
-    parser.add_argument("--large", action="store_true", help="SD 1.5's shapes too (4 GB)")
+    parser.add_argument("--large", action="store_true",
+                        help="SD 1.5's and SDXL's shapes too (4 and 14 GB in float32)")
+    parser.add_argument("--output", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     registry = Registry()
     machine = environment(registry.device)
-    print(", ".join(f"{name} {machine[name]}" for name in (
+    say(", ".join(f"{name} {machine[name]}" for name in (
         "device_name", "torch_threads", "torch", "diffusers", "transformers")))
     with registry.borrow("postcards") as (model, _):
-        bench(model, options.num_inference_steps, options.repeats)
-    if options.large:
-        model = stable_diffusion_15(registry)
-        bench(model, 2, options.repeats)
+        bench(model, AXES, options.num_inference_steps, options.repeats)
+    for build in (stable_diffusion_15, stable_diffusion_xl) if options.large else ():
+        bench(build(registry), SMALL_AXES, 2, options.repeats)
+        free_memory(registry.device)
+    if options.output:
+        command = " ".join(["python -m pipelines.bench", *sys.argv[1:]])
+        text = "\n".join(_printed)
+        options.output.write_text(
+            f"# Benchmark\n\n`{command}`, {datetime.date.today()}. Ratios of one run; the seconds "
+            f"depend on the machine.\n\n```\n{text}\n```\n", encoding="utf-8")
 
 
-def bench(model: LoadedModel, steps: int, repeats: int) -> None:
+def say(text: str) -> None:
+    print(text, flush=True)
+    _printed.append(text)
+
+
+def bench(model: LoadedModel, axes: Sequence[str], steps: int, repeats: int) -> None:
     """Print the ratios for one model."""
     base = RunRequest(model_id=model.info.model_id, prompt=PROMPT, num_inference_steps=steps)
-    cells = [resolve(cell.request, model.info) for cell in Comparison.parse(base, AXES).cells()]
+    cells = [resolve(cell.request, model.info) for cell in Comparison.parse(base, axes).cells()]
     one = next(r for r in cells if r.scheduler == "ddim" and r.guidance_scale == 5)
+    say(f"\n{model.info.model_id}, {one.width} x {one.height} px, {steps} steps, "
+        f"{len(cells)} cells: {'; '.join(axes)}")
     plain(model, one)
     row_ms, batch = best_row_ms(model, one)
     rows = rows_to_compute(model, cells)
-    print(f"\n{model.info.model_id}, {one.width} x {one.height} px, {steps} steps")
     single = compare(repeats * 3, {
         "pipe()": lambda: plain(model, one),
         "engine, one picture": lambda: generate(model, one),
@@ -66,11 +92,11 @@ def bench(model: LoadedModel, steps: int, repeats: int) -> None:
     })  # fmt: skip
     table(grid)
     limit = rows * row_ms / 1000
-    print(f"limit: {rows} UNet rows x {row_ms:.2f} ms (best, at {batch} rows a call) = {limit:.2f} "
-          f"s; shared is {grid['engine, shared'] / limit:.2f} times that")
+    say(f"limit: {rows} UNet rows x {row_ms:.2f} ms (best, at {batch} rows a call) = {limit:.2f} "
+        f"s; shared is {grid['engine, shared'] / limit:.2f} times that")
     shared, alone = memory(model)
-    print(f"weights: three tasks {shared / 1e6:.1f} MB, one {alone / 1e6:.1f} MB: "
-          f"{shared / alone:.2f}")
+    say(f"weights: three tasks {shared / 1e6:.1f} MB, one {alone / 1e6:.1f} MB: "
+        f"{shared / alone:.2f}")
 
 
 def compare(repeats: int, variants: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -88,8 +114,8 @@ def compare(repeats: int, variants: dict[str, Callable[[], Any]]) -> dict[str, f
 def table(seconds: dict[str, float]) -> None:
     first = next(iter(seconds.values()))
     for name, value in seconds.items():
-        print(f"  {name:24s} {value:8.3f} s   {value / first:5.2f} of the first, "
-              f"{first / value:5.2f} times as fast")
+        say(f"  {name:24s} {value:8.3f} s   {value / first:5.2f} of the first, "
+            f"{first / value:5.2f} times as fast")
 
 
 def plain(model: LoadedModel, request: RunRequest) -> Any:
@@ -103,14 +129,23 @@ def plain(model: LoadedModel, request: RunRequest) -> Any:
     )  # fmt: skip
 
 
-def unet_inputs(model: LoadedModel, request: RunRequest, rows: int) -> tuple[torch.Tensor, ...]:
+def unet_inputs(model: LoadedModel, request: RunRequest, rows: int) -> dict[str, Any]:
+    """What a UNet call of so many rows takes."""
     import torch
 
-    pipe = model.pipe
+    pipe, unet = model.pipe, model.pipe.unet
     sides = (request.height // pipe.vae_scale_factor, request.width // pipe.vae_scale_factor)
-    latents = torch.randn(rows, pipe.unet.config.in_channels, *sides)
-    embeddings, _ = pipe.encode_prompt(request.prompt, pipe.device, rows, False)
-    return latents.to(pipe.device, pipe.dtype), embeddings
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(rows, *shape).to(pipe.device, unet.dtype)
+
+    tokens = pipe.tokenizer.model_max_length
+    inputs = {"sample": random(unet.config.in_channels, *sides), "timestep": 500,
+              "encoder_hidden_states": random(tokens, unet.config.cross_attention_dim)}
+    if unet.config.addition_embed_type:
+        pooled = pipe.text_encoder_2.config.projection_dim
+        inputs["added_cond_kwargs"] = {"text_embeds": random(pooled), "time_ids": random(6)}
+    return inputs
 
 
 def bare_loop(model: LoadedModel, request: RunRequest) -> None:
@@ -118,9 +153,9 @@ def bare_loop(model: LoadedModel, request: RunRequest) -> None:
     import torch
 
     with torch.no_grad():
-        latents, embeddings = unet_inputs(model, request, 2)
-        for t in range(request.num_inference_steps):
-            model.pipe.unet(latents, t, encoder_hidden_states=embeddings)
+        inputs = unet_inputs(model, request, 2)
+        for _ in range(request.num_inference_steps):
+            model.pipe.unet(**inputs)
 
 
 def best_row_ms(model: LoadedModel, request: RunRequest) -> tuple[float, int]:
@@ -130,16 +165,16 @@ def best_row_ms(model: LoadedModel, request: RunRequest) -> tuple[float, int]:
     found = []
     with torch.no_grad():
         for rows in (1, 2, 4, 8, 16, 32, 64):
-            latents, embeddings = unet_inputs(model, request, rows)
+            inputs = unet_inputs(model, request, rows)
             times = []
             for _ in range(5):
                 start = time.perf_counter()
-                model.pipe.unet(latents, 500, encoder_hidden_states=embeddings)
+                model.pipe.unet(**inputs)
                 if model.device.startswith("cuda"):
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)
             found.append((statistics.median(times) * 1000 / rows, rows))
-            if min(times) > 20:
+            if sum(times) > 20:
                 break
     return min(found)
 
@@ -169,24 +204,68 @@ def memory(model: LoadedModel) -> tuple[int, int]:
 
 
 def stable_diffusion_15(registry: Registry) -> LoadedModel:
-    """Random weights of SD 1.5's UNet under the bundled model's text encoder and tokenizer."""
-    import dataclasses
+    """Random weights of the shapes of Stable Diffusion 1.5."""
+    from diffusers import StableDiffusionPipeline
 
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    return _random(registry, StableDiffusionPipeline, "SD 1.5's shapes", 512, {
+        "unet": unet(sample_size=64, cross_attention_dim=768),
+        "text_encoder": text_encoder("CLIPTextModel", 768, 12, 12),
+    })  # fmt: skip
+
+
+def stable_diffusion_xl(registry: Registry) -> LoadedModel:
+    """Random weights of the shapes of Stable Diffusion XL."""
+    from diffusers import StableDiffusionXLPipeline
+
+    return _random(registry, StableDiffusionXLPipeline, "SDXL's shapes", 1024, {
+        "unet": unet(
+            sample_size=128, cross_attention_dim=2048, block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20),
+            use_linear_projection=True, addition_embed_type="text_time",
+            addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816),
+        "text_encoder": text_encoder("CLIPTextModel", 768, 12, 12),
+        "text_encoder_2": text_encoder("CLIPTextModelWithProjection", 1280, 32, 20),
+    })  # fmt: skip
+
+
+def unet(**config: Any) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**config)  # the class's own defaults are SD 1's
+
+
+def text_encoder(class_name: str, width: int, layers: int, heads: int) -> CLIPTextModel:
+    import transformers
+
+    return getattr(transformers, class_name)(transformers.CLIPTextConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, projection_dim=width))
+
+
+def _random(
+    registry: Registry, cls: type, name: str, side: int, parts: dict[str, Any]
+) -> LoadedModel:
+    """A pipeline of these parts under the bundled model's words, without its weights."""
+    from diffusers import AutoencoderKL
 
     with registry.borrow("postcards") as (small, _):
-        unet = UNet2DConditionModel(
-            sample_size=64, cross_attention_dim=small.pipe.text_encoder.config.hidden_size)
+        tokenizer = copy.deepcopy(small.pipe.tokenizer)
+        tokenizer.model_max_length = 77
+        parts |= {"tokenizer": tokenizer, "scheduler": small.pipe.scheduler}
+        parts |= {"tokenizer_2": tokenizer} if "text_encoder_2" in parts else {
+            "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-        pipe = StableDiffusionPipeline(
-            unet=unet, vae=vae, text_encoder=small.pipe.text_encoder,
-            tokenizer=small.pipe.tokenizer, scheduler=small.pipe.scheduler, safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False,
-        ).to(registry.device)  # fmt: skip
-        info = dataclasses.replace(small.info, model_id="SD 1.5's shapes", height=512, width=512)
-        return LoadedModel(info, "", registry.device, small.dtype, 0.0, pipe, small.classes)
+        pipe = cls(vae=vae, **parts).to(registry.device, small.pipe.unet.dtype)
+        side = CPU_SIDE if registry.device == "cpu" else side
+        info = dataclasses.replace(
+            small.info, model_id=name, pipeline_class=cls.__name__, height=side, width=side,
+            task_classes=task_classes(cls.__name__))
+        return dataclasses.replace(small, info=info, pipe=pipe, views={}, warmed=set(),
+                                   size_bytes=weight_bytes(pipe))
 
 
 if __name__ == "__main__":
