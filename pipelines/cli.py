@@ -249,8 +249,8 @@ def compare(
     html: Annotated[Path | None, typer.Option(
         help="One page with pictures, steps and viewer; it needs no network.")] = None,
     shared: Annotated[bool, typer.Option(
-        "--shared", help="Cells share UNet calls: faster, the same pictures, shared times.")]
-    = False,
+        help="Cells share UNet calls where the pipeline allows it: faster, the same pictures, "
+        "shared times.")] = True,
     reference: Annotated[str | None, typer.Option(
         metavar="converged|CELL", help="Measure each cell's distance to the converged picture, or "
         "to a cell such as scheduler=ddim,num_inference_steps=50.")] = None,

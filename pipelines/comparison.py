@@ -151,8 +151,11 @@ class Forecast:
     based_on: int
 
 
-def forecast(requests: Sequence[RunRequest], run_log: RunLog, registry: Registry) -> Forecast:
-    """Pictures, function evaluations and time, from what the log knows of this machine."""
+def forecast(
+    requests: Sequence[RunRequest], run_log: RunLog, registry: Registry, shared: bool = False
+) -> Forecast:
+    """Pictures, function evaluations and time, from what the log knows of this machine; `shared`:
+    for cells that share their UNet calls."""
     costs: dict[tuple, _Cost] = {}
     nfe, seconds, known = 0, 0.0, True
     for request in requests:
@@ -160,7 +163,7 @@ def forecast(requests: Sequence[RunRequest], run_log: RunLog, registry: Registry
             request = registry.fill_in(request)
         key = (request.model_id, request.height, request.width)
         if key not in costs:
-            costs[key] = _Cost(run_log, *key)
+            costs[key] = _Cost(run_log, shared, *key)
         evaluations = expected_evaluations(request.scheduler, request.steps_to_run)
         nfe += evaluations
         cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
@@ -171,15 +174,22 @@ def forecast(requests: Sequence[RunRequest], run_log: RunLog, registry: Registry
 
 
 class _Cost:
-    """Medians over the last measured runs of one model and size, on the device used last."""
+    """Medians over the last runs of one model and size, on the device used last: of those that
+    shared their calls or of those that did not, of the others where there are none."""
 
     def __init__(
-        self, run_log: RunLog, model_id: str, height: int | None, width: int | None
+        self,
+        run_log: RunLog,
+        shared: bool,
+        model_id: str,
+        height: int | None,
+        width: int | None,
     ) -> None:
         runs = [
             run for run in run_log.runs(model_id=model_id, status="ok", limit=200)
-            if (run.height, run.width) == (height, width) and run.nfe and not run.shared
+            if (run.height, run.width) == (height, width) and run.nfe
         ]
+        runs = [run for run in runs if run.shared == shared] or runs
         runs = [run for run in runs if run.device == runs[0].device]
         self.count = len(runs)
         self._rest = statistics.median(r.total_ms - r.denoising_ms for r in runs) if runs else 0

@@ -232,7 +232,7 @@ def submit_comparison(
     jobs: JobQueue,
     engine: Engine,
     comparison: Comparison,
-    shared: bool = False,
+    shared: bool = True,
     fresh: bool = False,
     resume: str | None = None,
 ) -> Job:

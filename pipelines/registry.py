@@ -63,6 +63,7 @@ class LoadedModel:
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
     shared_rows: int | None = None  # what a shared UNet call was found to hold
+    row_seconds: float | None = None  # of such a call
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ prompt, at the same timestep and scale) are computed once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,6 +27,7 @@ from pipelines.noise import NoiseWatch, draw_noise, make_generator, noise_sha256
 from pipelines.previews import StepKeeper, StepLatents
 from pipelines.registry import BYTES, LoadedModel, free_memory
 from pipelines.request import RunRequest
+from pipelines.schedulers import expected_evaluations
 from pipelines.signatures import call_parameters
 from pipelines.timing import Clock, MemoryWatch, Timings
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_ROWS = 32  # per UNet call; more gain little, and finished cells appear later
+# Cells of a wave appear together, and a crash in it loses them all: it should not take long.
+WAVE_SECONDS, FIRST_ROWS = 10.0, 8
 DECODED_TOGETHER = 8192  # positions of latents
 ACTIVATIONS = 60  # times a row's latents at the UNet's width: about what its call needs in memory
 OWN_NOISE = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch, so one cell
@@ -93,18 +97,22 @@ def generate_shared(
 
     `on_result(number, result or error)` is called for each as it is done, `on_step(evaluations)`
     after each shared UNet call and may raise Cancelled. Timings are a cell's share of its batch.
-    At most `max_rows` rows a call, by default as many as memory is likely to hold; half as many
-    each time that it does not. Raises DeviceMemoryError where a single cell does not fit.
+    At most `max_rows` rows a call, by default as many as memory is likely to hold and as are
+    done within some seconds; half as many each time that memory does not hold them. Raises
+    DeviceMemoryError where a single cell does not fit.
     """
     import torch
 
     images = dict(images or {})
-    rows = max_rows or model.shared_rows or likely_rows(model, requests[0])
+    fitting = max_rows or model.shared_rows or likely_rows(model, requests[0])
+    longest = max(expected_evaluations(r.scheduler, r.steps_to_run) for r in requests)
     warm_up_ms = warm_up(model, requests[0], images)
     shared = _Shared(model, requests, on_step, images)
     pending = list(range(len(requests)))
     while pending:
+        rows = fitting if max_rows else min(fitting, _timely_rows(model, longest))
         wave = next(_waves(requests, pending, rows))
+        started = time.perf_counter()
         try:
             with torch.no_grad():
                 results = list(shared.run(wave))
@@ -114,8 +122,11 @@ def generate_shared(
             free_memory(model.device)
             if rows <= 2:
                 raise out_of_memory(model, requests[wave[0][0]]) from error
-            rows = model.shared_rows = rows // 2
+            fitting = model.shared_rows = rows // 2
             continue
+        computed = sum(r.denoiser_rows for _, r in results if isinstance(r, RunResult))
+        if computed:
+            model.row_seconds = (time.perf_counter() - started) / computed
         for number, result in results:
             pending.remove(number)
             if isinstance(result, RunResult):
@@ -123,6 +134,13 @@ def generate_shared(
                 result = result.with_timings(**first)
                 load_ms = warm_up_ms = 0.0
             on_result(number, result)
+
+
+def _timely_rows(model: LoadedModel, evaluations: int) -> int:
+    """Rows whose wave takes about WAVE_SECONDS, few where the model's pace is not known yet."""
+    if model.row_seconds is None:
+        return FIRST_ROWS
+    return max(2, int(WAVE_SECONDS / (model.row_seconds * evaluations)))
 
 
 def likely_rows(model: LoadedModel, request: RunRequest) -> int:

@@ -107,7 +107,8 @@ def test_a_shared_comparison_is_logged_and_marked(engine):
 
 
 def test_cells_that_cannot_share_run_alone(engine, picture):
-    base = BASE.changed(task="image-to-image", image=picture, strength=0.5)
+    mask = engine.pictures.put(Image.linear_gradient("L").resize((64, 64)))
+    base = BASE.changed(task="inpainting", image=picture, mask_image=mask, strength=0.5)
     runs = engine.compare(Comparison.parse(base, ["seed=0,1"]), shared=True)
     assert [(run.status, run.shared) for run in runs] == [("ok", False)] * 2
 

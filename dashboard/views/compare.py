@@ -96,8 +96,9 @@ def setup() -> None:
                            shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
             st.caption(line)
         st.toggle("Share UNet calls", key=SHARED, **controls.KEEP,
-                  help="Cells in one batch: faster, with the same pictures. Their times are then "
-                       "shares of the batch, and marked so.")  # fmt: skip
+                  help="Cells in one batch where the pipeline allows it: faster, with the same "
+                       "pictures. Their times are then shares of the batch, and marked so; to "
+                       "time cells, use Measure timings.")  # fmt: skip
         st.toggle("Make every cell again", key=FRESH, **controls.KEEP,
                   help="Otherwise cells that the log holds already, made of exactly the same, are "
                        "taken from there.")  # fmt: skip
@@ -125,7 +126,7 @@ def forecast_line(comparison: Comparison) -> str:
                 if not cell.left_out and number not in in_log]
     if not requests:
         return f"**{len(in_log)} cells**, all in the log already"
-    expected = forecast(requests, engine.run_log, engine.registry)
+    expected = forecast(requests, engine.run_log, engine.registry, st.session_state[SHARED])
     time = (f"about {duration(expected.seconds)}, from {expected.based_on} runs on this machine"
             if expected.seconds is not None else "time not known yet on this machine")
     known = f" · {len(in_log)} more from the log" if in_log else ""
@@ -301,6 +302,7 @@ def use_again(comparison: Comparison) -> None:
 
 
 state.prepare(PAGE)
+st.session_state.setdefault(SHARED, True)
 comparison_id = chosen_id()
 if comparison_id:
     st.query_params[state.COMPARISON] = comparison_id
