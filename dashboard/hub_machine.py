@@ -96,7 +96,7 @@ def mend(revision: CachedRevision, damaged: list[str]) -> None:
     open_model(revision.model_id)
 
 
-@st.dialog("Delete from this machine?", on_dismiss=lambda: st.session_state.pop(DELETING))
+@st.dialog("Delete from this machine?", on_dismiss=lambda: st.session_state.pop(DELETING, None))
 def confirm_delete(commit: str) -> None:
     cache = state.hub().cache_dir
     revision = next((r for r in cached_revisions(cache) if r.commit == commit), None)

@@ -29,7 +29,7 @@ from pipelines.local_models import LocalFolders, local_details, missing_configs
 from pipelines.model_card import LOCAL, card_html, picture_paths
 
 MODEL = "hub.model"
-CHOICES = ("hub.variant", "hub.file", "hub.revision")
+CHOICES = ("revision", "variant", "file")  # of one model, by widgets that may be out of sight
 DETAILS = "hub.details"
 MOST_PICTURES = 12
 MAX_CONFIG = 200_000  # bytes of a config that is shown
@@ -43,8 +43,6 @@ def open_model(model_id: str | None) -> None:
     else:
         st.session_state.pop(MODEL, None)
         st.query_params.pop("model", None)
-        for name in CHOICES:
-            st.session_state.pop(name, None)
 
 
 def detail(model_id: str) -> None:
@@ -80,15 +78,17 @@ def detail(model_id: str) -> None:
 def find_details(model_id: str) -> HubDetails | None:
     """From this machine, else from the Hub; says so where it is on neither."""
     hub, engine = state.hub(), state.engine()
-    revision = st.session_state.get("hub.revision") or None
     on_hub = len(Path(model_id).parts) <= 2 and not Path(model_id).is_absolute() \
         and model_id not in {info.model_id for info in engine.registry.bundled()}
     offline = hub.problem()
     if on_hub and not offline:
         try:
-            return hub_details(model_id, revision)
+            return hub_details(model_id)
         except HubError as error:
             notice("error", str(error))
+            if any(st.session_state.get(choice(model_id, name)) for name in CHOICES):
+                st.button("Back to main", key="hub.main", on_click=forget_choices, args=(model_id,))
+                return None
             if "/" not in model_id:
                 return None
     try:
@@ -102,15 +102,26 @@ def find_details(model_id: str) -> HubDetails | None:
     return found
 
 
-def hub_details(model_id: str, revision: str | None) -> HubDetails:
+def choice(model_id: str, name: str) -> str:
+    """The key of a choice about one model."""
+    return f"hub.{name}.{model_id}"
+
+
+def forget_choices(model_id: str) -> None:
+    for name in CHOICES:
+        st.session_state.pop(choice(model_id, name), None)
+
+
+def hub_details(model_id: str) -> HubDetails:
     """What the Hub says of a model, asked once a minute; what is here is looked at each time."""
     hub = state.hub()
-    key = (model_id, revision, *(st.session_state.get(name) for name in CHOICES))
+    chosen = [(st.session_state.get(choice(model_id, name)) or "").strip() or None
+              for name in CHOICES]
+    key = (model_id, *chosen)
     known, found, when = st.session_state.get(DETAILS, (None, None, 0.0))
     if known != key or time.monotonic() - when > ASK_AGAIN:
         with st.spinner("Reading the model's files and card…", show_time=True):
-            found = hub.details(model_id, revision, st.session_state.get("hub.variant") or None,
-                                st.session_state.get("hub.file"))
+            found = hub.details(model_id, *chosen)
         st.session_state[DETAILS] = key, found, time.monotonic()
     if found.plan:
         here = here_state(found.plan, hub.cache_dir)
@@ -137,6 +148,8 @@ def panel(found: HubDetails) -> None:
             pairs.append(("Base model", ", ".join(model.base_models)))
         facts(pairs)
         if model.source == "Hub":
+            st.text_input("Revision", key=choice(model.model_id, "revision"), **controls.KEEP,
+                          placeholder="main; or a branch, a tag, a commit")
             st.link_button(f"Page on {host(hub)}", hub.url(model.model_id),
                            icon=":material/open_in_new:", type="tertiary")
         if plan is None and model.source == "Hub":
@@ -149,7 +162,7 @@ def panel(found: HubDetails) -> None:
         if found.prior:
             companion(found.prior)
         if plan.kind == "pipeline" and model.model_id in state.offered():
-            words("Another revision is on this machine, and can be used as it is.", "quiet")
+            words("What is on this machine already can be used as it is.", "quiet")
             use_buttons(found)
 
 
@@ -164,13 +177,15 @@ def get_it(found: HubDetails) -> None:
         notice("note", "Cancelled. Files that were whole are kept in the cache.")
     if len(plan.variants) > 1:
         names = [variant or "" for variant in plan.variants]
-        st.selectbox("Variant", names, index=names.index(plan.variant or ""), key="hub.variant",
+        st.selectbox("Variant", names, index=names.index(plan.variant or ""),
+                     key=choice(model.model_id, "variant"), **controls.KEEP,
                      format_func=lambda name: name or "plain weights")
     single = checkpoint_files(found.files)
     if plan.kind == "checkpoint" and len(single) > 1:
         names = [file.path for file in single]
         sizes = {file.path: data_size(file.size) for file in single}
-        st.selectbox("File", names, index=names.index(plan.main_file), key="hub.file",
+        st.selectbox("File", names, index=names.index(plan.main_file), **controls.KEEP,
+                     key=choice(model.model_id, "file"),
                      format_func=lambda path: f"{path}, {sizes[path]}")
     if model.gated and not access(model):
         return

@@ -51,12 +51,12 @@ class Stopped(Exception):
 
 @dataclass
 class Download:
-    """One model on its way. `status`: running, paused, done, failed or cancelled."""
+    """One model on its way. `status`: new, running, paused, done, failed or cancelled."""
 
     id: int
     plan: DownloadPlan
     hub: Hub
-    status: str = "running"
+    status: str = "new"
     error: str | None = None
     note: str = ""
     files: list[FileProgress] = field(default_factory=list)
@@ -105,10 +105,13 @@ class Download:
             one.done = self._bytes_here(one.file)
         needed = self.total - sum(one.done for one in missing)
         check_room(self.hub.cache_dir, needed)
-        self._stop = threading.Event()
-        self.files, self.error, self.note, self.status = missing, None, "", "running"
-        self._samples.clear()
-        self.finished.clear()
+        with self._lock:
+            if self.status == "running":  # a second click
+                return
+            self._stop = threading.Event()
+            self.files, self.error, self.note, self.status = missing, None, "", "running"
+            self._samples.clear()
+            self.finished.clear()
         threading.Thread(target=self._run, args=(self._stop,), daemon=True,
                          name=f"contact-sheet-download-{self.id}").start()
 
@@ -358,21 +361,16 @@ class Downloads:
         self._lock = threading.Lock()
 
     def start(self, hub: Hub, plan: DownloadPlan) -> Download:
-        """Begin a download; the one that is under way already where there is one."""
+        """Begin a download, or go on with the one of the same plan that did not end well."""
         with self._lock:
-            for download in self._downloads.values():
-                if download.active and download.plan == plan:
-                    break
-            else:
-                download = Download(next(self._ids), plan, hub)
-                download.start()
-                self._downloads[download.id] = download
-                ended = [d for d in self._downloads.values() if not d.active]
-                for old in ended[:-LISTED]:
-                    del self._downloads[old.id]
-                return download
-        if download.status == "paused":
+            download = next((d for d in self._downloads.values()
+                             if d.plan == plan and d.status not in ("done", "cancelled")), None)
+            download = download or Download(next(self._ids), plan, hub)
             download.start()
+            self._downloads[download.id] = download
+            ended = [d for d in self._downloads.values() if not d.active]
+            for old in ended[:-LISTED]:
+                del self._downloads[old.id]
         return download
 
     def all(self) -> list[Download]:

@@ -147,6 +147,7 @@ def test_pause_acts_inside_a_file_and_resume_goes_on(fake, hub):
     download = pool.start(hub, hub.details("ada/sd").plan)
     until(lambda: any(one.done == 40_000 for one in download.files))
     until(lambda: fake.fetched("/blobs/ada/sd/vae"))
+    assert pool.start(hub, download.plan) is download and len(pool.all()) == 1
     download.pause()
     assert download.status == "paused"  # at once, although the server is silent
     assert not download.finished.is_set()

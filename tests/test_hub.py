@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -504,3 +505,20 @@ def test_a_process_of_its_own_takes_endpoint_and_cache_from_the_environment(fake
                              env={**environment, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 2
     assert "HF_HUB_OFFLINE is set" in offline.stderr and offline.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
+def test_ctrl_c_keeps_what_is_here_and_the_same_command_resumes(fake, tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "pipelines", "hub", "download", "ada/large"]
+    hold = fake.fault("/blobs/.*large", hold=100_000)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while 100_000 not in leftovers(tmp_path / "hf" / "hub").values():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT)
+    hold.go.set()
+    assert process.returncode == 130
+    assert "the same command resumes" in err and "Traceback" not in err
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert fake.fetched("/blobs/ada/large")[-1].range == "bytes=100000-"

@@ -160,6 +160,30 @@ def test_an_adapter_is_put_on_the_model_of_generate(fake):
     assert app.session_state["generate.loras"].endswith("ink.safetensors")
 
 
+def test_the_chosen_variant_is_fetched_and_opened(fake):
+    weights = "unet/diffusion_pytorch_model{}.safetensors"
+    folder = fake.root / "ada" / "cards"
+    shutil.copy(folder / weights.format(""), folder / weights.format(".fp16"))
+    app = page("hub", model="ada/cards")
+    app.selectbox(key="hub.variant.ada/cards").set_value("fp16").run()
+    app = fetch(app).run()
+    assert "All its files are on this machine" in html(app)
+    assert fake.fetched(".fp16.safetensors") and not fake.fetched(f"/blobs/ada/cards/{weights}")
+    app.button(key="hub.generate").click().run()
+    assert app.session_state["generate.carried"] == {"variant": "fp16"}
+
+
+def test_another_revision_by_name(fake):
+    app = page("hub", model="ada/small")
+    app.text_input(key="hub.revision.ada/small").set_value("nowhere").run()
+    assert "ada/small has no &#x27;nowhere&#x27;" in html(app)
+    app.run().button(key="hub.main").click().run()
+    app.text_input(key="hub.revision.ada/small").set_value(fake.commit("ada/small")).run()
+    fetch(app)
+    app.button(key="hub.generate").click().run()
+    assert app.session_state["generate.carried"] == {"revision": fake.commit("ada/small")}
+
+
 def test_a_model_joins_the_models_of_compare(fake):
     app = page("hub", model="postcards")
     app.button(key="hub.compare").click().run()
@@ -196,7 +220,7 @@ def test_an_older_revision_can_be_used_while_a_newer_one_is_offered(fake):
     st.cache_resource.clear()
     app = page("hub", model="ada/small")
     assert app.button(key="hub.download").label == "Fetch the rest: 17 bytes"
-    assert "Another revision is on this machine" in html(app)
+    assert "What is on this machine already can be used" in html(app)
     app.button(key="hub.generate").click().run()
     assert app.title[0].value == "Generate" and not app.exception
 
