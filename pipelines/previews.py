@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_KEPT = 50  # steps of a run
 LATENT_SIDE = 32  # larger latents are pooled, so that a preview costs little
 LONGEST_SIDE = 128  # pixels of a picture in the strip
-FREE_MS, FREE_SHARE = 2000, 0.2  # what decoding a strip may take, or as a share of the run
+FREE_MS, FREE_SHARE = 5000, 0.2  # what decoding a strip may take, or as a share of the run
 AT_ONCE = 8  # rows of a decoding batch
 
 

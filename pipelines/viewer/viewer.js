@@ -53,6 +53,15 @@ function stored(key, value) {
   return null;
 }
 
+// The browser's own sliders and lists follow the page's theme, not the system's.
+function dark(node) {
+  const probe = h("i", { hidden: true, style: "color: var(--st-background-color)" });
+  node.append(probe);
+  const [red, green, blue] = getComputedStyle(probe).color.match(/[\d.]+/g).map(Number);
+  probe.remove();
+  return red + green + blue < 384;
+}
+
 function breakable(name) {
   const span = h("span.axis");
   name.split(/(?<=[_+])/).forEach((part) => span.append(part, document.createElement("wbr")));
@@ -157,6 +166,7 @@ class Viewer {
   // ---- data ----
 
   update(data) {
+    this.root.style.colorScheme = dark(this.root) ? "dark" : "light";
     const shape = JSON.stringify(data.axes);
     const first = shape !== this.shape;
     this.data = data;
