@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +33,10 @@ PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"
 MARGIN, GAP, SMALLEST, LARGEST = 32, 14, 192, 512
 LONGEST_TEXT = 400
+# Files that Pillow looks for in the system's font folders, where its own font lacks a letter.
+FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc",
+         "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "malgun.ttf",
+         "Nirmala.ttf", "segoeui.ttf")  # fmt: skip
 
 
 def enlarge(image: Image.Image, at_least: int) -> Image.Image:
@@ -71,9 +77,12 @@ def _draw_one(
     width = max((w for w, _ in sizes), default=SMALLEST)
     height = max((h for _, h in sizes), default=SMALLEST)
     base = width // 12 if width < 300 else 26
-    title, head, small = (ImageFont.load_default(size) for size in (base + 8, base, base - 3))
     row_axis, column_axis = comparison.rows, comparison.columns
     row_labels = _labels(row_axis)
+    texts = [heading_of(comparison), subtitle(comparison, runs, heading), *row_labels,
+             *_labels(column_axis), *(run.error or "" for run in runs if run)]
+    load = _font_for("".join(text[:LONGEST_TEXT] for text in texts))
+    title, head, small = (load(size) for size in (base + 8, base, base - 3))
     left = MARGIN + (min(220, max(int(head.getlength(t)) for t in row_labels)) + 2 * GAP
                      if row_axis else 0)
     caption_height = base + 8
@@ -190,6 +199,27 @@ def subtitle(
 
 def _labels(axis: Axis | None) -> list[str]:
     return [label(axis.name, value) for value in axis.values] if axis else [""]
+
+
+def _font_for(text: str) -> Callable[[int], ImageFont.FreeTypeFont]:
+    """What makes a font of a size: Pillow's own, or the first of FONTS that lacks fewer letters.
+
+    A letter that none of them has is drawn as a box.
+    """
+    best, least = ImageFont.load_default, _lacking(ImageFont.load_default(20), text)
+    for name in FONTS if least else ():
+        with contextlib.suppress(OSError):
+            lacking = _lacking(ImageFont.truetype(name, 20), text)
+            if lacking < least:
+                best, least = functools.partial(ImageFont.truetype, name), lacking
+    return best
+
+
+def _lacking(font: ImageFont.FreeTypeFont, text: str) -> int:
+    """How many letters of a text a font draws as its box for unknown ones."""
+    unknown = bytes(font.getmask("\U0010fffe"))
+    return sum(bytes(font.getmask(letter)) == unknown
+               for letter in set(text) if not letter.isascii() and letter.isprintable())
 
 
 def _line_height(font: ImageFont.FreeTypeFont) -> int:

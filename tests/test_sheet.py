@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from pipelines import Comparison, RunRequest, sheet
 from pipelines.errors import StorageError
@@ -56,6 +56,18 @@ def test_any_prompt_can_be_a_heading(engine, prompt):
     comparison = Comparison(BASE.changed(prompt=prompt), ())
     comparison = Comparison.parse(comparison.base, ["seed=0"])
     assert sheet.draw(comparison, [None], engine.pictures)[0].width >= 640
+
+
+def test_a_letter_that_pillows_font_lacks_takes_a_font_of_the_system():
+    own = sheet._font_for("a red car · …")
+    assert own is ImageFont.load_default
+    text = "красная машина"
+    assert sheet._lacking(own(20), text) == len(set(text) - {" "})
+    found = sheet._font_for(text)
+    if found is own:
+        pytest.skip("this system has none of the fonts")
+    assert sheet._lacking(found(20), text) == 0
+    assert found(31).size == 31
 
 
 def test_table_has_a_row_per_cell_and_the_runs_columns(engine):
