@@ -28,7 +28,9 @@ COST_ONLY = {"memory_policy", "attention_backend", "compile"}
 STOCHASTIC_TYPES = {"sde-dpmsolver", "sde-dpmsolver++"}
 GOOD_PSNR = 40.0  # dB; differences below it can be seen
 FIT_AT_LEAST = 3  # points of a line
-CLIPPED, CLIPPED_TIMES = 0.05, 3.0  # share of pixels, and times that of the lowest guidance
+DARK, PURE = 40, 0.8  # of 255; saturation in HSV
+SATURATED, TIMES = 0.03, 3.0  # a share of the pixels, on top of so many times the share at the
+# lowest guidance
 BLANK = 2.0  # of 255: a picture whose pixels differ by less is empty
 
 
@@ -234,11 +236,11 @@ def _share(value: float) -> str:
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """`spread`: standard deviation of the pixels, of 255; `clipped`: share of pixels with a channel
-    at the end of its range."""
+    """`spread`: standard deviation of the pixels, of 255; `saturated`: share of the pixels that are
+    not dark whose colour is nearly pure (saturation above 0.8 in HSV), or clipped to white."""
 
     spread: float
-    clipped: float
+    saturated: float
 
 
 @functools.lru_cache(4096)
@@ -249,8 +251,9 @@ def picture_facts(path: Path) -> PictureFacts:
 
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
-    clipped = ((pixels <= 1) | (pixels >= 254)).any(-1).mean()
-    return PictureFacts(float(pixels.std()), float(clipped))
+    most, least = pixels.max(-1).astype(float), pixels.min(-1).astype(float)
+    pure = (most > DARK) & (most - least > PURE * most)
+    return PictureFacts(float(pixels.std()), float((pure | (least >= 254)).mean()))
 
 
 @dataclass(frozen=True)
@@ -313,7 +316,7 @@ def _empty(runs: Sequence[Run | None], pictures: PictureStore) -> list[Flag]:
 def _saturated(
     comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
 ) -> list[Flag]:
-    """Cells with many clipped pixels, where the lowest guidance in the same place has few."""
+    """Cells with many saturated pixels, where the lowest guidance in the same place has few."""
     if "guidance_scale" not in {axis.name for axis in comparison.axes}:
         return []
     cells, facts = comparison.cells(), dict(_facts(runs, pictures))
@@ -325,14 +328,14 @@ def _saturated(
     found = []
     for numbers in places.values():
         numbers.sort(key=lambda n: cells[n].axes["guidance_scale"])
-        least = facts[numbers[0]].clipped
-        found += [n for n in numbers[1:] if facts[n].clipped > max(CLIPPED, CLIPPED_TIMES * least)]
+        least = facts[numbers[0]].saturated
+        found += [n for n in numbers[1:] if facts[n].saturated > SATURATED + TIMES * least]
     if not found:
         return []
     scales = sorted({cells[n].axes["guidance_scale"] for n in found})
     return [Flag("saturated", f"{_cells(found)} saturated, at guidance_scale "
-                 f"{', '.join(f'{scale:g}' for scale in scales)}: many pixels at the end of their "
-                 "range.", tuple(found))]  # fmt: skip
+                 f"{', '.join(f'{scale:g}' for scale in scales)}: many pixels of pure colour or "
+                 "plain white.", tuple(found))]  # fmt: skip
 
 
 def _facts(runs: Sequence[Run | None], pictures: PictureStore) -> list[tuple[int, PictureFacts]]:

@@ -304,103 +304,114 @@ class Engine:
 
         `reference` is 'converged' or a cell (see measurement.py). The converged pictures are runs
         of the log; those that are missing are made, and `on_step` may raise Cancelled. None for a
-        cell, or a reference, that has no picture. Raises RequestError for an unknown cell.
+        cell, or a reference, that has no picture, and for a cell whose model has changed since.
+        Raises RequestError for an unknown cell.
         """
-        def make(request: RunRequest) -> Run:
-            run = self.run(request, on_step, keep_latents=True)
-            if run.status == "cancelled":
-                raise Cancelled("stopped by the user")
-            return run
-
-        found = []
-        for run, other, known in self._with_references(comparison, runs, reference, make):
-            if known is None and run and other and run.image_sha256 and other.image_sha256:
-                with contextlib.suppress(StorageError):  # a file is gone
-                    known = distance(run, other, self.pictures, self.latents)
-                    self.run_log.keep_distance(known)
-            found.append(known)
-        if reference == CONVERGED:
-            pair = [self._logged(one) or make(one) for one in self._floor_requests(runs)]
-            if len(pair) == 2 and not self.floor(runs):
-                self.run_log.keep_distance(distance(*pair, self.pictures, self.latents))
-        return found
+        known = self.distances(comparison, runs, reference)
+        if reference != CONVERGED:
+            cells = reference_cells(comparison, reference)
+            return [one or self._distance(run, runs[number])
+                    for one, run, number in zip(known, runs, cells, strict=True)]
+        models: dict[tuple, Any] = {}
+        floor = self._floor_pair(runs)
+        for number, run in enumerate(runs):
+            if known[number] is None and self._unchanged(run, models):
+                request = converged_request(RunRequest(**run.request))
+                known[number] = self._distance(run, self._make_once(request, models, on_step))
+        if floor and not self.floor(runs) and self._unchanged(floor[0], models):
+            half, whole = (self._make_once(request, models, on_step) for request in floor[1:])
+            self._distance(half, whole)
+        return known
 
     def distances(
         self, comparison: Comparison, runs: Sequence[Run | None], reference: str
     ) -> list[Distance | None]:
         """What measure() has found already; nothing is computed."""
-        return [known for _, _, known in self._with_references(comparison, runs, reference)]
+        logged: dict[int, list[tuple[Distance, Run]]] = {}
+        for found in self.run_log.distances({run.source_id for run in runs if run}):
+            logged.setdefault(found[0].run_id, []).append(found)
+        if reference == CONVERGED:
+            return [_to_converged(run, logged.get(run.source_id, [])) if run else None
+                    for run in runs]
+        others = [runs[number] for number in reference_cells(comparison, reference)]
+        return [next((distance for distance, made in logged.get(run.source_id, [])
+                      if made.id == other.source_id), None) if run and other else None
+                for run, other in zip(runs, others, strict=True)]
 
     def references_to_make(
         self, comparison: Comparison, runs: Sequence[Run | None], reference: str
     ) -> list[RunRequest]:
-        """The converged pictures, and those that tell their error, that measure() would make."""
-        wanted: list[RunRequest] = []
-        self._with_references(comparison, runs, reference, wanted.append)
-        if reference == CONVERGED:
-            wanted += [request for request in self._floor_requests(runs)
-                       if request not in wanted and not self._logged(request)]
-        return wanted
+        """The converged pictures, and the one that tells their error, that measure() would make."""
+        if reference != CONVERGED:
+            return []
+        models: dict[tuple, Any] = {}
+        known = self.distances(comparison, runs, reference)
+        wanted = [converged_request(RunRequest(**run.request))
+                  for one, run in zip(known, runs, strict=True)
+                  if one is None and self._unchanged(run, models)]
+        floor = self._floor_pair(runs)
+        if floor and not self.floor(runs) and self._unchanged(floor[0], models):
+            wanted += floor[1:]
+        distinct = {request.model_dump_json(): request for request in wanted}
+        return [request for request in distinct.values() if not self._logged(request, models)]
 
     def floor(self, runs: Sequence[Run | None]) -> float:
         """The converged picture's own error in latents (RMS), 0 where it was not measured: its
         distance to the same solver with half the steps, for the first cell."""
-        found = [self._logged(request) for request in self._floor_requests(runs)]
-        if len(found) < 2 or not all(found):
+        pair = self._floor_pair(runs)
+        if pair is None:
             return 0.0
-        ids = [run.source_id for run in found]
-        known = self.run_log.distances(ids).get((ids[0], ids[1]))
-        return (known.rms_latents if known else None) or 0.0
+        run, half, whole = pair
+        for _, reference in self.run_log.distances([run.source_id]):
+            if _made_of(reference, whole):
+                for distance, made in self.run_log.distances_to(reference.id):
+                    if _made_of(made, half):
+                        return distance.rms_latents or 0.0
+        return 0.0
 
-    def _floor_requests(self, runs: Sequence[Run | None]) -> list[RunRequest]:
-        """Half the steps, and all of them."""
+    def _floor_pair(
+        self, runs: Sequence[Run | None]
+    ) -> tuple[Run, RunRequest, RunRequest] | None:
+        """The first cell's run, its reference with half the steps, and with all of them."""
         run = next((run for run in runs if run and run.status == "ok"), None)
         if run is None:
-            return []
-        request = self._converged_request(run, {})
-        return [request.changed(num_inference_steps=request.num_inference_steps // 2), request]
-
-    def _with_references(
-        self,
-        comparison: Comparison,
-        runs: Sequence[Run | None],
-        reference: str,
-        make: Callable[[RunRequest], Run | None] | None = None,
-    ) -> list[tuple[Run | None, Run | None, Distance | None]]:
-        """Each cell's run, its reference and their distance in the log; `make` fills gaps."""
-        if reference == CONVERGED:
-            made: dict[str, Run | None] = {}
-            known: dict[tuple, Any] = {}
-            references = [self._converged(run, made, known, make) for run in runs]
-        else:
-            references = [runs[number] for number in reference_cells(comparison, reference)]
-        found = self.run_log.distances([run.source_id for run in runs if run])
-        return [(run, other, found.get((run.source_id, other.source_id)) if run and other else None)
-                for run, other in zip(runs, references, strict=True)]
-
-    def _converged(
-        self,
-        run: Run | None,
-        made: dict[str, Run | None],
-        known: dict[tuple, Any],
-        make: Callable[[RunRequest], Run | None] | None,
-    ) -> Run | None:
-        """A run's converged picture, from `made`, from the log, or made now."""
-        if run is None or run.status != "ok":
             return None
-        request = self._converged_request(run, known)
-        key = request.model_dump_json()
-        if key not in made:
-            made[key] = self._logged(request, known) or (make(request) if make else None)
-        return made[key]
+        whole = converged_request(RunRequest(**run.request))
+        return run, whole.changed(num_inference_steps=whole.num_inference_steps // 2), whole
 
-    def _converged_request(self, run: Run, known: dict[tuple, Any]) -> RunRequest:
+    def _unchanged(self, run: Run | None, models: dict[tuple, Any]) -> bool:
+        """Whether a run would make the same picture now."""
+        if run is None or run.status != "ok":
+            return False
         request = RunRequest(**run.request)
-        return converged_request(request, self._model(request, known)[0].flow_matching)
+        own_size = request.changed(height=None, width=None)  # where only the pipeline knew it
+        with contextlib.suppress(PipelineError):  # the model is gone
+            return run.identity in (self.identity(request, models),
+                                    self.identity(own_size, models))
+        return False
 
-    def _logged(self, request: RunRequest, known: dict[tuple, Any] | None = None) -> Run | None:
+    def _make_once(
+        self, request: RunRequest, models: dict[tuple, Any], on_step: OnStep | None
+    ) -> Run:
+        """A run with its latents, from the log or made now; raises Cancelled."""
+        run = self._logged(request, models) or self.run(request, on_step, keep_latents=True)
+        if run.status == "cancelled":
+            raise Cancelled("stopped by the user")
+        return run
+
+    def _distance(self, run: Run | None, reference: Run | None) -> Distance | None:
+        """Measured and logged; None where a picture is missing."""
+        if not (run and reference and run.image_sha256 and reference.image_sha256):
+            return None
+        with contextlib.suppress(StorageError):  # a file is gone
+            found = distance(run, reference, self.pictures, self.latents)
+            self.run_log.keep_distance(found)
+            return found
+        return None
+
+    def _logged(self, request: RunRequest, models: dict[tuple, Any]) -> Run | None:
         """The newest run of the log that made just this and whose files are still there."""
-        wanted = self.identity(request, known)
+        wanted = self.identity(request, models)
         logged = self.run_log.of_identities([wanted]).get(wanted, [])
         return next(filter(self._complete, logged), None)
 
@@ -429,12 +440,11 @@ class Engine:
             if run and run.status == "ok":
                 weights = RunRequest(**run.request).weights
                 groups.setdefault(tuple(weights.values()), {})[run.source_id] = run
-        done, known = 0, {}
+        done, models = 0, {}
         for group in groups.values():
             members = list(group.values())
             requests = [RunRequest(**run.request) for run in members]
-            same = [self.identity(request, known) == run.identity
-                    for request, run in zip(requests, members, strict=True)]
+            same = [self._unchanged(run, models) for run in members]
             for turn in range(repeats):
                 for place in range(len(members)):
                     place = (place + turn) % len(members)
@@ -563,6 +573,16 @@ class Engine:
             "shared": result.shared,
             **{f"{name}_ms": value for name, value in timings.items()},
         }
+
+
+def _made_of(run: Run, request: RunRequest) -> bool:
+    return run.request == request.model_dump(mode="json")
+
+
+def _to_converged(run: Run, found: Sequence[tuple[Distance, Run]]) -> Distance | None:
+    """The distance to the run's own converged picture, where it is among what was measured."""
+    request = converged_request(RunRequest(**run.request))
+    return next((distance for distance, made in found if _made_of(made, request)), None)
 
 
 def new_comparison_id() -> str:

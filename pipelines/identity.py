@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ ENGINE = 1  # raise it when a change of this code changes pictures
 # What the files and the dtype stand for, and where weights wait, which changes no picture.
 ELSEWHERE = {"model_id", "revision", "loras", "torch_dtype", "memory_policy"}
 MADE_OF = ("device_name", "torch", "diffusers", "transformers")
-CONFIGS = {".json", ".txt", ".model"}  # small: hashed; weights count by size and time of change
+HASHED_BELOW = 64 * 2**20  # bytes; larger files count by size and time of change
 
 
 def model_content(info: ModelInfo) -> str:
-    """SHA-256 over a model's files: configs by content, the rest by size and time of change.
+    """SHA-256 over a model's files: small ones by content, the rest by size and time of change.
 
     A file of the Hub cache is a link to a blob that is named by its hash, which counts instead.
     """
@@ -37,10 +38,16 @@ def lora_contents(loras: Sequence[Lora]) -> tuple[str, ...]:
 def _file_content(path: Path) -> list[Any]:
     if path.is_symlink() and path.resolve().parent.name == "blobs":
         return [path.resolve().name]
-    if path.suffix in CONFIGS:
-        return [hashlib.sha256(path.read_bytes()).hexdigest()]
     status = path.stat()
+    if status.st_size < HASHED_BELOW:
+        return [_file_hash(path, status.st_size, status.st_mtime_ns)]
     return [status.st_size, status.st_mtime_ns]
+
+
+@functools.lru_cache(4096)
+def _file_hash(path: Path, _size: int, _changed: int) -> str:
+    """Read once for each size and time of change."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def identity(

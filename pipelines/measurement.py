@@ -10,6 +10,7 @@ from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import RequestError
 from pipelines.request import RunRequest
 from pipelines.run_log import Distance, LatentStore, PictureStore, Run
+from pipelines.schedulers import BY_KEY
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +25,14 @@ CONVERGED_FLOW = ("flow_euler", {}, 500)
 SMALLEST_SSIM = 11  # pixels: the window of Wang et al. 2004
 
 
-def converged_request(request: RunRequest, flow_matching: bool = False) -> RunRequest:
+def converged_request(request: RunRequest) -> RunRequest:
     """The run that stands for the exact solution of a resolved request's probability flow ODE.
 
     Same latents, prompt, guidance and size; a deterministic solver with many steps.
     """
+    known = BY_KEY.get(request.scheduler)
     solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
-    scheduler, options, steps = CONVERGED_FLOW if flow_matching else solver
+    scheduler, options, steps = CONVERGED_FLOW if known and known.flow_matching else solver
     return request.changed(
         scheduler=scheduler, scheduler_options=options, num_inference_steps=steps, eta=0.0
     )

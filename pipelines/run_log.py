@@ -339,11 +339,19 @@ class RunLog:
         return {run_id: TimingSummary(len(ms), statistics.median(ms), min(ms), max(ms))
                 for run_id, ms in totals.items()}
 
-    def distances(self, run_ids: Sequence[int]) -> dict[tuple[int, int], Distance]:
-        """What was measured of these runs, by (run_id, reference_id)."""
+    def distances(self, run_ids: Collection[int]) -> list[tuple[Distance, Run]]:
+        """What was measured of these runs, each with its reference."""
+        query = select(Distance, Run).join(Run, Run.id == Distance.reference_id)
         with self._session() as session:
-            found = session.scalars(select(Distance).where(Distance.run_id.in_(run_ids)))
-            return {(distance.run_id, distance.reference_id): distance for distance in found}
+            return [(distance, reference) for distance, reference in
+                    session.execute(query.where(Distance.run_id.in_(run_ids)))]
+
+    def distances_to(self, reference_id: int) -> list[tuple[Distance, Run]]:
+        """What was measured against a run, each with the run that was."""
+        query = select(Distance, Run).join(Run, Run.id == Distance.run_id)
+        with self._session() as session:
+            return [(distance, run) for distance, run in
+                    session.execute(query.where(Distance.reference_id == reference_id))]
 
     def runs(
         self,

@@ -145,8 +145,9 @@ def test_saturated_pictures_at_high_guidance_are_flagged(engine):
 
 def test_picture_facts(tmp_path):
     path = tmp_path / "a.png"
-    Image.fromarray(np.array([[[0, 9, 9], [100, 100, 100]]], np.uint8)).save(path)
-    assert picture_facts(path).clipped == 0.5
+    rows = [[[0, 9, 9], [100, 100, 100], [200, 10, 10], [255, 255, 255]]]
+    Image.fromarray(np.array(rows, np.uint8)).save(path)
+    assert picture_facts(path).saturated == 0.5
     assert picture_facts(path).spread > 10
 
 

@@ -113,21 +113,27 @@ def test_the_reference_tells_its_own_error(engine, quick):
     assert engine.references_to_make(comparison, runs, CONVERGED) == []
 
 
-def test_other_weights_have_another_converged_picture(engine, quick, tmp_path):
-    """The same path, the same request, and files that have changed."""
+def test_cells_of_changed_weights_keep_their_distance_and_get_no_new_one(engine, quick, tmp_path):
+    """The same path, the same request, and weights that were trained on in between."""
     import shutil
 
+    from safetensors.torch import load_file, save_file
+
     folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "model")
-    comparison, runs = compare(engine, "seed=0", base=BASE.changed(model_id=str(folder)))
-    engine.measure(comparison, runs, CONVERGED)
-    assert engine.distances(comparison, runs, CONVERGED) != [None]
+    base = BASE.changed(model_id=str(folder))
+    measured = compare(engine, "seed=0", base=base)
+    before = engine.measure(*measured, CONVERGED)
+    late = compare(engine, "seed=1", base=base)
     weights = next((folder / "unet").glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes())
-    assert engine.distances(comparison, runs, CONVERGED) == [None]
-    before = engine.registry
-    with before.borrow(str(folder)) as (_, fresh):
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    assert engine.distances(*measured, CONVERGED)[0].rms_latents == before[0].rms_latents
+    assert engine.measure(*late, CONVERGED) == [None], "its converged picture cannot be made now"
+    assert engine.references_to_make(*late, CONVERGED) == []
+    with engine.registry.borrow(str(folder)) as (_, fresh):
         assert fresh, "a loaded model whose files changed is loaded again"
-    before.unload(str(folder))
+    again = compare(engine, "seed=1", base=base)
+    assert again[1][0].image_sha256 != late[1][0].image_sha256
+    engine.registry.unload(str(folder))
 
 
 def test_cancel_while_the_converged_picture_is_made(engine, quick):

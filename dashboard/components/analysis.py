@@ -29,6 +29,8 @@ from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet import to_csv
 
 HEIGHT = 380
+# Told apart on light and on dark ground.
+COLOURS = ["#d1495b", "#3d8bc4", "#e0a030", "#4f9d69", "#9b6bc7", "#2fa4a4", "#c76b98", "#8d7b68"]
 REPEATS = 5
 # A menu to save the picture, and nothing that leads to a foreign site.
 MENU = {"embedOptions": {"actions": {"export": True, "source": False, "compiled": False,
@@ -144,7 +146,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
                 scale=alt.Scale(type="log", nice=False, padding=12)),
         y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
                 scale=alt.Scale(type="log", padding=12)),
-        color=alt.Color("solver:N", title=None),
+        color=alt.Color("solver:N", title=None, scale=alt.Scale(range=COLOURS)),
         strokeDash=alt.StrokeDash("kind:N", title=None, legend=None, scale=alt.Scale(
             domain=["deterministic", "stochastic"], range=[[1, 0], [5, 4]])),
     )
@@ -192,10 +194,11 @@ def _quality(
     )
     edge = base.transform_filter("datum.front").mark_line(
         interpolate="step-after", color="#8888", strokeWidth=1.5)
+    colour = alt.Color("line:N", title=None, scale=alt.Scale(range=COLOURS))
     spread = base.mark_rule(opacity=0.5).encode(
-        x=alt.X("ms_low:Q"), x2="ms_high:Q", color=alt.Color("line:N", title=None))
+        x=alt.X("ms_low:Q"), x2="ms_high:Q", color=colour)
     dots = base.mark_point(filled=True, size=110).encode(
-        color=alt.Color("line:N", title=None), tooltip=_tooltip(),
+        color=colour, tooltip=_tooltip(),
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
@@ -232,7 +235,7 @@ def _guidance(
         base = alt.Chart(alt.Data(values=rows)).encode(
             x=alt.X("guidance_scale:Q"),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("measure:N", title=None),
+            color=alt.Color("measure:N", title=None, scale=alt.Scale(range=COLOURS)),
             tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
         )
         _chart((base.mark_line(strokeWidth=2)
