@@ -9,9 +9,9 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.downloads import data_size
 from dashboard.components.text import facts, notice, words
 from dashboard.hub_model import open_model, section, split_id
+from pipelines.download_plan import size_text
 from pipelines.downloads import free_bytes
 from pipelines.errors import PipelineError
 from pipelines.local_models import (
@@ -37,8 +37,8 @@ def machine() -> None:
     taken = freed_bytes(cache, [revision.commit for revision in revisions])
     section("Downloaded models", str(cache))
     facts([("Models", str(len({r.model_id for r in revisions}))),
-           ("Revisions", str(len(revisions))), ("Size", data_size(taken)),
-           ("Free disk", data_size(free_bytes(cache)))])  # fmt: skip
+           ("Revisions", str(len(revisions))), ("Size", size_text(taken)),
+           ("Free disk", size_text(free_bytes(cache)))])  # fmt: skip
     if not revisions:
         words("Nothing is downloaded yet. Open a model of the list and press Download.", "quiet")
     for revision in revisions:
@@ -51,7 +51,7 @@ def machine() -> None:
         section("Unfinished downloads", "they resume where they broke off")
         for model_id, size in parts.items():
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-                words(f"{model_id} · {data_size(size)}")
+                words(f"{model_id} · {size_text(size)}")
                 st.button("Open", key=f"hub.unfinished.{model_id}", on_click=open_model,
                           args=(model_id,))
                 st.button("Delete", icon=":material/delete:", key=f"hub.forget.{model_id}",
@@ -74,7 +74,7 @@ def revision_row(revision: CachedRevision) -> None:
     with st.container(border=True, key=f"hub-revision-{key}", horizontal=True, gap="small",
                       vertical_alignment="center"):
         st.html(f"<div class='cs-revision'><b><small>{escape(author)} / </small>{escape(name)}</b>"
-                f"<span>{escape(refs)} · {key} · {data_size(revision.size_bytes)} · "
+                f"<span>{escape(refs)} · {key} · {size_text(revision.size_bytes)} · "
                 f"{revision.files} files · last used {_ago(revision.last_used)}</span></div>")
         st.button("Open", key=f"hub.open.{key}", on_click=open_model, args=(revision.model_id,))
         st.button("Check", icon=":material/fact_check:", key=f"hub.check.{key}", on_click=check,
@@ -105,16 +105,16 @@ def confirm_delete(commit: str) -> None:
         st.rerun()
     words(f"{revision.model_id}, revision {commit[:12]}", "large")
     freed = freed_bytes(cache, [commit])
-    words(f"{data_size(freed)} are freed. Runs in the log stay; the model can be downloaded again.")
+    words(f"{size_text(freed)} are freed. Runs in the log stay; the model can be downloaded again.")
     with st.container(horizontal=True, gap="small"):
-        if st.button(f"Delete and free {data_size(freed)}", type="primary", key="hub.delete.yes"):
+        if st.button(f"Delete and free {size_text(freed)}", type="primary", key="hub.delete.yes"):
             try:
                 delete_revisions(cache, [commit])
             except PipelineError as error:
                 notice("error", str(error))
                 return
             st.session_state.pop(DELETING, None)
-            st.toast(f"{data_size(freed)} are free again")
+            st.toast(f"{size_text(freed)} are free again")
             st.rerun()
         if st.button("Keep it", key="hub.delete.no"):
             st.session_state.pop(DELETING, None)

@@ -11,9 +11,9 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import controls, state
-from dashboard.components.downloads import data_size, download_details
+from dashboard.components.downloads import download_details
 from dashboard.components.text import facts, notice, words
-from pipelines.download_plan import INDEX, DownloadPlan, checkpoint_files
+from pipelines.download_plan import INDEX, checkpoint_files, size_text
 from pipelines.downloads import SPARE, free_bytes
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub import (
@@ -136,10 +136,10 @@ def panel(found: HubDetails) -> None:
         pairs = [("Licence", model.licence or "not stated")]
         if plan:
             label = "On disk" if model.here == "yes" else "To fetch"
-            pairs += [(label, f"{data_size(plan.size_bytes)}, {file_count(plan)}"),
-                      ("Free disk", data_size(free_bytes(hub.cache_dir)))]
+            pairs += [(label, f"{size_text(plan.size_bytes)}, {plan.file_count}"),
+                      ("Free disk", size_text(free_bytes(hub.cache_dir)))]
         else:
-            pairs.append(("Size", data_size(model.size_bytes)))
+            pairs.append(("Size", size_text(model.size_bytes)))
         if model.source == "Hub":
             pairs += [("Downloads, 30 days", count_text(model.downloads)),
                       ("Likes", count_text(model.likes)), ("Changed", model.updated or "–"),
@@ -183,7 +183,7 @@ def get_it(found: HubDetails) -> None:
     single = checkpoint_files(found.files)
     if plan.kind == "checkpoint" and len(single) > 1:
         names = [file.path for file in single]
-        sizes = {file.path: data_size(file.size) for file in single}
+        sizes = {file.path: size_text(file.size) for file in single}
         st.selectbox("File", names, index=names.index(plan.main_file), **controls.KEEP,
                      key=choice(model.model_id, "file"),
                      format_func=lambda path: f"{path}, {sizes[path]}")
@@ -193,12 +193,12 @@ def get_it(found: HubDetails) -> None:
         words("It can be fetched, but not opened here.", "quiet")
     free, missing = free_bytes(hub.cache_dir), missing_bytes(plan, hub.cache_dir)
     if missing + SPARE > free:
-        notice("error", f"{data_size(missing)} do not fit: {data_size(free)} are free in "
+        notice("error", f"{size_text(missing)} do not fit: {size_text(free)} are free in "
                         f"{hub.cache_dir}. Delete models on 'This machine', or set HF_HOME to a "
                         "folder on a larger disk.")  # fmt: skip
         return
-    label = (f"Fetch the rest: {data_size(missing)}" if model.here == "partly"
-             else f"Download: {file_count(plan)}, {data_size(missing)}")
+    label = (f"Fetch the rest: {size_text(missing)}" if model.here == "partly"
+             else f"Download: {plan.file_count}, {size_text(missing)}")
     if st.button(label, type="primary", icon=":material/download:", key="hub.download",
                  width="stretch"):
         try:
@@ -292,7 +292,7 @@ def fetch_configs(repository: str) -> None:
     if plan is None:
         notice("error", f"{repository} has no config files to take. Put a folder of configs, named "
                         "like the file, beside it.")  # fmt: skip
-    elif st.button(f"Fetch them: {file_count(plan)}, {data_size(plan.size_bytes)}",
+    elif st.button(f"Fetch them: {plan.file_count}, {size_text(plan.size_bytes)}",
                    type="primary", icon=":material/download:", key="hub.configs", width="stretch"):
         state.downloads().start(hub, plan)
         st.rerun()
@@ -340,12 +340,12 @@ def show_files(found: HubDetails) -> None:
     taken = {file.path for file in found.plan.files} if found.plan else set()
     rows = "".join(
         f"<tr{' class=cs-taken' if file.path in taken else ''}><td>{escape(file.path)}</td>"
-        f"<td>{data_size(file.size)}</td><td>{'fetched' if file.path in taken else ''}</td></tr>"
+        f"<td>{size_text(file.size)}</td><td>{'fetched' if file.path in taken else ''}</td></tr>"
         for file in found.files
     )
-    total = data_size(sum(file.size for file in found.files))
+    total = size_text(sum(file.size for file in found.files))
     if found.plan:
-        words(f"{data_size(found.plan.size_bytes)} of {total} are needed: safetensors of one "
+        words(f"{size_text(found.plan.size_bytes)} of {total} are needed: safetensors of one "
               "variant, configs, tokenizers and the card; nothing twice, no pickles.", "quiet")
     st.html(f"<div class='cs-table'><table><thead><tr><th>File</th><th>Size</th><th></th></tr>"
             f"</thead><tbody>{rows}</tbody></table></div>")
@@ -378,7 +378,7 @@ def components(found: HubDetails) -> None:
             of = found.plan.files if found.plan else found.files
             size = sum(file.size for file in of if file.path.startswith(f"{name}/"))
             rows.append(f"<tr><td>{escape(name)}</td><td>{escape(value[1])}</td>"
-                        f"<td>{escape(value[0])}</td><td>{data_size(size)}</td></tr>")
+                        f"<td>{escape(value[0])}</td><td>{size_text(size)}</td></tr>")
     st.html("<div class='cs-table'><table><thead><tr><th>Component</th><th>Class</th>"
             f"<th>Library</th><th>Size</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
             "</div>")
@@ -386,10 +386,6 @@ def components(found: HubDetails) -> None:
 
 def section(title: str, count: str) -> None:
     st.html(f"<h3 class='cs-section'>{escape(title)} <small>{escape(count)}</small></h3>")
-
-
-def file_count(plan: DownloadPlan) -> str:
-    return f"{len(plan.files)} file{'s' * (len(plan.files) != 1)}"
 
 
 def split_id(model_id: str) -> tuple[str, str]:

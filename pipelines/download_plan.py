@@ -60,6 +60,10 @@ class DownloadPlan:
         return sum(file.size for file in self.files)
 
     @property
+    def file_count(self) -> str:
+        return f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
+
+    @property
     def main_file(self) -> str:
         """The file whose presence makes a model of the rest; it is fetched last."""
         return self.files[0].path
@@ -101,6 +105,16 @@ def make_plan(
         raise RefusedError(f"{len(chosen)} files would be fetched, accepted up to {MAX_FILES}")
     return DownloadPlan(model_id, revision, commit, kind, pipeline_class, variant, variants,
                         tuple(chosen))  # fmt: skip
+
+
+def size_text(count: float | None) -> str:
+    """'812 kB', '3.44 GB'; an en dash where it is not known. 1 kB is 1000 bytes."""
+    if count is None:
+        return "–"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def checkpoint_files(files: Iterable[HubFile]) -> list[HubFile]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.download_plan import DownloadPlan, HubFile
+from pipelines.download_plan import DownloadPlan, HubFile, size_text
 from pipelines.errors import HubError, PipelineError, StorageError
 from pipelines.hub import TIMEOUT, Hub, cached_path, host, repo_folder, reworded
 
@@ -397,8 +397,8 @@ def check_room(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed and needed + SPARE > free:
         raise StorageError(
-            f"the disk of {folder} has {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB and "
-            f"{SPARE / 1e9:.1f} GB to spare are needed: delete models that you no longer use, or "
+            f"the disk of {folder} has {size_text(free)} free; {size_text(needed)} and "
+            f"{size_text(SPARE)} to spare are needed: delete models that you no longer use, or "
             "set HF_HOME to a folder on a larger disk"
         )
 
@@ -418,6 +418,6 @@ def checksum(path: Path, etag: str, check: Callable[[], None] = lambda: None) ->
 
 def _disk_text(folder: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (f"the disk of {folder} is full ({free_bytes(folder) / 1e9:.2f} GB free); make room "
+        return (f"the disk of {folder} is full ({size_text(free_bytes(folder))} free); make room "
                 "and resume: what is here is kept")
     return f"the cache {folder} cannot be written: {error}"

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from pipelines.download_plan import checkpoint_files
+from pipelines.download_plan import checkpoint_files, size_text
 from pipelines.downloads import Download, Downloads
 from pipelines.errors import HubError, RefusedError, RequestError
-from pipelines.hub import SORTS, Hub, HubModel, HubQuery
+from pipelines.hub import SORTS, Hub, HubQuery
 from pipelines.local_models import (
     cached_revisions,
     damaged_files,
@@ -26,8 +26,7 @@ from pipelines.local_models import (
     leftovers,
 )
 
-app = typer.Typer(help="Search the Hub, download a model, look after the local cache.",
-                  no_args_is_help=True)
+app = typer.Typer(help="Search the Hub, download a model, look after the local cache.")
 Sort = StrEnum("Sort", {name: name for name in SORTS})
 Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on standard output.")]
 
@@ -64,8 +63,8 @@ def search(
     else:
         _print_table(
             ["model_id", "pipeline", "size", "licence", "gated", "here", "downloads", "opens here"],
-            [[m.model_id, m.pipeline_class, _size(m), m.licence, m.gated, m.here, m.downloads,
-              m.obstacle or "yes"] for m in models],
+            [[m.model_id, m.pipeline_class, size_text(m.size_bytes), m.licence, m.gated, m.here,
+              m.downloads, m.obstacle or "yes"] for m in models],
         )  # fmt: skip
         if found.has_more(page):
             print(f"More: --page {page + 1}")
@@ -109,11 +108,11 @@ def download(
     if as_json:
         _print_json(record)
     elif dry_run:
-        _print_table(["file", "MB"], [[one.path, f"{one.size / 1e6:.2f}"] for one in plan.files])
-        print(f"{len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB")
+        _print_table(["file", "size"], [[one.path, size_text(one.size)] for one in plan.files])
+        print(f"{plan.file_count}, {size_text(plan.size_bytes)}")
     else:
-        print(f"{record['folder']}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB, "
-              "checksums right")  # fmt: skip
+        print(f"{record['folder']}: {plan.file_count}, {size_text(plan.size_bytes)}, checksums "
+              "right")  # fmt: skip
 
 
 def _watch(job: Download) -> None:
@@ -156,7 +155,7 @@ def cache(
         return
     if delete_partial:
         parts = leftovers(folder)
-        _confirm(f"Delete {sum(parts.values()) / 1e6:.1f} MB of unfinished downloads?", yes)
+        _confirm(f"Delete {size_text(sum(parts.values()))} of unfinished downloads?", yes)
         for model_id in parts:
             delete_leftovers(folder, model_id)
         revisions = cached_revisions(folder)
@@ -175,12 +174,12 @@ def cache(
         _print_table(
             ["model_id", "commit", "refs", "files", "size", "last used", "damaged"],
             [[r["model_id"], r["commit"][:12], ", ".join(r["refs"]), r["files"],
-              f"{r['size_bytes'] / 1e6:.1f} MB", r["last_used"][:10],
+              size_text(r["size_bytes"]), r["last_used"][:10],
               ", ".join(r.get("damaged", ())) or ("no" if check else "")] for r in records],
         )  # fmt: skip
     if not as_json:
         for model_id, size in leftovers(folder).items():
-            print(f"unfinished: {model_id}, {size / 1e6:.1f} MB")
+            print(f"unfinished: {model_id}, {size_text(size)}")
     if any(record.get("damaged") for record in records):
         raise typer.Exit(1)
 
@@ -188,12 +187,12 @@ def cache(
 def _delete(folder: Any, commits: list[str], yes: bool, as_json: bool) -> None:
     size = freed_bytes(folder, commits)
     _confirm(f"Delete {len(commits)} revision{'s' * (len(commits) > 1)} and free "
-             f"{size / 1e6:.1f} MB?", yes)  # fmt: skip
+             f"{size_text(size)}?", yes)  # fmt: skip
     freed = delete_revisions(folder, commits)
     if as_json:
         _print_json({"deleted": commits, "freed_bytes": freed})
     else:
-        print(f"{freed / 1e6:.1f} MB are free again")
+        print(f"{size_text(freed)} are free again")
 
 
 def _commit(text: str, revisions: list) -> str:
@@ -211,10 +210,6 @@ def _confirm(question: str, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise RequestError(f"{question} Say --yes: there is nobody to ask")
         typer.confirm(question, abort=True, err=True)
-
-
-def _size(model: HubModel) -> str:
-    return "" if model.size_bytes is None else f"{model.size_bytes / 1e9:.2f} GB"
 
 
 def _print_json(value: Any) -> None:

@@ -478,6 +478,7 @@ def test_download_and_cache_on_the_command_line(run, tmp_path):
     (("download", "ada/small", "--revision", "elsewhere"), "no 'elsewhere'"),
     (("download", "ada/small", "--file", "x.safetensors"), "accepted a .safetensors file"),
     (("search", "--sort", "beauty"), "beauty"),
+    ((), "Missing command"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
     code, out, err = run(*arguments)

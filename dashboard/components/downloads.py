@@ -8,21 +8,12 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import duration, notice, words
+from pipelines.download_plan import size_text
 from pipelines.downloads import Download
 from pipelines.errors import PipelineError
 
 MOST_FILES = 12
 ORDER = ("running", "checking", "waiting", "done")
-
-
-def data_size(count: float | None) -> str:
-    """'812 kB', '3.44 GB'; an en dash where it is not known. 1 kB is 1000 bytes."""
-    if count is None:
-        return "–"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def downloads_panel() -> None:
@@ -45,14 +36,14 @@ def progress_line(download: Download, short: bool = False) -> str:
     """'34 % · 1.2 of 3.4 GB · 12 MB/s · 3 min left'."""
     parts = [f"{download.fraction:.0%}"]
     if not short:
-        parts.append(f"{data_size(download.done)} of {data_size(download.total)}")
+        parts.append(f"{size_text(download.done)} of {size_text(download.total)}")
     if download.status == "paused":
         parts.append("paused")
     elif download.note:
         parts.append(download.note)
     elif speed := download.bytes_per_second():
         left = max(1, round(download.eta_seconds() or 0))
-        parts += [f"{data_size(speed)}/s", f"{duration(left).replace('.00', '')} left"]
+        parts += [f"{size_text(speed)}/s", f"{duration(left).replace('.00', '')} left"]
     return " · ".join(parts)
 
 
@@ -98,5 +89,5 @@ def download_details(download: Download) -> None:
 
 def _file_state(one) -> str:
     if one.status == "running":
-        return f"{data_size(one.done)} of {data_size(one.file.size)}"
-    return {"checking": "checksum"}.get(one.status, data_size(one.file.size))
+        return f"{size_text(one.done)} of {size_text(one.file.size)}"
+    return {"checking": "checksum"}.get(one.status, size_text(one.file.size))

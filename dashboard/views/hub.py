@@ -7,7 +7,6 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import controls, state
-from dashboard.components.downloads import data_size
 from dashboard.components.model_list import ModelLine, model_list
 from dashboard.components.text import notice, words
 from dashboard.hub_machine import machine
@@ -22,7 +21,7 @@ from dashboard.hub_model import (
     stated,
 )
 from dashboard.hub_tour import NUMBER, VIEW, VIEWS, tour
-from pipelines.download_plan import PICTURE_TASKS
+from pipelines.download_plan import PICTURE_TASKS, size_text
 from pipelines.errors import HubError, PipelineError
 from pipelines.hub import PAGE, SORTS, HubModel, HubQuery, host, matches
 from pipelines.local_models import local_models
@@ -138,7 +137,7 @@ def local_line(model: HubModel) -> ModelLine:
     more = str(path.parent) if path.is_absolute() else model.licence
     return ModelLine(
         model.model_id, name, author, stated(plain_class(model.pipeline_class), model.task, more),
-        (("size", data_size(model.size_bytes)),),
+        (("size", size_text(model.size_bytes)),),
         (("good", SOURCES.get(model.source, model.source)),), model.obstacle or "",
     )  # fmt: skip
 
@@ -161,7 +160,7 @@ def hub_line(model: HubModel) -> ModelLine:
         stated(plain_class(model.pipeline_class), model.task, model.licence, model.updated,
                "safetensors" if model.safetensors else None,
                None if model.obstacle or model.adapter else "opens here"),
-        (("to fetch", data_size(model.size_bytes)), ("downloads", count_text(model.downloads)),
+        (("to fetch", size_text(model.size_bytes)), ("downloads", count_text(model.downloads)),
          ("likes", count_text(model.likes))),
         tuple(marks), f"Not opened here: {model.obstacle}" if model.obstacle else "",
     )  # fmt: skip
