@@ -15,6 +15,7 @@ from pipelines.errors import Cancelled, PipelineError, RequestError, StorageErro
 from pipelines.generation import OnStep, RunResult, Step, fit, generate, resolve
 from pipelines.hardware import default_dtype, environment
 from pipelines.identity import identity, lora_contents, model_content
+from pipelines.inpainting import changed_unmasked_pixels
 from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
 from pipelines.model_info import ModelInfo
 from pipelines.previews import draw_strip
@@ -192,8 +193,7 @@ class Engine:
             axes=axes or {},
             parent_id=parent_id,
             request=request.model_dump(mode="json"),
-            **{name: getattr(request, name) for name in columns},
-            **measured,
+            **({name: getattr(request, name) for name in columns} | measured),
         )
         self.run_log.add(run)
         return run
@@ -562,8 +562,12 @@ class Engine:
     def _measurements(self, result: RunResult) -> dict[str, Any]:
         """A result as columns of the run log; stores the picture."""
         timings = result.timings.as_dict()
+        sha256 = self.pictures.put(result.image)
         return {
-            "image_sha256": self.pictures.put(result.image),
+            "image_sha256": sha256,
+            "height": result.image.height,
+            "width": result.image.width,
+            **self._unmasked(result.request, sha256),
             "nfe": result.nfe,
             "denoiser_rows": result.denoiser_rows,
             "noise_sha256": result.noise_sha256,
@@ -573,6 +577,15 @@ class Engine:
             "shared": result.shared,
             **{f"{name}_ms": value for name, value in timings.items()},
         }
+
+    def _unmasked(self, request: RunRequest, sha256: str) -> dict[str, int]:
+        """What an in-painting left alone, measured on the stored pictures."""
+        if request.task != "inpainting":
+            return {}
+        names = (request.image, request.mask_image, sha256)
+        before, mask_image, after = map(self.pictures.get, names)
+        changed, count = changed_unmasked_pixels(request, before, mask_image, after)
+        return {"changed_unmasked_pixels": changed, "unmasked_pixels": count}
 
 
 def _made_of(run: Run, request: RunRequest) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
+from pipelines.inpainting import Canvas, takes_differential, use_differential_mask
 from pipelines.model_info import ModelInfo
 from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
 from pipelines.registry import LoadedModel, advice, free_memory, inner_pipelines
@@ -75,14 +76,17 @@ OnStep = Callable[[Step], None]
 def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) -> RunRequest:
     """The request with the model's own values where it left them open; RequestError on a misfit.
 
-    Image-to-image keeps the size of its picture, rounded down to what the model can do.
+    Image-to-image keeps the size of its picture, rounded down to what the model can do; in-painting
+    leaves open what it was not told.
     """
     scheduler, options = request.scheduler, request.scheduler_options
     if scheduler == "default":
         scheduler, own = own_scheduler(info.original_scheduler_config)
         options = {**own, **options}
     own_height, own_width = info.height, info.width
-    if image is not None and request.task == "image-to-image":
+    if request.task == "inpainting":  # there the picture's aspect decides
+        own_height = own_width = None
+    elif image is not None and request.task == "image-to-image":
         step = info.size_multiple
         own_width, own_height = (max(step, side // step * step) for side in image.size)
     height, width = request.height or own_height, request.width or own_width
@@ -151,10 +155,15 @@ def generate(
     timed apart. `on_step` may raise Cancelled. Raises DeviceMemoryError, RequestError, or
     PipelineError where the latents stop being finite.
     """
-    images = dict(images or {})
+    work, images, canvas = request, dict(images or {}), None
+    if request.task == "inpainting":
+        cell = getattr(model.pipe, "vae_scale_factor", 8)
+        canvas = Canvas.of(request, images, model.info, cell)
+        work, images, on_step = canvas.request, canvas.images, canvas.watch(on_step)
     try:
-        warm_up_ms = warm_up(model, request, images)
-        return _measured(model, request, images, on_step, load_ms, warm_up_ms)
+        warm_up_ms = warm_up(model, work, images)
+        result = _measured(model, work, images, on_step, load_ms, warm_up_ms)
+        return canvas.finish(result, request) if canvas else result
     except Exception as error:
         if is_out_of_memory(error):
             free_memory(model.device)
@@ -195,11 +204,13 @@ def _measured(
     scheduler = run_scheduler(model, request)
     _set_scheduler(pipe, scheduler)
     arguments = _arguments(pipe, model.info, request, images)
+    soft = request.differential and takes_differential(pipe)
+    move_mask = use_differential_mask(pipe) if soft else None
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     _seed_the_rest(request)
     with _Probe(pipe, clock, memory, on_step) as probe:
         if request.task == "inpainting" and "callback_on_step_end" in known_arguments(pipe):
-            arguments["callback_on_step_end"] = probe.keep_blended
+            arguments["callback_on_step_end"] = functools.partial(probe.keep_blended, move_mask)
         started = clock.mark()
         output = pipe(**arguments)
         ended = clock.mark()
@@ -266,6 +277,11 @@ def _notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> Iterato
                 yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
+    if request.strength < 1 and "strength" not in inspect.signature(pipe.__call__).parameters:
+        yield f"strength: no effect, {type(pipe).__name__} knows none"
+    if request.differential and not takes_differential(pipe):
+        yield (f"differential: no effect, {type(pipe).__name__} takes a mask without greys with "
+               "this model")
     scheduler = getattr(pipe, "scheduler", None)
     if request.eta and (
         scheduler is None or "eta" not in inspect.signature(scheduler.step).parameters
@@ -493,9 +509,14 @@ class _Probe:
 
         return wrapped
 
-    def keep_blended(self, _pipe: Any, _step: int, _timestep: Any, tensors: dict) -> dict:
+    def keep_blended(
+        self, move_mask: Callable[[int], None] | None, _pipe: Any, step: int, _timestep: Any,
+        tensors: dict,
+    ) -> dict:  # fmt: skip
         """In-painting puts the known area back after the scheduler's step."""
         self.latents = tensors["latents"]
+        if move_mask:
+            move_mask(step)
         return tensors
 
     def _before_denoiser(self, _module: Any, args: tuple, kwargs: dict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -18,12 +19,14 @@ from pipelines.schedulers import BY_KEY
 
 Task = Literal["text-to-image", "image-to-image", "inpainting", "unconditional"]
 TASKS: tuple[str, ...] = get_args(Task)
+MaskedContent = Literal["original", "fill"]
 PICTURES = ("image", "mask_image", "control_image")  # fields that name one in the store
 OptionValue = bool | int | float | str
 MemoryPolicy = Literal["auto", "device", "model-offload", "group-offload", "sequential-offload"]
 
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
+MASK_OPTIONS = ("padding_mask_crop", "mask_feather", "masked_content", "differential")
 
 
 class Lora(BaseModel):
@@ -58,6 +61,12 @@ class RunRequest(BaseModel):
     union ControlNets; `class_label` a class of a class-conditional model;
     `prior_num_inference_steps` the steps of the first stage of two; `loras` may be texts such as
     'style.safetensors=0.8'. Raises RequestError.
+
+    In-painting keeps the picture's size; `height` and `width` are then what the model paints, with
+    the aspect kept. `padding_mask_crop`: only the masked part with that many pixels around it,
+    None for the whole picture; `mask_feather`: a soft rim of so many pixels; `masked_content`:
+    what the model starts from under the mask, 'original' or 'fill' from the surroundings;
+    `differential`: greys of the mask are repainted by degrees.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -88,6 +97,10 @@ class RunRequest(BaseModel):
     class_label: Annotated[int | None, Field(ge=0, le=100_000)] = None
     prior_num_inference_steps: Annotated[int | None, Field(ge=2, le=1000)] = None
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    padding_mask_crop: Annotated[int | None, Field(ge=0, le=MAX_SIDE)] = None
+    mask_feather: Annotated[int, Field(ge=0, le=512)] = 0
+    masked_content: MaskedContent = "original"
+    differential: bool = False
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -97,6 +110,11 @@ class RunRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> RunRequest:
+        if self.task != "inpainting":
+            fields = RunRequest.model_fields
+            unused = [name for name in MASK_OPTIONS if getattr(self, name) != fields[name].default]
+            if unused:
+                raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
         if self.scheduler != "default" and self.scheduler not in BY_KEY:
             raise RequestError(
                 f"scheduler: received {self.scheduler!r}, accepted default, {', '.join(BY_KEY)}"
@@ -117,7 +135,7 @@ class RunRequest(BaseModel):
         if self.steps_to_run < 1:
             raise RequestError(
                 f"strength {self.strength:g} of {self.num_inference_steps} steps leaves no step to "
-                f"run; use a strength of at least {1 / self.num_inference_steps:.3g}"
+                f"run; use a strength of at least {ceil(1000 / self.num_inference_steps) / 1000:g}"
             )
         return self
 

@@ -64,6 +64,7 @@ class Run(Base):
     the hash of everything that decides the picture (see identity.py), `latents_sha256` names the
     final latents where they were kept. `reused_from`: the run that was made before and taken from
     the log, of which this row is a copy for another comparison.
+    `unmasked_pixels`: how many an in-painting was to keep, `changed_unmasked_pixels`: of these.
     """
 
     __tablename__ = "runs"
@@ -110,6 +111,8 @@ class Run(Base):
     identity: Mapped[str | None] = mapped_column(index=True, default=None)
     latents_sha256: Mapped[str | None] = mapped_column(default=None)
     reused_from: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
+    unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
+    changed_unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
 
     @property
     def source_id(self) -> int:
