@@ -11,6 +11,7 @@ icon = Path(__file__).parent / "icon.svg"
 st.set_page_config("Contact Sheet", icon, layout="wide", initial_sidebar_state=240)
 pages = [
     st.Page("views/generate.py", title="Generate", icon=":material/photo_camera:"),
+    st.Page("views/inpaint.py", title="In-paint", icon=":material/brush:"),
     st.Page("views/compare.py", title="Compare", icon=":material/grid_on:"),
     st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
     st.Page("views/hub.py", title="Hub", icon=":material/hub:"),

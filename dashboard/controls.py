@@ -13,6 +13,7 @@ from dashboard import state
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.run_details import alt_text, run_measurements, run_record
 from dashboard.components.text import notice, words
+from dashboard.draft import Draft
 from pipelines.axes import (
     AXIS_NAMES,
     OPTION,
@@ -27,6 +28,7 @@ from pipelines.axes import (
 from pipelines.chain import default_strength
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, StorageError
+from pipelines.masks import as_mask
 from pipelines.model_info import ModelInfo
 from pipelines.pictures_in import open_rgb
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
@@ -459,11 +461,18 @@ def request_buttons(run: Run, place: str) -> None:
             on_click=use_as_input, args=(run,),
         ) and place != "generate":
             st.switch_page("views/generate.py")
+        if run.task == "inpainting" and st.button(
+            "Retry in In-paint", key=f"{place}.retry.{run.id}", icon=":material/brush:",
+            help="The same picture, mask and settings",
+        ):
+            retry_inpainting(run)
+        if run.image_sha256 and st.button(
+            "In-paint this", key=f"{place}.inpaint.{run.id}", icon=":material/format_paint:"
+        ):
+            inpaint_picture(run)
         if st.button("Compare this", key=f"{place}.compare.{run.id}", icon=":material/grid_on:"):
             state.put_request(state.COMPARE, RunRequest(**run.request))
-            st.session_state.pop(state.OPENED_RUN, None)
-            st.session_state[state.COMPARISON] = None
-            st.session_state["compare.setup.next"] = True
+            state.start_comparison_setup()
             st.switch_page("views/compare.py")
         path = state.engine().picture_path(run)
         if path and path.exists():
@@ -483,6 +492,26 @@ def use_as_input(run: Run) -> None:
         strength=default_strength(info),
     ))  # fmt: skip
     st.session_state.pop(state.OPENED_RUN, None)
+
+
+def inpaint_picture(run: Run) -> None:
+    """Take a run's picture to the in-painting page, with an empty mask."""
+    image = state.engine().pictures.get(run.image_sha256)
+    state.put_draft(Draft(run.image_sha256, *image.size,
+                          [(run.image_sha256, f"Run {run.id}", run.id)]))
+    st.session_state.pop(state.OPENED_RUN, None)
+    st.switch_page("views/inpaint.py")
+
+
+def retry_inpainting(run: Run) -> None:
+    """Take an in-painting's picture, mask and settings back to its page."""
+    request, pictures = RunRequest(**run.request), state.engine().pictures
+    image, mask = pictures.get(request.image), pictures.get(request.mask_image)
+    state.put_draft(Draft(request.image, *image.size, [(request.image, "Picture", run.parent_id)],
+                          mask=as_mask(mask)))
+    state.put_inpainting(request)
+    st.session_state.pop(state.OPENED_RUN, None)
+    st.switch_page("views/inpaint.py")
 
 
 @st.dialog("Run", width="medium", position="right", on_dismiss=lambda: forget_opened_run())

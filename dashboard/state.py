@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime import get_instance
 
+from dashboard.draft import Draft
 from pipelines.comparison import Comparison
 from pipelines.downloads import Downloads
 from pipelines.engine import Engine
@@ -20,18 +22,22 @@ from pipelines.jobs import ACTIVE, Job, JobQueue
 from pipelines.local_models import offered_models
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.registry import warm_libraries
-from pipelines.request import Lora, RunRequest
+from pipelines.request import MASK_OPTIONS, Lora, RunRequest
+from pipelines.segmentation import Segmenter, find_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0
-GENERATE, COMPARE = "generate", "compare"  # pages with a request of their own
+GENERATE, COMPARE, INPAINT = "generate", "compare", "in-paint"  # pages with a request of their own
 OPENED_RUN = "opened_run"
 SEEN_JOBS = "seen_jobs"
 PAGE, PAGE_DRAWN = "page", "page_drawn"  # the page on show; whether it was drawn to its end once
 GENERATE_JOB = "generate_job"
 COMPARISON_JOBS = ("compare", "measure", "timings")
+INPAINT_JOB = "inpaint_job"
+DRAFT = "draft"  # also the query parameter
+DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
 
 # Fields of a request that have a widget; a request that comes from a run may carry others.
@@ -41,11 +47,12 @@ FIELDS = (
     "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
 )  # fmt: skip
 STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
-MASK_FIELDS = {"mask_image"}
+MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
 HUB_FILTERS = ("text", "task", "sort", "library", "author", "licence", "gated", "base_model",
                "max_gb")  # fmt: skip
 KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "skip", "pictures", "fresh",
-        "model", "status"}  # fmt: skip
+        "model", "status", "area", "padding", "feather", "content", "differential", "brush", "tool",
+        "action", "pixels"}  # fmt: skip
 
 
 @st.cache_resource(show_spinner=False)
@@ -128,6 +135,44 @@ def generate_job() -> Job | None:
     return mine or jobs.latest("generate")
 
 
+def inpaint_job() -> Job | None:
+    return job_queue().get(st.session_state.get(INPAINT_JOB, -1))
+
+
+@st.cache_resource(show_spinner=False)
+def _drafts() -> dict[str, Draft]:
+    """Drafts outlive a reload of the page, by the id in its address."""
+    return {}
+
+
+def draft() -> Draft | None:
+    """What is worked on: the address's draft, else the one this session looked at last."""
+    name = st.query_params.get(DRAFT) or st.session_state.get(DRAFT)
+    found = _drafts().get(name or "")
+    if found:
+        st.session_state[DRAFT] = st.query_params[DRAFT] = name
+    return found
+
+
+def put_draft(draft: Draft | None) -> None:
+    """Work on another picture, or choose one."""
+    drafts = _drafts()
+    st.session_state.pop(INPAINT_JOB, None)
+    st.session_state.pop(DRAFT, None)
+    st.query_params.pop(DRAFT, None)
+    if draft:
+        name = secrets.token_urlsafe(9)
+        drafts[name] = draft
+        st.session_state[DRAFT] = name
+        for old in list(drafts)[:-DRAFTS_KEPT]:
+            del drafts[old]
+
+
+@st.cache_resource(show_spinner=False)
+def segmenter() -> Segmenter:
+    return find_segmenter()
+
+
 def comparison_job(comparison_id: str) -> Job | None:
     """What works on a comparison now, else what made it."""
     jobs = [job for job in job_queue().jobs()
@@ -181,6 +226,28 @@ def compare_model(model_id: str) -> None:
     st.session_state[f"{COMPARE}.setup.next"] = True
 
 
+def start_comparison_setup() -> None:
+    """Let the comparison page open on its settings, not on a comparison made before."""
+    st.session_state.pop(OPENED_RUN, None)
+    st.session_state[COMPARISON] = None
+    st.session_state["compare.setup.next"] = True
+
+
+def put_inpainting(request: RunRequest) -> None:
+    """Fill the in-painting page's widgets from one of its requests."""
+    put_request(INPAINT, request)
+    carried = st.session_state[key(INPAINT, "carried")]
+    st.session_state[key(INPAINT, "carried")] = {
+        name: value for name, value in carried.items() if name not in MASK_FIELDS}
+    masked = request.padding_mask_crop is not None
+    st.session_state[key(INPAINT, "area")] = "masked" if masked else "whole"
+    if masked:
+        st.session_state[key(INPAINT, "padding")] = request.padding_mask_crop
+    for name, value in (("feather", request.mask_feather), ("content", request.masked_content),
+                        ("differential", request.differential)):
+        st.session_state[key(INPAINT, name)] = value
+
+
 def prepare(page: str) -> None:
     """Give every widget of a page its first value; the prompt is one that the model knows."""
     for name, value in RunRequest(prompt=EXAMPLE_PROMPTS[0]).model_dump().items():
@@ -188,8 +255,8 @@ def prepare(page: str) -> None:
             st.session_state.setdefault(key(page, name), _widget_value(name, value))
 
 
-def request_of(page: str) -> RunRequest:
-    """The request that a page's widgets describe; raises RequestError."""
+def request_of(page: str, **given: Any) -> RunRequest:
+    """The request that a page's widgets describe, with what is given; raises RequestError."""
     values = {name: st.session_state[key(page, name)] for name in FIELDS}
     carried = dict(st.session_state.get(key(page, "carried"), {}))
     try:
@@ -208,7 +275,7 @@ def request_of(page: str) -> RunRequest:
         values |= {"prompt": "", "negative_prompt": ""}
     if values["task"] != "inpainting":
         carried = {name: value for name, value in carried.items() if name not in MASK_FIELDS}
-    return RunRequest(**carried, **values)
+    return RunRequest(**{**carried, **values, **given})
 
 
 def _widget_value(name: str, value: Any) -> Any:

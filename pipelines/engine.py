@@ -120,15 +120,17 @@ class Engine:
         stages: Sequence[Mapping[str, Any]],
         on_step: OnStep | None = None,
         on_run: Callable[[Run], None] | None = None,
+        parent_id: int | None = None,
     ) -> list[Run]:
-        """A picture and what further stages make of it, each a run that names its parent.
+        """A picture and what further stages make of it, each a run that names its parent;
+        `parent_id` is the first one's.
 
         `stages` hold what changes (`chain.next_request`). A stage that does not end well is the
         last. Raises RequestError, UnknownModelError or LoadError before the first stage.
         """
         for stage in stages:
             self.stage_info(first, stage)
-        runs = [self.run(first, on_step)]
+        runs = [self.run(first, on_step, parent_id=parent_id)]
         for stage in stages:
             if on_run:
                 on_run(runs[-1])

@@ -196,9 +196,12 @@ def submit_generation(
     engine: Engine,
     requests: Sequence[RunRequest],
     stages: Sequence[Mapping[str, Any]] = (),
+    kind: str = "generate",
+    parent_id: int | None = None,
 ) -> Job:
     """Queue pictures, one run each, and the stages that follow each (`Engine.chain`); the job's
-    result is the list of runs, growing as they end."""
+    result is the list of runs, growing as they end. `parent_id`: the run whose picture they start
+    from."""
     requests = list(requests)
     costs = [_chain_evaluations(request, stages, engine) for request in requests]
     pictures = len(requests) * (1 + len(stages))
@@ -217,15 +220,15 @@ def submit_generation(
 
         for number, request in enumerate(requests):
             tell()
-            engine.chain(request, stages, _watch(job), on_run)
+            engine.chain(request, stages, _watch(job), on_run, parent_id)
             before += costs[number]
             job.done = before
             job.check()
         return job.result
 
     title = requests[0].prompt or requests[0].model_id
-    key = ("generate", repr(stages), *(request.model_dump_json() for request in requests))
-    return jobs.submit("generate", title, sum(costs), work, key)
+    key = (kind, repr(stages), *(request.model_dump_json() for request in requests))
+    return jobs.submit(kind, title, sum(costs), work, key)
 
 
 def submit_comparison(

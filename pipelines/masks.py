@@ -18,6 +18,7 @@ How = Literal["replace", "add", "subtract", "intersect"]
 Fill = Literal["edge", "reflect", "surroundings", "grey", "noise"]
 FILLS: tuple[str, ...] = get_args(Fill)
 HALF = 128
+TINT = (255, 0, 150)  # seen on skies, meadows, skin and red cars
 
 
 def as_mask(image: Image) -> Mask:
@@ -126,7 +127,7 @@ def from_strokes(strokes: np.ndarray, width: int, height: int) -> tuple[Mask, Ma
     return resized(add, width, height), resized(subtract, width, height)
 
 
-def overlay(image: Image, mask: Mask, colour: tuple[int, int, int] = (232, 62, 40)) -> Image:
+def overlay(image: Image, mask: Mask, colour: tuple[int, int, int] = TINT) -> Image:
     """The picture with what will be repainted tinted, and a line around it."""
     import cv2
     from PIL import Image

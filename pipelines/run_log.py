@@ -383,6 +383,13 @@ class RunLog:
         with self._session() as session:
             return session.scalars(query.order_by(*order).limit(limit).offset(offset)).all()
 
+    def tries(self, image_sha256: str, limit: int = 24) -> Sequence[Run]:
+        """In-paintings of one picture that went well, the newest first."""
+        query = select(Run).where(Run.task == "inpainting", Run.status == "ok",
+                                  Run.request["image"].as_string() == image_sha256)
+        with self._session() as session:
+            return session.scalars(query.order_by(Run.id.desc()).limit(limit)).all()
+
     def count(self, **filters: Any) -> int:
         """How many runs the same filters find."""
         keys = ("model_id", "scheduler", "status", "since", "until", "comparison_id")

@@ -10,7 +10,7 @@ from dashboard.components.text import duration, notice, words
 from pipelines.jobs import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
-         "timings": "Timings"}
+         "timings": "Timings", "inpaint": "In-paint"}
 MOST_LISTED = 6
 
 

@@ -1,0 +1,44 @@
+"""A picture and what was made of it under a slider, with a strip of all tries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Try:
+    """One picture made: its address, the picture in words, and what stands below it."""
+
+    url: str
+    alt: str
+    caption: str
+
+
+_before_after = st.components.v2.component(
+    "contact_sheet.before_after",
+    html=(HERE / "before_after.html").read_text(encoding="utf-8"),
+    css=(HERE / "before_after.css").read_text(encoding="utf-8"),
+    js=(HERE / "before_after.js").read_text(encoding="utf-8"),
+)
+
+
+def before_after(
+    before: str, tries: Sequence[Try], width: int, height: int, *, key: str,
+    share_of_height: float = 0.6,
+) -> int:  # fmt: skip
+    """Show them, the first try large; the index of the one that is large now. `width`, `height`:
+    the pixels of each."""
+    result = _before_after(
+        key=key,
+        data={"before": before, "tries": [asdict(one) for one in tries], "width": width,
+              "height": height, "share": share_of_height},
+        default={"index": 0},
+        on_index_change=lambda: None,
+    )
+    return min(int(result.index or 0), len(tries) - 1)
