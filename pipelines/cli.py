@@ -28,6 +28,7 @@ from pipelines.hub import Hub
 from pipelines.hub_cli import app as hub_app
 from pipelines.local_models import offered_models
 from pipelines.measurement import CONVERGED, reference_cells
+from pipelines.pictures_in import open_mask, open_rgb
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.schedulers import CATALOGUE
@@ -79,6 +80,12 @@ Seed = Annotated[str, typer.Option(metavar="INTEGER", help="Seed of the initial 
 Side = Annotated[str | None, typer.Option(metavar="INTEGER", help="Pixels; the model's own.")]
 Picture = Annotated[Path | None, typer.Option(help="Input picture: image-to-image.")]
 Mask = Annotated[Path | None, typer.Option(help="Mask picture, white is repainted: in-painting.")]
+Crop = Annotated[str | None, typer.Option(metavar="INTEGER", help="In-painting: only the masked "
+                                          "part, with that many pixels around it.")]
+Feather = Annotated[str, typer.Option(metavar="INTEGER", help="In-painting: pixels of soft rim.")]
+Content = Annotated[str, typer.Option(help="In-painting starts from the 'original' under the mask, "
+                                           "or a 'fill' from its surroundings.")]
+Soft = Annotated[bool, typer.Option("--differential", help="Repaint greys of the mask by degrees.")]
 Strength = Annotated[str | None, typer.Option(metavar="FLOAT", help="Share of the steps to run.")]
 Control = Annotated[Path | None, typer.Option(help="Edges, depth or pose that a ControlNet or "
                                               "adapter follows.")]
@@ -122,10 +129,15 @@ def request_options(command: Callable) -> Callable:
         control_mode: ControlMode = None,
         class_label: ClassLabel = None,
         prior_num_inference_steps: PriorSteps = None,
+        padding_mask_crop: Crop = None,
+        mask_feather: Feather = "0",
+        masked_content: Content = DEFAULTS.masked_content,
+        differential: Soft = False,
     ) -> None: ...
 
     own = inspect.signature(command, eval_str=True).parameters
     shared = inspect.signature(build, eval_str=True).parameters
+    shared = {name: p for name, p in shared.items() if name not in own}
 
     def wrapped(**values: Any) -> None:
         fields = {name: values.pop(name) for name in shared}
@@ -133,6 +145,7 @@ def request_options(command: Callable) -> Callable:
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     parameters = [*shared.values(), *(p for name, p in own.items() if name != "fields")]
+    parameters.sort(key=lambda p: p.name != "image" or "image" in shared)  # an argument goes first
     wrapped.__signature__ = inspect.Signature(
         [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     )
@@ -173,13 +186,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _open_picture(path: Path, name: str) -> Any:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("L" if name == "mask_image" else "RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"{name}: {path} is no picture that can be read ({error})") from error
+    return open_mask(path, name) if name == "mask_image" else open_rgb(path, name)
 
 
 @app.command()
@@ -591,3 +598,6 @@ def _print_table(head: list[str], rows: list[list[Any]]) -> None:
         table.add_row(*("" if value is None else str(value) for value in row))
     Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False,
             highlight=False).print(table)
+
+
+from pipelines import inpaint_cli  # noqa: E402, F401  (its commands need what stands above)

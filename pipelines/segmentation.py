@@ -250,6 +250,7 @@ class SegmentAnything:
         if self._model is None:
             import transformers
 
+            transformers.logging.disable_progress_bar()
             try:
                 cls = getattr(transformers, KINDS[self.kind])
                 model = cls.from_pretrained(self.folder, use_safetensors=True,
