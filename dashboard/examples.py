@@ -52,8 +52,8 @@ def local_inpainter() -> str | None:
 
 
 def _around(subject: Mask) -> Mask:
-    """All but the subject, cut at half so that its soft edge stays whole."""
-    return masks.invert(masks.grow(subject, 1))
+    """All but the subject."""
+    return masks.invert(subject)
 
 
 def _subject(subject: Mask) -> Mask:

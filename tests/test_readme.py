@@ -29,7 +29,8 @@ def test_links_and_pictures_exist():
 
 
 @pytest.mark.parametrize("command", ["generate", "compare", "runs", "models", "schedulers",
-                                     "hub search", "hub download", "hub cache"])
+                                     "hub search", "hub download", "hub cache", "inpaint",
+                                     "segment"])
 def test_commands_and_their_options_exist(command):
     done = subprocess.run([sys.executable, "-m", "pipelines", *command.split(), "--help"],
                           cwd=ROOT, capture_output=True, text=True, check=True, env=WIDE)
