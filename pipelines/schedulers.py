@@ -159,8 +159,12 @@ def is_flow_matching(original_config: Mapping[str, Any]) -> bool:
 
 
 def compatible_schedulers(original_config: Mapping[str, Any]) -> tuple[SchedulerInfo, ...]:
-    """The catalogue's entries for a checkpoint: flow-matching ones or the others."""
+    """The catalogue's entries for a checkpoint: flow-matching ones or the others; none where its
+    own is of another kind (EDM's preconditioning, unCLIP, Wuerstchen, consistency models)."""
     flow = is_flow_matching(original_config)
+    own = original_config.get("_class_name")
+    if own and not flow and key_of_class(own) is None:
+        return ()
     return tuple(info for info in CATALOGUE if info.flow_matching == flow)
 
 
@@ -205,8 +209,9 @@ def make_scheduler(
     """
     if key == "default":
         return _from_original(original_config)
-    if BY_KEY.get(key) and BY_KEY[key].flow_matching != is_flow_matching(original_config):
-        fitting = ", ".join(info.key for info in compatible_schedulers(original_config))
+    fits = compatible_schedulers(original_config)
+    if key in BY_KEY and BY_KEY[key] not in fits:
+        fitting = ", ".join(info.key for info in fits) or "default"
         kind = "a flow-matching model" if is_flow_matching(original_config) else "this model"
         raise RequestError(f"scheduler: received {key!r}, accepted for {kind}: {fitting}")
     info, cls = scheduler_info(key), scheduler_class(key)

@@ -86,6 +86,14 @@ def test_a_scheduler_of_another_family_is_refused_before_it_runs(folders, family
     assert family_engine.run(request).status == "failed"
 
 
+def test_a_model_with_a_scheduler_of_its_own_kind_keeps_it(folders, family_engine):
+    folder = folders("playground_v25")
+    assert family_engine.registry.describe(folder).schedulers == ()
+    request = request_for(family_engine, folder, "text-to-image", scheduler="euler")
+    with pytest.raises(RequestError, match="accepted for this model: default"):
+        family_engine.check(request)
+
+
 def test_a_task_that_a_model_cannot_do_names_those_it_can(folders, family_engine):
     request = RunRequest(model_id=folders("ddpm"), prompt="a cat", num_inference_steps=2)
     run = family_engine.run(request)
