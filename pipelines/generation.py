@@ -365,8 +365,8 @@ def _arguments(
         **_picture_arguments(pipe, request, images),
     }
     area = request.height * request.width if request.height and request.width else None
-    if getattr(pipe, "default_image_size", 1024) < 32:
-        arguments["proportional_attn"] = False  # Lumina: its logarithm to the base of its own size
+    if request.num_inference_steps != 2:
+        arguments["intermediate_timesteps"] = None  # Sana Sprint: a default for two steps only
     for name, value in (("max_area", area),
                         ("text_encoder_out_layers", _text_layers(pipe, known)),
                         ("prior_num_inference_steps", request.prior_num_inference_steps),

@@ -116,7 +116,7 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
         for names in (("unet", "transformer", "decoder"), ("vae", "movq", "vqvae"))
     )
     controlnet = read_json(folder / "controlnet" / "config.json")
-    tasks = _tasks(own_class, denoiser, index)
+    tasks = _tasks(own_class, denoiser, controlnet, index)
     if not tasks:
         missing = ", ".join(unknown_inputs(own_class))
         raise LoadError(f"{model_id} cannot be opened: {own_class} needs {missing}, which another "
@@ -313,7 +313,10 @@ def _components(index: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
 
 
 def _tasks(
-    own_class: str, denoiser: Mapping[str, Any], index: Mapping[str, Any]
+    own_class: str,
+    denoiser: Mapping[str, Any],
+    controlnet: Mapping[str, Any],
+    index: Mapping[str, Any],
 ) -> dict[str, str]:
     """Task -> class, for the tasks that the parts at hand are enough for."""
     whole = index["_class_name"] == own_class  # else its other half lies elsewhere
@@ -321,6 +324,10 @@ def _tasks(
         task: name for task, name in task_classes(own_class).items()
         if not unknown_inputs(name) and not (whole and _missing_parts(name, index))
     }  # fmt: skip
+    if controlnet:  # one that in-paints has channels for the mask, and can do nothing else
+        mask = any(value for key, value in controlnet.items() if key.startswith("extra_condition"))
+        classes = {task: name for task, name in classes.items()
+                   if ("control_mask" in call_parameters(name)) == mask}  # fmt: skip
     # A denoiser of 9 channels takes the mask and the masked picture: it can do nothing else. The
     # other way round, Kandinsky's in-painting needs such a denoiser.
     if denoiser.get("in_channels") == 9:
