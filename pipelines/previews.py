@@ -53,7 +53,7 @@ class StepKeeper:
         sample: torch.Tensor,
     ) -> None:
         """Keep one step of `total`. x0 is linear in its inputs, so pooling them pools it."""
-        if not _knows_x0(self.scheduler):
+        if not _knows_x0(self.scheduler) or scaled_input.ndim != sample.ndim:
             return
         self._chosen = self._chosen or set(kept_steps(total))
         self._seen += 1
