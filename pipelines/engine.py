@@ -591,7 +591,7 @@ class Engine:
 
 
 def _made_of(run: Run, request: RunRequest) -> bool:
-    return run.request == request.model_dump(mode="json")
+    return RunRequest(**run.request) == request  # a row may be older than some fields
 
 
 def _to_converged(run: Run, found: Sequence[tuple[Distance, Run]]) -> Distance | None:
