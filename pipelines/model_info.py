@@ -28,7 +28,10 @@ from pipelines.signatures import (
     unknown_inputs,
 )
 
-BUNDLED = {"postcards": Path(__file__).parent / "postcards" / "weights"}
+BUNDLED = {
+    "postcards": Path(__file__).parent / "postcards" / "weights",
+    "postcards-ddpm": Path(__file__).parent / "postcards" / "weights-ddpm",
+}
 DEFAULT_STEPS, DEFAULT_GUIDANCE, FEW_STEPS = 20, 5.0, 4
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 

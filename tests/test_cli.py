@@ -162,11 +162,12 @@ def test_runs_as_table_csv_and_json(run):
 
 
 def test_models_and_schedulers(run, tmp_path):
-    (model,) = json.loads(run("models", "--json")[1])
-    assert model["model_id"] == "postcards"
+    bundled = [model["model_id"] for model in json.loads(run("models", "--json")[1])]
+    assert bundled == ["postcards", "postcards-ddpm"]
     assert "postcards" in run("models")[1]
     LocalFolders(tmp_path / "home").add(str(BUNDLED["postcards"]), Registry("cpu"))
-    assert [m["source"] for m in json.loads(run("models", "--json")[1])] == ["bundled", "folder"]
+    sources = [model["source"] for model in json.loads(run("models", "--json")[1])]
+    assert sources == ["bundled", "bundled", "folder"]
     listed = json.loads(run("schedulers", "--json")[1])
     assert [info["key"] for info in listed] == [info.key for info in CATALOGUE]
     assert "arXiv:2211.01095" in run("schedulers")[1]

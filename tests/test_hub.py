@@ -403,7 +403,7 @@ def test_folders_are_registered_and_offered(tmp_path):
     one, two = (str(tmp_path / "many" / name) for name in ("one", "two"))
     assert folders.add(one, registry) == [one]
     assert folders.add(str(tmp_path / "many"), registry) == [two]
-    assert offered_models(tmp_path, tmp_path / "cache") == ["postcards", one, two]
+    assert offered_models(tmp_path, tmp_path / "cache") == [*BUNDLED, one, two]
     assert local_details(registry, one).model.pipeline_class == "StableDiffusionPipeline"
     folders.remove(one)
     assert LocalFolders(tmp_path).paths() == [two]

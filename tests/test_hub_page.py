@@ -92,10 +92,10 @@ def test_the_token_is_named_by_its_account_and_never_shown(fake, monkeypatch):
 def test_filters_reach_both_lists(fake):
     app = page("hub")
     app.text_input(key="hub.text").set_value("card").run()
-    assert set(lines(app)) == {"postcards", "ada/cards"}
+    assert set(lines(app)) == {"postcards", "postcards-ddpm", "ada/cards"}
     app.text_input(key="hub.text").set_value("")
     app.selectbox(key="hub.task").set_value("unconditional-image-generation").run()
-    assert set(lines(app)) == {"ada/small"}
+    assert set(lines(app)) == {"postcards-ddpm", "ada/small"}
     app.number_input(key="hub.max_gb").set_value(1e-9).run()
     assert "No model of the Hub fits" in html(app)
 
@@ -327,7 +327,7 @@ def test_each_step_of_the_tour_has_a_live_result(fake, monkeypatch, offline):
             app.button(key="hub.tour.next").click().run()
     app.button(key="hub.tour.unconditional-image-generation").click().run()
     assert app.selectbox(key="hub.task").value == "unconditional-image-generation"
-    assert offline or set(lines(app)) == {"ada/small"}
+    assert offline or set(lines(app)) == {"postcards-ddpm", "ada/small"}
 
 
 def test_offline_the_page_says_so_and_works_on_what_is_local(fake, monkeypatch):
@@ -336,7 +336,7 @@ def test_offline_the_page_says_so_and_works_on_what_is_local(fake, monkeypatch):
     st.cache_resource.clear()
     app = page("hub")
     assert "Offline: HF_HUB_OFFLINE is set" in html(app)
-    assert set(lines(app)) == {"postcards", "ada/small"}
+    assert set(lines(app)) == {"postcards", "postcards-ddpm", "ada/small"}
     app = page("hub", model="ada/small")
     assert "this is the copy on this machine" in html(app)
     assert "The card of it" in html(app)

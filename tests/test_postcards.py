@@ -18,6 +18,7 @@ from pipelines.postcards.vocabulary import Scene
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "pipelines" / "postcards" / "weights"
+DDPM = ROOT / "pipelines" / "postcards" / "weights-ddpm"
 RED_CAR = Scene("car", "red", "road", "night", extras=frozenset({"moon"}))
 
 
@@ -369,6 +370,11 @@ def test_the_judge_prints_its_tables_as_markdown(monkeypatch, capsys):
     assert "--table" in capsys.readouterr().err
 
 
+def test_the_judge_refuses_a_model_without_prompts(capsys):
+    assert judge.main(["--count", "1", "--model", "postcards-ddpm"]) == 2
+    assert "unconditional" in capsys.readouterr().err
+
+
 # Behaviour: what the model card promises
 
 
@@ -427,7 +433,7 @@ def test_every_curve_is_drawn():
     lines = drawing.findall("{*}polyline")
     names = " ".join(text.text for text in drawing.findall("{*}text"))
     curves = [path.stem.removesuffix("-training") for path in figures.CURVES.glob("*.csv")]
-    assert len(lines) == len(curves) >= 4
+    assert len(lines) == len(curves) == 5
     for name in curves:
         assert name in names
 
@@ -445,6 +451,51 @@ def test_a_sheet_holds_each_picture_with_its_text():
 # The unconditional DDPM
 
 
+@pytest.fixture(scope="module")
+def ddpm_pictures():
+    from pipelines.registry import Registry
+
+    registry = Registry("cpu")
+    return registry, figures.sample_ddpm(registry, 24, scheduler="ddim", num_inference_steps=20)
+
+
+def test_the_ddpm_is_a_small_standard_folder():
+    from diffusers import DiffusionPipeline
+
+    files = [path for path in DDPM.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 6e6
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    pipe = DiffusionPipeline.from_pretrained(DDPM, use_safetensors=True)
+    assert type(pipe).__name__ == "DDPMPipeline"
+    assert pipe.scheduler.config.clip_sample is True
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe(num_inference_steps=2).images[0]
+    assert picture.size == (32, 32)
+
+
+def test_the_ddpm_paints_postcards_of_many_kinds(ddpm_pictures):
+    from pipelines.postcards.classifier import classify, load_classifier
+
+    pictures = np.stack([np.asarray(picture) for picture in ddpm_pictures[1]]).astype(float)
+    contrast = pictures.std((1, 2, 3))
+    roughness = np.abs(np.diff(pictures, axis=1)).mean((1, 2, 3))
+    assert contrast.min() > 20
+    assert (roughness / contrast).max() < 0.6  # noise: above 1
+    seen = classify(load_classifier(), ddpm_pictures[1])
+    assert len({row["subject"] for row in seen}) >= 6
+    assert {row["time"] for row in seen} == set(vocabulary.TIMES)
+
+
+def test_the_ddpm_repeats_for_a_seed(ddpm_pictures):
+    registry, pictures = ddpm_pictures
+    again = figures.sample_ddpm(registry, 2, scheduler="ddim", num_inference_steps=20)
+    other = figures.sample_ddpm(registry, 1, 100, scheduler="ddim", num_inference_steps=20)
+    difference = np.abs(np.asarray(again[1]).astype(int) - np.asarray(pictures[1]))
+    assert difference.max() <= 2  # batches of other sizes round otherwise
+    assert np.abs(np.asarray(other[0]).astype(int) - np.asarray(pictures[0])).mean() > 10
+
+
 def test_the_ddpm_is_trained_by_the_same_command(tmp_path):
     from diffusers import DDPMPipeline
 
@@ -456,7 +507,7 @@ def test_the_ddpm_is_trained_by_the_same_command(tmp_path):
     pipe = DDPMPipeline.from_pretrained(out, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     assert pipe(num_inference_steps=1).images[0].size == (32, 32)
-    config = json.loads((out / "scheduler" / "scheduler_config.json").read_text())
-    assert (config["clip_sample"], config["prediction_type"]) == (True, "v_prediction")
+    shipped = json.loads((DDPM / "scheduler" / "scheduler_config.json").read_text())
+    assert json.loads((out / "scheduler" / "scheduler_config.json").read_text()) == shipped
     curve = (tmp_path / "out-curves" / "ddpm-training.csv").read_text().splitlines()
     assert curve[0].startswith("seconds,steps,pictures,loss")
