@@ -1064,7 +1064,7 @@ class Viewer {
       if (one > 0 && other > 0) return `${(other / one).toFixed(2)} ×`;
       return `${other - one > 0 ? "+" : ""}${Number((other - one).toPrecision(3))}`;
     };
-    const measured = this.data.measures.filter(({ key }) => a.texts[key] || b?.texts[key])
+    const measured = this.data.measures.filter(({ key }) => a.values[key] || b?.values[key])
       .map(({ key, label }) => (b ? line(label, a.texts[key] || "–", b.texts[key] || "–", apart(key)) : line(label, a.texts[key])));
     this.pairTitle.replaceChildren(...cells.map((cell, i) => h("p", {}, b ? h("span.badge", {}, "AB"[i]) : null, ` ${cell.label}`)),
       ...(b ? [h("button.textual", { title: "Swap A and B (x)", onclick: () => this.swapPair() }, "Swap A and B")] : []));
