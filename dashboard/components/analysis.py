@@ -145,8 +145,8 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
         x=alt.X("nfe:Q", title="function evaluations (NFE)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
         y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
-                scale=alt.Scale(type="log", padding=12)),
-        color=alt.Color("solver:N", title=None, scale=alt.Scale(range=COLOURS)),
+                scale=alt.Scale(type="log", nice=False, padding=12)),
+        color=_colour("solver"),
         strokeDash=alt.StrokeDash("kind:N", title=None, legend=None, scale=alt.Scale(
             domain=["deterministic", "stochastic"], range=[[1, 0], [5, 4]])),
     )
@@ -162,8 +162,8 @@ def _orders(lines: Sequence[Line]) -> None:
     """The orders of accuracy: fitted, and what the literature says."""
     st.dataframe(
         [{"solver": line.name,
-          "fitted order": None if line.fitted is None else round(line.fitted, 2),
-          "nominal order": line.nominal,
+          "fitted order": "–" if line.fitted is None else f"{line.fitted:.2f}",
+          "nominal order": "–" if line.nominal is None else str(line.nominal),
           "note": line.why} for line in lines],
         hide_index=True, width="stretch",
     )  # fmt: skip
@@ -190,11 +190,11 @@ def _quality(
         x=alt.X("ms:Q", title="measured time of one picture (ms, median)",
                 scale=alt.Scale(type="log", nice=False, padding=16)),
         y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
-                scale=alt.Scale(type="log", padding=12)),
+                scale=alt.Scale(type="log", nice=False, padding=12)),
     )
     edge = base.transform_filter("datum.front").mark_line(
         interpolate="step-after", color="#8888", strokeWidth=1.5)
-    colour = alt.Color("line:N", title=None, scale=alt.Scale(range=COLOURS))
+    colour = _colour("line")
     spread = base.mark_rule(opacity=0.5).encode(
         x=alt.X("ms_low:Q"), x2="ms_high:Q", color=colour)
     dots = base.mark_point(filled=True, size=110).encode(
@@ -202,11 +202,11 @@ def _quality(
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
-        align="left", dx=9, dy=-7, fontSize=11).encode(text="name:N")
+        align="left", dx=8, dy=-8, fontSize=12, color="#888").encode(text="num_inference_steps:Q")
     _chart((edge + spread + dots + names).properties(height=HEIGHT, usermeta=MENU),
            f"quality-{place}", open_run)
-    words("Dots of full colour: nothing here is both faster and closer. The bars reach from the "
-          "shortest to the longest repeat.", "quiet")  # fmt: skip
+    words("Dots of full colour, with their number of steps: nothing here is both faster and "
+          "closer. The bars reach from the shortest to the longest repeat.", "quiet")  # fmt: skip
     _data("quality", rows)
 
 
@@ -235,7 +235,7 @@ def _guidance(
         base = alt.Chart(alt.Data(values=rows)).encode(
             x=alt.X("guidance_scale:Q"),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("measure:N", title=None, scale=alt.Scale(range=COLOURS)),
+            color=_colour("measure"),
             tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
         )
         _chart((base.mark_line(strokeWidth=2)
@@ -269,6 +269,11 @@ def _record(method: Method) -> dict[str, Any]:
     record = asdict(method)
     record["cells"] = len(method.cells)
     return record
+
+
+def _colour(field: str) -> alt.Color:
+    return alt.Color(f"{field}:N", title=None, scale=alt.Scale(range=COLOURS),
+                     legend=alt.Legend(orient="bottom", columns=3, labelLimit=220))
 
 
 def _tooltip() -> list[Any]:
