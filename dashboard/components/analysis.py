@@ -28,7 +28,7 @@ from pipelines.measurement import CONVERGED
 from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet import to_csv
 
-HEIGHT = 380
+HEIGHT = 430
 # Told apart on light and on dark ground.
 COLOURS = ["#d1495b", "#3d8bc4", "#e0a030", "#4f9d69", "#9b6bc7", "#2fa4a4", "#c76b98", "#8d7b68"]
 REPEATS = 5
@@ -144,7 +144,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("nfe:Q", title="function evaluations (NFE)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
-        y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
+        y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
         color=_colour("solver"),
         strokeDash=alt.StrokeDash("kind:N", title=None, legend=None, scale=alt.Scale(
@@ -189,7 +189,7 @@ def _quality(
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("ms:Q", title="measured time of one picture (ms, median)",
                 scale=alt.Scale(type="log", nice=False, padding=16)),
-        y=alt.Y("rms_latents:Q", title="distance to the reference (RMS of latents)",
+        y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
     )
     edge = base.transform_filter("datum.front").mark_line(
