@@ -89,9 +89,11 @@ class LoadedModel:
     def wear(self, loras: Sequence[Lora]) -> None:
         """Put these adapters on the weights, and take off those of the run before.
 
-        Raises LoadError, and then the weights are bare.
+        Raises RequestError where the pipeline takes none, LoadError where one does not fit.
         """
         loras = tuple(loras)
+        if loras and not hasattr(self.pipe, "load_lora_weights"):
+            raise RequestError(f"loras: {self.info.pipeline_class} takes no LoRA adapters")
         contents = lora_contents(loras)
         if (loras, contents) == (self.loras, self.lora_contents):
             return
@@ -99,8 +101,6 @@ class LoadedModel:
             self._take_off()
         if not loras:
             return
-        if not hasattr(self.pipe, "load_lora_weights"):
-            raise RequestError(f"loras: {self.info.pipeline_class} takes no LoRA adapters")
         try:
             names = []
             for number, lora in enumerate(loras):
