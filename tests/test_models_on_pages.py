@@ -56,6 +56,17 @@ def test_a_model_without_prompt_shows_no_prompt_and_no_guidance(with_model, mode
     assert not app.exception
 
 
+def test_the_bundled_ddpm_is_offered_and_runs(home):  # noqa: F811
+    app = page("generate")
+    app = keyed(app, "selectbox", "generate.model_id").set_value("postcards-ddpm").run()
+    assert app.session_state["generate.num_inference_steps"] == 50
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
+    app = finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert (run.status, run.task, run.width, run.height) == ("ok", "unconditional", 32, 32)
+    assert not app.exception
+
+
 def test_a_distilled_model_starts_at_few_steps_and_the_bundled_one_at_its_own(with_model, models):
     app = with_model(models["sdxl_turbo"])
     assert app.session_state["generate.num_inference_steps"] == 4
