@@ -178,6 +178,7 @@ def test_cancel_in_the_middle_keeps_what_is_done(page, address):
     expect(page.get_by_text(re.compile(r"Cancelled; [1-3] of 4 cells are kept"))).to_be_visible()
     kept = cells.count()
     assert 1 <= kept <= 3
+    expect(page.locator(".cell[data-status=cancelled]")).to_have_count(4 - kept)
     page.reload()
     expect(cells).to_have_count(kept)
 

@@ -188,7 +188,8 @@ def live_sheet(
     runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
     status_line(comparison, row, job, runs)
     noise_line(comparison, runs)
-    states = ["waiting" if job and job.active else "not run"] * len(runs)
+    ended = "cancelled" if row.status == "cancelled" else "not run"
+    states = ["waiting" if job and job.active else ended] * len(runs)
     missing = (number for number in work_order(comparison.cells()) if runs[number] is None)
     if job and job.active and (now := next(missing, None)) is not None:
         states[now] = "running"
