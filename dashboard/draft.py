@@ -31,7 +31,7 @@ class Draft:
     canvas) lie over it and `drawing` are the same strokes as objects; `version` names the canvas:
     another number makes the browser start a new one from `start`. `trail` are the pictures that
     led here, each with its name and the run that made it; `transparency` is what of an uploaded
-    picture was transparent."""
+    picture was transparent, `settings` are the page's widgets as they were left."""
 
     image: str
     width: int
@@ -44,6 +44,7 @@ class Draft:
     start: dict[str, Any] | None = None
     version: int = 0
     display: tuple[int, int] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     undone: list[Snapshot] = field(default_factory=list)
     done: list[Snapshot] = field(default_factory=list)
 

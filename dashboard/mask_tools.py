@@ -70,7 +70,7 @@ def _tools() -> str:
         else:
             st.segmented_control(
                 "Strokes", ["paint", "erase"], key=ACTION, required=True, **controls.KEEP,
-                format_func={"paint": ":material/edit: Mask", "erase": ":material/ink_eraser: Erase"
+                format_func={"paint": ":material/edit: Add", "erase": ":material/ink_eraser: Erase"
                              }.get)
         if tool == "freedraw":
             st.slider("Brush width, px of the screen", 2, 160, key=BRUSH, width=190,
@@ -82,11 +82,12 @@ def _drawing_canvas(draft: Draft, size: tuple[int, int], tool: str) -> None:
     """Strokes over the mask: red masks, blue erases, the last one wins."""
     from streamlit_drawable_canvas import st_canvas
 
-    hint = {"freedraw": "Draw over what shall be repainted.",
-            "polygon": "Click the corners; a click on the first one closes it."}
-    _hint(hint.get(tool, "Drag from corner to corner.") if tool != "circle"
-          else "Drag from the left edge of the circle to the right.")
-    colour = PAINT if st.session_state[ACTION] == "paint" else ERASE
+    erase = st.session_state[ACTION] == "erase"
+    how = {"freedraw": "Draw over", "circle": "Drag across, from left to right,",
+           "polygon": "Click the corners, the first one again at the end, of"}
+    _hint(f"{how.get(tool, 'Drag across')} what shall "
+          + ("stay as it is; blue takes away." if erase else "be repainted."))
+    colour = ERASE if erase else PAINT
     result = st_canvas(
         fill_color=colour, stroke_color=colour,
         stroke_width=st.session_state[BRUSH] if tool == "freedraw" else 0,

@@ -18,7 +18,8 @@ from playwright.sync_api import expect, sync_playwright
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[1]
-PAGES = (("", "Generate"), ("compare", "Compare"), ("runs", "Runs"), ("hub", "Hub"))
+PAGES = (("", "Generate"), ("inpaint", "In-paint"), ("compare", "Compare"), ("runs", "Runs"),
+         ("hub", "Hub"))
 PATIENCE = 60_000  # milliseconds
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

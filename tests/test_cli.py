@@ -309,3 +309,41 @@ def test_a_bad_recipe_is_explained(run, tmp_path, text, part):
     assert len(error.splitlines()) == 1
     assert run("compare", "--recipe", "nowhere.png")[0] == 2
     assert "neither" in run("compare", "a cat", "--recipe", "recipe.json")[2]
+
+
+def test_clicks_make_a_mask_and_a_mask_a_picture(run, tmp_path):
+    from pipelines.samples import paint_sample
+
+    picture, subject = paint_sample("car")
+    picture.save(tmp_path / "car.png")
+    code, out, _ = run("segment", "car.png", "--point", "32,48", "--not", "32,10", "-o", "m.png",
+                       "--json")
+    assert code == 0 and "GrabCut" in json.loads(out)["segmenter"]
+    with Image.open(tmp_path / "m.png") as mask:
+        assert mask.size == (64, 64) and mask.mode == "L"
+    code, out, _ = run("inpaint", "car.png", "--mask", "m.png", "a white house", "-o", "o.png",
+                       "--num-inference-steps", "2", "--mask-feather", "2", "--json")
+    made = json.loads(out)
+    assert (code, made["changed_unmasked_pixels"]) == (0, 0)
+    assert 1000 < made["unmasked_pixels"] < 4096 and made["nfe"] == 2
+    transparent = picture.convert("RGBA")
+    transparent.putalpha(Image.fromarray(255 - subject))
+    transparent.save(tmp_path / "alpha.png")
+    code, out, _ = run("inpaint", "alpha.png", "--num-inference-steps", "2")
+    assert code == 0 and "0 of" in out and (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(("arguments", "part"), [
+    (["inpaint", "a.png"], "--mask is needed"),
+    (["inpaint", "a.png", "--mask", "b.png"], "b.png does not exist"),
+    (["inpaint", "a.png", "--mask", "a.png", "x", "--masked-content", "noise"], "'noise'"),
+    (["segment", "a.png"], "no point on the subject and no box"),
+    (["segment", "a.png", "--point", "9"], "2 whole numbers"),
+    (["segment", "a.png", "--point", "9,900"], "9,900"),
+    (["segment", "a.png", "--point", "1,1", "--model-id", "nobody/sam"], "nobody/sam"),
+])  # fmt: skip
+def test_bad_masks_and_clicks_are_one_clear_line(run, tmp_path, arguments, part):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert part in err and len(err.strip().splitlines()) == 1, err

@@ -34,6 +34,8 @@ COUNT, STRENGTH, AREA, PADDING, FEATHER, CONTENT, DIFFERENTIAL = (
 PROBLEM, SIDE = f"{PAGE}.problem", f"{PAGE}.side"
 SIDE_NEXT = f"{PAGE}.side.next"  # what SIDE becomes, once its widget may be set again
 UPLOAD, CAMERA = f"{PAGE}.upload", f"{PAGE}.camera"
+WIDGETS = (COUNT, AREA, PADDING, FEATHER, CONTENT, DIFFERENTIAL,
+           *(state.key(PAGE, name) for name in state.FIELDS))  # fmt: skip
 TYPES = ["png", "jpg", "jpeg", "webp"]
 
 
@@ -409,11 +411,13 @@ def page() -> None:
         return
     if not st.session_state[state.PAGE_DRAWN]:
         draft.restart()
+        st.session_state.update(draft.settings)
     left, right = st.columns([7, 5], gap="large")
     with left:
         stage(draft)
     with right:
         settings(draft)
+    draft.settings = {name: st.session_state[name] for name in WIDGETS if name in st.session_state}
 
 
 state.prepare(PAGE)

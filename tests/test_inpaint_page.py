@@ -1,0 +1,163 @@
+"""In-painting as a person does it: strokes by mouse, clicks, outpainting, tries, Compare."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+from test_browser import address, chromium, open_page, page  # noqa: F401
+
+from pipelines import RunRequest, masks
+from pipelines.run_log import PictureStore, RunLog
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def canvas_page(page, address):  # noqa: F811
+    """The page with the sample car on its canvas, few steps, no feather."""
+    open_page(page, f"{address}/inpaint", "In-paint")
+    page.get_by_role("button", name="Car on a road, 64 px").click()
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
+    for label, value in (("num_inference_steps", "2"), ("Feather, px", "0")):
+        page.get_by_label(label, exact=True).fill(value)
+        page.get_by_label(label, exact=True).press("Enter")
+        settled(page)
+    return page
+
+
+@pytest.fixture
+def log(address, tmp_path_factory):  # noqa: F811
+    """The dashboard's own run log and pictures."""
+    home = next(path for path in sorted(tmp_path_factory.getbasetemp().glob("home*"), reverse=True)
+                if (path / "runs.sqlite").exists())
+    return RunLog(home), PictureStore(home / "pictures")
+
+
+def settled(page):  # noqa: F811
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def drag(page, *points):  # noqa: F811
+    """A stroke through points, in parts of the canvas's sides."""
+    box = page.locator("canvas.upper-canvas").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def choose(page, name):  # noqa: F811
+    page.get_by_test_id("stMain").get_by_role("radio", name=name, exact=True).click()
+    settled(page)
+
+
+def share(page):  # noqa: F811
+    """A locator of the line that says how much will be repainted."""
+    return page.get_by_text(re.compile(r"^[\d.]+% of the picture will be repainted$"))
+
+
+def repaint(page):  # noqa: F811
+    page.get_by_role("button", name="Repaint").click()
+    expect(page.locator(".pair img.after")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^0 of [\d,]+ unmasked pixels changed\.$"))).to_be_visible()
+
+
+def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
+    """A rectangle by mouse, erased in its middle; the mask of the run is what was drawn."""
+    page = canvas_page  # noqa: F811
+    expect(page.get_by_text("Nothing is masked yet")).to_be_visible()
+    choose(page, "Rectangle")
+    expect(page.get_by_text("Drag across what shall be repainted.")).to_be_visible()
+    settled(page)
+    drag(page, (0.25, 0.25), (0.75, 0.75))
+    expect(share(page)).to_have_text(re.compile(r"^2[456]\.\d%"))
+    choose(page, "Erase")
+    expect(page.get_by_text("blue takes away")).to_be_visible()
+    settled(page)
+    drag(page, (0.375, 0.25), (0.625, 0.75))
+    expect(share(page)).to_have_text(re.compile(r"^1[123]\.\d%"))
+    drawn = share(page).inner_text()
+    page.get_by_label("Prompt", exact=True).fill("a white house in the snow")
+    repaint(page)
+
+    run = log[0].runs(limit=1)[0]
+    request = RunRequest(**run.request)
+    mask = masks.as_mask(log[1].get(request.mask_image))
+    wanted = np.zeros((64, 64), np.uint8)
+    wanted[16:48, 16:24] = wanted[16:48, 40:48] = 255
+    assert (np.abs(mask.astype(int) - wanted) > 0).sum() <= 64, "off by at most half a pixel"
+    before, after = (np.asarray(log[1].get(sha)) for sha in (request.image, run.image_sha256))
+    assert (before[mask == 0] == after[mask == 0]).all()
+    assert (before[mask > 0] != after[mask > 0]).any()
+    assert run.changed_unmasked_pixels == 0
+
+    page.get_by_role("link", name="Runs").click(delay=60)
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    page.get_by_role("link", name="In-paint").click(delay=60)
+    choose(page, "Mask")
+    expect(share(page)).to_have_text(drawn)
+    page.reload()
+    choose(page, "Mask")
+    expect(share(page)).to_have_text(drawn)
+
+
+def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
+    page = canvas_page  # noqa: F811
+    choose(page, "Click")
+    expect(page.get_by_text("Found by GrabCut")).to_be_visible()
+    box = page.locator("canvas.upper-canvas").bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.75 * box["height"])
+    use = page.get_by_role("button", name="Mask it", exact=True)
+    expect(use).to_be_enabled()
+    use.click()
+    choose(page, "Brush")
+    found = share(page)
+    expect(found).to_be_visible()
+    part = float(found.inner_text().split("%")[0])
+    assert 20 < part < 50, "the car"
+    page.get_by_role("button", name="Invert").click()
+    expect(found).to_have_text(f"{100 - part:.1f}% of the picture will be repainted")
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(found).to_have_text(f"{part:.1f}% of the picture will be repainted")
+
+
+def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  # noqa: F811
+    open_page(page, f"{address}/inpaint", "In-paint")
+    page.get_by_role("button", name="Extend the picture").click()
+    after = page.locator(".pair img.after")
+    expect(after).to_be_visible()
+    size = after.evaluate("node => [node.naturalWidth, node.naturalHeight]")
+    assert size == [128, 64]
+    slider = page.get_by_label("Before and after")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert after.evaluate("node => getComputedStyle(node).clipPath") == "inset(0px 0px 0px 0%)"
+    page.get_by_role("button", name="Go on with this picture").click()
+    expect(page.get_by_text("Pictures on the way")).to_be_visible()
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
+    settled(page)
+    page.get_by_role("button", name="Compare on this mask").click()
+    expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
+
+
+def test_hostile_uploads_are_refused_and_others_taken(page, address):  # noqa: F811
+    open_page(page, f"{address}/inpaint", "In-paint")
+    chooser = page.locator("input[type=file]").first
+    chooser.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.get_by_text("picture x.png: this file is no picture")).to_be_visible()
+    picture = Image.new("RGBA", (120, 30), (200, 60, 30, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 30, 30))
+    data = io.BytesIO()
+    picture.save(data, "WEBP", lossless=True)
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "y.webp", "mimeType": "image/webp", "buffer": data.getvalue()})
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
+    page.get_by_role("button", name="Grow, load, extend").click()
+    page.get_by_role("button", name="From the picture's transparency").click()
+    page.keyboard.press("Escape")
+    expect(share(page)).to_have_text("25.8% of the picture will be repainted")
