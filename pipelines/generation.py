@@ -80,6 +80,10 @@ def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) ->
     leaves open what it was not told.
     """
     scheduler, options = request.scheduler, request.scheduler_options
+    fitting = [known.key for known in info.schedulers]
+    if scheduler != "default" and fitting and scheduler not in fitting:
+        raise RequestError(f"scheduler: received {scheduler!r}, accepted for {info.model_id} "
+                           f"({info.pipeline_class}): {', '.join(fitting)}")
     if scheduler == "default":
         scheduler, own = own_scheduler(info.original_scheduler_config)
         options = {**own, **options}
@@ -335,9 +339,22 @@ def _set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
     shared = getattr(pipe, "scheduler", None)
     if shared is None:
         return
+    scheduler.step = _without_unknown(scheduler.step)
     for part in (pipe, *inner_pipelines(pipe).values()):
         if getattr(part, "scheduler", None) is shared:
             part.scheduler = scheduler
+
+
+def _without_unknown(step: Callable) -> Callable:
+    """A scheduler's step that leaves out what it does not know: DDPM's and DDIM's pipelines hand a
+    generator to every scheduler."""
+    known = inspect.signature(step).parameters
+
+    @functools.wraps(step)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return step(*args, **{name: value for name, value in kwargs.items() if name in known})
+
+    return wrapped
 
 
 def _arguments(
@@ -540,7 +557,7 @@ class _Probe:
             self._decoding[-1] = (self._decoding[-1][0], self.clock.mark())
 
     def _counted_step(self, step: Callable) -> Callable:
-        signature = inspect.signature(step)
+        names = list(inspect.signature(step).parameters)
 
         @functools.wraps(step)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -549,7 +566,7 @@ class _Probe:
             self._steps.append((self._step_start, self.clock.mark()))
             self.memory.look()
             total = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
-            given = signature.bind(*args, **kwargs).arguments
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
             seen = [given.get(name) for name in ("model_output", "timestep", "sample")]
             if hasattr(seen[2], "ndim"):
                 self.keeper.look(total, self._scaled(seen[2]), seen[1], seen[0], seen[2])

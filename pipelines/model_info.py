@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.errors import LoadError, UnknownModelError
 from pipelines.schedulers import (
+    IN_SIGMAS,
     SchedulerInfo,
     compatible_schedulers,
     is_flow_matching,
@@ -24,6 +25,7 @@ from pipelines.signatures import (
     connected_class,
     has_method,
     other_output,
+    scales_input,
     task_classes,
     unknown_inputs,
 )
@@ -72,7 +74,10 @@ class ModelInfo:
     @property
     def schedulers(self) -> tuple[SchedulerInfo, ...]:
         """The catalogue's entries that go with this model."""
-        return compatible_schedulers(self.original_scheduler_config)
+        fitting = compatible_schedulers(self.original_scheduler_config)
+        if self.tasks == ("unconditional",) and not scales_input(self.pipeline_class):
+            fitting = tuple(info for info in fitting if info.class_name not in IN_SIGMAS)
+        return fitting
 
     @property
     def tasks(self) -> tuple[str, ...]:

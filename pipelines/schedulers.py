@@ -125,6 +125,12 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True, flow_matching=True),
 )  # fmt: skip
 
+# Their samples are as large as sigma; the others' keep the variance.
+IN_SIGMAS = {
+    "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+}  # fmt: skip
 BY_KEY = {info.key: info for info in CATALOGUE}
 
 

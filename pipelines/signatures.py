@@ -47,6 +47,14 @@ def call_parameters(class_name: str) -> Mapping[str, Any]:
 
 
 @functools.cache
+def scales_input(class_name: str) -> bool:
+    """Whether a pipeline's own loop scales the denoiser's input, as schedulers that count in
+    sigmas need it; DDPM's and DDIM's do not."""
+    call = _method(class_name, "__call__")
+    return call is not None and "scale_model_input" in ast.unparse(call)
+
+
+@functools.cache
 def component_parameters(class_name: str) -> Mapping[str, Any]:
     """Name -> default of the components that a pipeline class is made of, as `call_parameters`."""
     init = _method(class_name, "__init__")

@@ -326,3 +326,18 @@ def test_int8_weights_give_nearly_the_same_picture(engine):
     plain, small = engine.run(request), engine.run(request.changed(quantization="int8"))
     difference = np.abs(pixels(engine, plain) - pixels(engine, small)).mean()
     assert 0 < difference < 20
+
+
+def test_a_pipeline_that_scales_nothing_takes_the_schedulers_that_need_no_scaling(one_engine):
+    info = describe("postcards-ddpm")
+    keys = [scheduler.key for scheduler in info.schedulers]
+    assert "euler" not in keys
+    assert {"ddpm", "ddim", "dpmpp_2m", "unipc", "deis", "pndm", "lcm"} <= set(keys)
+    base = RunRequest(model_id="postcards-ddpm", task="unconditional", num_inference_steps=4)
+    pictures = {}
+    for key in keys:
+        run = one_engine.run(base.changed(scheduler=key))
+        pictures[key] = pixels(one_engine, run)
+        assert pictures[key].std() > 15, key
+    assert "accepted for postcards-ddpm (DDPMPipeline): ddim" in one_engine.run(
+        base.changed(scheduler="heun")).error
