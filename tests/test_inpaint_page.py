@@ -122,7 +122,7 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     assert 20 < part < 50, "the car"
     page.get_by_role("button", name="Invert").click()
     expect(found).to_have_text(f"{100 - part:.1f}% of the picture will be repainted")
-    page.get_by_role("button", name="Undo", exact=True).click()
+    page.get_by_test_id("stButton").filter(has_text="Undo").get_by_role("button").click()
     expect(found).to_have_text(f"{part:.1f}% of the picture will be repainted")
 
 
