@@ -110,6 +110,8 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     page = canvas_page  # noqa: F811
     choose(page, "Click")
     expect(page.get_by_text("Found by GrabCut")).to_be_visible()
+    settled(page)
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
     box = page.locator("canvas.upper-canvas").bounding_box()
     page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.75 * box["height"])
     use = page.get_by_role("button", name="Mask it", exact=True)
