@@ -96,6 +96,7 @@ def adopt_defaults(page: str) -> None:
               "height": None, "width": None, "strength": default_strength(info)}
     if st.session_state[state.key(page, "task")] not in info.tasks:
         values["task"] = info.task_for()
+    values |= dict.fromkeys(state.EXTRA_INPUTS)
     for name, value in values.items():
         st.session_state[state.key(page, name)] = value
 
@@ -128,6 +129,7 @@ def task_control(page: str, without: Collection[str] = ()) -> None:
                  args=(page,), **KEEP)
     if current in ("image-to-image", "inpainting"):
         image_control(page, without)
+    extra_controls(page)
 
 
 def own_strength(page: str) -> None:
@@ -137,34 +139,51 @@ def own_strength(page: str) -> None:
 
 def image_control(page: str, without: Collection[str] = ()) -> None:
     """The picture to start from: an upload, or the one that a run brought along; its strength."""
-    upload, image, problem = (f"{page}.upload", state.key(page, "image"),
-                              f"{page}.upload.problem")  # fmt: skip
+    picture_control(page, "image", "Picture to start from")
+    if "strength" not in without:
+        st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
+                  help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
+                       "colours and shapes hint at it.")  # fmt: skip
+
+
+def picture_control(page: str, name: str, label: str) -> None:
+    """An upload for a field that names a picture, and the picture that is there."""
+    field = state.key(page, name)
+    upload, problem = f"{field}.upload", f"{field}.problem"
 
     def take() -> None:
         st.session_state[problem] = None
         if file := st.session_state[upload]:
             try:
                 picture = open_rgb(file.getvalue(), file.name)
-                st.session_state[image] = state.engine().pictures.put(picture)
+                st.session_state[field] = state.engine().pictures.put(picture)
             except PipelineError as error:
                 st.session_state[problem] = str(error)
 
-    sha = st.session_state.get(image)
+    sha = st.session_state.get(field)
     path = state.engine().pictures.path(sha) if sha else None
     shown = path is not None and path.exists()
     drop, picture = st.columns([2, 1], vertical_alignment="center") if shown else (st, None)
-    drop.file_uploader("Picture to start from", ["png", "jpg", "jpeg", "webp"], key=upload,
-                       on_change=take)  # fmt: skip
+    drop.file_uploader(label, ["png", "jpg", "jpeg", "webp"], key=upload, on_change=take)
     if shown:
         with picture:
-            picture_viewer([stored_picture(sha, f"{page}.input", "Picture to start from")],
-                           key=f"{page}.input", share_of_height=0.18)  # fmt: skip
+            picture_viewer([stored_picture(sha, f"{field}.input", label)], key=f"{field}.input",
+                           share_of_height=0.18)  # fmt: skip
     if st.session_state.get(problem):
         notice("error", st.session_state[problem])
-    if "strength" not in without:
-        st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
-                  help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
-                       "colours and shapes hint at it.")  # fmt: skip
+
+
+def extra_controls(page: str) -> None:
+    """What a ControlNet, an adapter or a class-conditional model takes beside the prompt."""
+    info = page_model(page)
+    extras = info.extra_inputs(st.session_state[state.key(page, "task")]) if info else {}
+    if "control_image" in extras:
+        picture_control(page, "control_image", "Control image: edges, depth or pose to follow")
+    labels = {"control_mode": "Control mode, a number of the model card",
+              "class_label": "Class label, a number"}
+    for name in labels.keys() & extras.keys():
+        st.number_input(labels[name], 0, None, value=None, step=1, key=state.key(page, name),
+                        placeholder="needed" if extras[name] else "any", **KEEP)
 
 
 def fitting_schedulers(page: str) -> list[str]:

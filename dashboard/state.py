@@ -41,10 +41,12 @@ DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
 
 # Fields of a request that have a widget; a request that comes from a run may carry others.
+EXTRA_INPUTS = ("control_image", "control_mode", "class_label")
 FIELDS = (
     "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
     "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
+    *EXTRA_INPUTS,
 )  # fmt: skip
 STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}

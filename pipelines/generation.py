@@ -17,8 +17,6 @@ from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, own_scheduler
 from pipelines.signatures import (
     PICTURE_OUTPUTS,
-    REQUIRED,
-    call_parameters,
     picture_parameters,
 )
 from pipelines.timing import Clock, MemoryWatch, Timings
@@ -119,18 +117,12 @@ def check_extras(request: RunRequest, info: ModelInfo) -> None:
     name = info.task_classes.get(request.task)
     if name is None:  # refused later
         return
-    parameters = call_parameters(name)
-    takes = {
-        "control_image": "control_image" in picture_parameters(name, request.task),
-        "control_mode": "control_mode" in parameters and info.needs_control_mode,
-        "class_label": "class_labels" in parameters,
-    }
-    needs = takes | {"class_label": parameters.get("class_labels") is REQUIRED}
+    extras = info.extra_inputs(request.task)
     for field, meaning in EXTRAS.items():
         given = getattr(request, field) is not None
-        if needs[field] and not given:
+        if extras.get(field) and not given:
             raise RequestError(f"{field}: {name} needs one, {meaning}")
-        if given and not takes[field]:
+        if given and field not in extras:
             raise RequestError(f"{field}: {name} takes none")
 
 

@@ -25,6 +25,7 @@ from pipelines.signatures import (
     connected_class,
     has_method,
     other_output,
+    picture_parameters,
     scales_input,
     task_classes,
     unknown_inputs,
@@ -104,6 +105,20 @@ class ModelInfo:
             return "inpainting" if mask_image else "image-to-image"
         return next((task for task in ("text-to-image", "unconditional") if task in self.tasks),
                     self.tasks[0])
+
+    def extra_inputs(self, task: str) -> dict[str, bool]:
+        """The inputs beside prompt and picture that a task takes, and whether it needs them."""
+        name = self.task_classes.get(task)
+        if name is None:
+            return {}
+        parameters, extras = call_parameters(name), {}
+        if "control_image" in picture_parameters(name, task):
+            extras["control_image"] = True
+        if "control_mode" in parameters and self.needs_control_mode:
+            extras["control_mode"] = True
+        if "class_labels" in parameters:
+            extras["class_label"] = parameters["class_labels"] is REQUIRED
+        return extras
 
     def takes(self, task: str, parameter: str) -> bool:
         """Whether a field of the request can have an effect in this task."""

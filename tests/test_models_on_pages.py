@@ -15,7 +15,7 @@ from pipelines import Engine, RunRequest
 def models(tmp_path_factory):
     """Names of saved families -> their folders."""
     root = tmp_path_factory.mktemp("pages")
-    for name in ("ddim", "sdxl_turbo"):
+    for name in ("ddim", "sdxl_turbo", "controlnet", "dit"):
         tiny.build(name).save_pretrained(root / name)
     return {path.name: str(path) for path in root.iterdir()}
 
@@ -150,3 +150,27 @@ def test_a_comparison_over_strengths_starts_from_the_picture(home):  # noqa: F81
     runs = state.engine().run_log.runs(ascending=True)[1:]
     assert [cell.nfe for cell in runs] == [1, 2, 4]
     assert {cell.request["image"] for cell in runs} == {run.image_sha256}
+
+
+def test_a_controlnet_asks_for_its_picture(with_model, models):
+    app = with_model(models["controlnet"])
+    assert "control_image: StableDiffusionControlNetPipeline needs one" in html(app)
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 64)).save(buffer, "PNG")
+    app = app.file_uploader[0].set_value([("edges.png", buffer.getvalue(), "image/png")]).run()
+    assert "needs one" not in html(app)
+    for name, value in (("num_inference_steps", 2), ("width", 64), ("height", 64)):
+        keyed(app, "number_input", f"generate.{name}").set_value(value)
+    finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert run.status == "ok", run.error
+    assert run.request["control_image"]
+
+
+def test_a_class_conditional_model_asks_for_its_class(with_model, models):
+    app = with_model(models["dit"])
+    keyed(app, "number_input", "generate.class_label").set_value(3)
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
+    finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert (run.status, run.request["class_label"]) == ("ok", 3), run.error

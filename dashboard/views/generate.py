@@ -15,7 +15,7 @@ from pipelines.axes import label
 from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
-from pipelines.generation import check_size
+from pipelines.generation import check_extras, check_size
 from pipelines.jobs import Job, submit_generation
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
@@ -120,8 +120,9 @@ def wanted() -> list[RunRequest]:
 
 def misfit(request: RunRequest) -> None:
     """Raise what would make the run fail, as far as it is known without torch."""
-    info = state.engine().registry.describe(request.model_id)
+    info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
     check_size(info, request.height, request.width)
+    check_extras(request, info)
 
 
 def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> None:
