@@ -134,10 +134,11 @@ def test_half_typed_text_survives_a_finished_job_and_another_page(page, address)
     expect(negative).to_have_value("a green fie")
 
 
-def start_small_comparison(page, address, steps: int) -> None:
-    """Two schedulers by two guidance scales; an empty address: on the page that is open."""
-    if address:
-        open_page(page, f"{address}/compare", "Compare")
+def start_small_comparison(page, address, steps: int, apart: bool = False) -> None:
+    """Two schedulers by two guidance scales; `apart`: one cell after the other."""
+    open_page(page, f"{address}/compare", "Compare")
+    if apart:
+        page.get_by_text("Share UNet calls", exact=True).click()
     page.get_by_label("Prompt", exact=True).fill("a yellow balloon in the desert")
     for unwanted in ("DPM++ 2M", "UniPC", "Heun", "Euler a"):
         page.get_by_role("button", name=f"Remove {unwanted}", exact=True).click()
@@ -149,7 +150,7 @@ def start_small_comparison(page, address, steps: int) -> None:
 
 
 def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium):
-    start_small_comparison(page, address, 60)
+    start_small_comparison(page, address, 60, apart=True)
     cells = page.locator(".cell img")
     expect(cells.first).to_be_visible()
     expect(page).to_have_url(re.compile(r"comparison=\w+"))
@@ -170,9 +171,7 @@ def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium
 
 
 def test_cancel_in_the_middle_keeps_what_is_done(page, address):
-    open_page(page, f"{address}/compare", "Compare")
-    page.get_by_text("Share UNet calls", exact=True).click()  # cell by cell
-    start_small_comparison(page, "", 90)
+    start_small_comparison(page, address, 90, apart=True)
     cells = page.locator(".cell img")
     expect(cells.first).to_be_visible()
     page.get_by_role("button", name="Cancel").last.click()
