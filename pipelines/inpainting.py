@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.generation import OnStep, RunResult
     from pipelines.model_info import ModelInfo
 
-OWN_SIDE = 512  # pixels, for a model whose files name no size
+OWN_SIDE = 1024  # pixels, for models whose files name no size: Flux and those after it
 LONGEST = 4  # times the model's own side: a strip is not drawn out further
 WIDEST = 2  # a masked part is widened until it is at most this much longer than wide
 SOFT_FULL = 64  # grey of a differential mask from which on the new picture shows in full

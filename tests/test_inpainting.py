@@ -198,7 +198,8 @@ def test_every_family_keeps_unmasked_pixels(tmp_path, scene, family):
     tiny.build(family).save_pretrained(folder)
     engine = Engine(tmp_path / "home", device="cpu")
     image, mask = scene[0].resize((72, 52)), scene[1].resize((72, 52))
-    common = {"model_id": str(folder), "scheduler": "default", "guidance_scale": 2.0}
+    common = {"model_id": str(folder), "scheduler": "default", "guidance_scale": 2.0,
+              "width": 64, "height": 64}
     noted = {}
     for differential in (False, True):
         run = engine.run(request_for(engine, image, mask, differential=differential,
