@@ -457,10 +457,14 @@ def _migrate(path: Path, engine: Any) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # One transaction by hand: sqlite3 begins none before DDL, so that two processes would
         # migrate at once, and a killed one would leave half a schema.
+        # References are off meanwhile: a table that is made anew is dropped in between, and the
+        # runs of a chain name each other. Within a transaction the pragma has no effect.
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         current = MigrationContext.configure(connection).get_current_revision()
         if current == scripts.get_current_head():
             connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
             return
         if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
             raise StorageError(
@@ -470,3 +474,4 @@ def _migrate(path: Path, engine: Any) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")

@@ -64,6 +64,39 @@ def test_a_fresh_and_an_old_database_reach_the_same_schema(tmp_path):
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_a_log_with_a_chain_is_migrated(tmp_path):
+    """Each schema since chains came, with two runs of which one names the other."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    import pipelines
+
+    config = Config()
+    config.set_main_option("script_location", os.path.dirname(pipelines.__file__) + "/migrations")
+    revisions = [s.revision for s in ScriptDirectory.from_config(config).walk_revisions()]
+    since = [revision for revision in revisions if revision >= "0006"]
+    assert len(since) > 1
+    for revision in since:
+        folder = tmp_path / revision
+        folder.mkdir()
+        engine = sqlalchemy.create_engine(f"sqlite:///{folder}/runs.sqlite")
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+        with sqlite3.connect(folder / "runs.sqlite") as connection:
+            for parent in ("NULL", "1"):
+                connection.execute(
+                    "INSERT INTO runs (datetime_utc, status, model_id, task, prompt, "
+                    "negative_prompt, scheduler, num_inference_steps, guidance_scale, seed, "
+                    "request, step_ms, environment, parent_id) VALUES ('2026-01-01', 'ok', 'm', "
+                    f"'t', 'kept', '', 'ddim', 1, 1, 0, '{{}}', '[]', '{{}}', {parent})")
+        log = RunLog(folder)
+        assert [run.parent_id for run in log.runs(ascending=True)] == [None, 1]
+        with pytest.raises(StorageError, match="FOREIGN KEY"):  # and references count again
+            log.add(a_run(parent_id=99))
+
+
 OPEN = "import sys, pathlib; from pipelines import run_log; "
 
 
