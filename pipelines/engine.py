@@ -496,7 +496,7 @@ class Engine:
                     if len(numbers) < 2 or not fits(model, cells[numbers[0]].request):
                         continue
                     first = cells[numbers[0]].request
-                    images = {"image": self.pictures.get(first.image)} if first.image else {}
+                    images = self._images(first)
                     requests = [resolve(cells[n].request, model.info, images.get("image"))
                                 for n in numbers]
                     images = fit(requests[0], images)

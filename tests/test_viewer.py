@@ -5,10 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from chromium import MISSING
-from chromium import find as find_chromium
-from playwright.sync_api import expect, sync_playwright
-from test_browser import ARGUMENTS
+from playwright.sync_api import expect
+from test_browser import chromium  # noqa: F401
 
 from pipelines import Comparison, Engine, RunRequest
 from pipelines.sheet import cell_record, cells_table, read_recipe, recipe
@@ -18,17 +16,6 @@ pytestmark = pytest.mark.browser
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=3)
 TURN = "matrix\\(([\\d.]+), 0, 0, [\\d.]+, ([-\\d.]+), ([-\\d.]+)\\)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = find_chromium()
-    if not path:
-        pytest.fail(MISSING, False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +41,12 @@ def cube(viewer_engine, tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(browser):
+def open_page(chromium):  # noqa: F811
     """Opens a file; no network, and nothing may be asked of it, nor may anything go wrong."""
     contexts, wrong = [], []
 
     def opened(path, width=1440, height=900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_offline(True)
         contexts.append(context)
         page = context.new_page()

@@ -23,7 +23,8 @@ class Try:
 _before_after = st.components.v2.component(
     "contact_sheet.before_after",
     html=(HERE / "before_after.html").read_text(encoding="utf-8"),
-    css=(HERE / "before_after.css").read_text(encoding="utf-8"),
+    css="".join((HERE / name).read_text(encoding="utf-8")
+                for name in ("strip.css", "before_after.css")),
     js=(HERE / "before_after.js").read_text(encoding="utf-8"),
 )
 

@@ -26,7 +26,8 @@ class Picture:
 _picture = st.components.v2.component(
     "contact_sheet.picture",
     html='<div class="stage"></div><div class="strip" role="group" aria-label="Pictures"></div>',
-    css=(HERE / "picture.css").read_text(encoding="utf-8"),
+    css="".join((HERE / name).read_text(encoding="utf-8")
+                for name in ("strip.css", "picture.css")),
     js=(HERE / "picture.js").read_text(encoding="utf-8"),
 )
 
