@@ -161,9 +161,12 @@ def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  
 
 def test_hostile_uploads_are_refused_and_others_taken(page, address):  # noqa: F811
     open_page(page, f"{address}/inpaint", "In-paint")
-    chooser = page.locator("input[type=file]").first
+    settled(page)
+    chooser = page.locator("input[type=file]").first.element_handle()
     chooser.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
     expect(page.get_by_text("picture x.png: this file is no picture")).to_be_visible()
+    settled(page)
+    assert chooser.evaluate("node => node.isConnected"), "a file chosen meanwhile would be lost"
     picture = Image.new("RGBA", (120, 30), (200, 60, 30, 255))
     picture.paste((0, 0, 0, 0), (0, 0, 30, 30))
     data = io.BytesIO()

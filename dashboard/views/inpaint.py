@@ -404,8 +404,9 @@ def stage(draft: Draft) -> None:
 
 def page() -> None:
     draft = state.draft()
-    if problem := st.session_state.pop(PROBLEM, None):
-        notice("error", problem)
+    with st.empty():  # its place stays, or the uploader below is made anew and loses a file
+        if problem := st.session_state.pop(PROBLEM, None):
+            notice("error", problem)
     if draft is None:
         choose_picture()
         return
