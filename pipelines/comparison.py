@@ -164,7 +164,7 @@ def forecast(
         key = (request.model_id, request.height, request.width)
         if key not in costs:
             costs[key] = _Cost(run_log, shared, *key)
-        evaluations = expected_evaluations(request.scheduler, request.steps_to_run)
+        evaluations = expected_evaluations(request.scheduler, registry.steps_to_run(request))
         nfe += evaluations
         cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
         known = known and cell_seconds is not None

@@ -52,8 +52,9 @@ def inpaint(
     request = _request(engine, fields, mask, transparent)
     with _Interrupt() as interrupt:
         engine.check(request)
+        steps = engine.registry.steps_to_run(request)
         interrupt.check()
-    with _Interrupt() as interrupt, _progress(request.steps_to_run, "steps") as bar:
+    with _Interrupt() as interrupt, _progress(steps, "steps") as bar:
 
         def on_step(step: Any) -> None:
             interrupt.check()

@@ -177,7 +177,7 @@ def _watch(job: Job) -> Callable[[Step], None]:
 def _evaluations(request: RunRequest, engine: Engine) -> int:
     with contextlib.suppress(PipelineError):  # an unknown model; the run will say so
         request = engine.registry.fill_in(request)
-    return expected_evaluations(request.scheduler, request.steps_to_run)
+    return expected_evaluations(request.scheduler, engine.registry.steps_to_run(request))
 
 
 def _chain_evaluations(

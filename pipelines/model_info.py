@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError, UnknownModelError
 from pipelines.schedulers import (
@@ -26,10 +26,14 @@ from pipelines.signatures import (
     has_method,
     other_output,
     picture_parameters,
+    rounds_steps_up,
     scales_input,
     task_classes,
     unknown_inputs,
 )
+
+if TYPE_CHECKING:
+    from pipelines.request import RunRequest
 
 BUNDLED = {
     "postcards": Path(__file__).parent / "postcards" / "weights",
@@ -125,6 +129,19 @@ class ModelInfo:
         if parameter == "guidance_scale":
             return self.guidance_parameter is not None
         return parameter in call_parameters(self.task_classes.get(task, self.pipeline_class))
+
+
+    def steps_to_run(self, request: RunRequest) -> int:
+        """The steps that really run with this model: families round those of `strength` up or
+        down, and some run all."""
+        name, steps = self.task_classes.get(request.task), request.num_inference_steps
+        if not request.image or name is None:
+            return request.steps_to_run
+        if "strength" not in call_parameters(name):
+            return steps
+        if rounds_steps_up(name):  # in floats as they do it, where 10 x 0.7 is above 7
+            return steps - int(max(steps - min(steps * request.strength, steps), 0))
+        return request.steps_to_run
 
 
 def describe(model_id: str, revision: str | None = None, variant: str | None = None) -> ModelInfo:

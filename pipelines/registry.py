@@ -8,14 +8,14 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import DeviceMemoryError, LoadError, RequestError
+from pipelines.errors import DeviceMemoryError, LoadError, PipelineError, RequestError
 from pipelines.hardware import best_device, default_dtype, device_memory_bytes, use_device
 from pipelines.identity import lora_contents, model_content
 from pipelines.model_info import (
@@ -163,6 +163,14 @@ class Registry:
         own = info.default_scheduler if request.scheduler == "default" else request.scheduler
         return request.changed(scheduler=own, height=request.height or info.height,
                                width=request.width or info.width)
+
+    def steps_to_run(self, request: RunRequest) -> int:
+        """The steps that really run; as most models do it where this one is unknown."""
+        if request.image:
+            with suppress(PipelineError):
+                info = self.describe(request.model_id, request.revision, request.variant)
+                return info.steps_to_run(request)
+        return request.steps_to_run
 
     @contextmanager
     def borrow(

@@ -76,6 +76,15 @@ def other_output(class_name: str) -> str | None:
     return next((made for name, made in OTHER_OUTPUTS.items() if name in names), None)
 
 
+@functools.cache
+def rounds_steps_up(class_name: str) -> bool:
+    """Whether a pipeline runs a step that `strength` leaves a part of; the others drop it."""
+    method = _method(class_name, "get_timesteps")
+    text = ast.unparse(method) if method else ""
+    share = "num_inference_steps * strength"
+    return share in text and f"int({share})" not in text
+
+
 def has_method(class_name: str, name: str) -> bool:
     return _method(class_name, name) is not None
 

@@ -1,6 +1,7 @@
 """What is read from diffusers' source, held against the classes themselves."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 from diffusers.pipelines import auto_pipeline
@@ -10,6 +11,7 @@ from pipelines.signatures import (
     component_parameters,
     other_output,
     picture_parameters,
+    rounds_steps_up,
     task_classes,
 )
 
@@ -29,6 +31,19 @@ def test_every_listed_class_is_read_as_python_reads_it(name):
         assert set(pictures.values()) <= set(call_parameters(class_name)), (task, class_name)
         assert ("image" in pictures) == (task in ("image-to-image", "inpainting"))
         assert ("mask_image" in pictures) == (task == "inpainting")
+
+
+def test_how_each_inpainting_class_rounds_its_steps():
+    """Asked from the methods themselves, with a scheduler that only has timesteps."""
+    stand_in = SimpleNamespace(scheduler=SimpleNamespace(timesteps=range(10), order=1))
+    seen = set()
+    for cls in auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING.values():
+        if own := getattr(cls, "get_timesteps", None):
+            given = [10, 0.35, "cpu"][: len(inspect.signature(own).parameters) - 1]
+            steps = own(stand_in, *given)[1]
+            assert steps == (4 if rounds_steps_up(cls.__name__) else 3), cls.__name__
+            seen.add(steps)
+    assert seen == {3, 4}
 
 
 def test_what_a_pipeline_makes():

@@ -256,7 +256,7 @@ def tell(draft: Draft, requests: Sequence[RunRequest], mask: Mask) -> None:
             else "time not known yet on this machine")
     scale = (f", enlarged {size.scale:.3g} times" if size.scale > 1.02 else
              f", reduced to {size.scale:.0%}" if size.scale < 0.98 else "")
-    steps = f"{request.steps_to_run} of {request.num_inference_steps} steps run"
+    steps = f"{info.steps_to_run(request)} of {request.num_inference_steps} steps run"
     st.caption(f"**{steps}** · the model sees {right - left} × {bottom - top} px{scale} · "
                f"{len(requests)} picture{'s' * (len(requests) > 1)} · {time}")
     if (alpha > 0).all():
@@ -322,6 +322,7 @@ def results(draft: Draft) -> None:
 
 def show_try(draft: Draft, run: Run) -> None:
     """What one try kept, what it cost, and where it can go."""
+    engine = state.engine()
     if run.unmasked_pixels:
         kind = "error" if run.changed_unmasked_pixels else "good"
         notice(kind, f"{run.changed_unmasked_pixels:,} of {run.unmasked_pixels:,} unmasked pixels "
@@ -330,8 +331,9 @@ def show_try(draft: Draft, run: Run) -> None:
         notice("note", "The mask covered the whole picture: no pixel was to be kept.")
     request = RunRequest(**run.request)
     words(run.prompt or "(no prompt)")
-    words(f"{len(run.step_ms)} of {run.num_inference_steps} steps ran · strength "
-          f"{request.strength:g} · {label('scheduler', run.scheduler)} · guidance "
+    steps = engine.registry.steps_to_run(request)
+    words(f"{steps} of {run.num_inference_steps} steps ran, {run.nfe} function evaluations · "
+          f"strength {request.strength:g} · {label('scheduler', run.scheduler)} · guidance "
           f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id}", "quiet")  # fmt: skip
 
     def go_on() -> None:
