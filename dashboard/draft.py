@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines import masks
 from pipelines.masks import Mask
+from pipelines.segmentation import Clicks
 
 UNDO_STEPS = 30
 
@@ -28,10 +29,11 @@ class Snapshot:
 @dataclass
 class Draft:
     """`image` names the picture in the store; `mask` is what is settled, `strokes` (a PNG of the
-    canvas) lie over it and `drawing` are the same strokes as objects; `version` names the canvas:
-    another number makes the browser start a new one from `start`. `trail` are the pictures that
-    led here, each with its name and the run that made it; `transparency` is what of an uploaded
-    picture was transparent, `settings` are the page's widgets as they were left."""
+    canvas) lie over it and `drawing` are the same strokes as objects; `clicks` are points that are
+    no mask yet. `canvas` is the one that the browser shows, `version` names it: another number
+    makes the browser start a new one from `start`, or from `clicks_start`. `trail` are the
+    pictures that led here, each with its name and the run that made it; `transparency` is what of
+    an uploaded picture was transparent, `settings` are the page's widgets as they were left."""
 
     image: str
     width: int
@@ -42,6 +44,9 @@ class Draft:
     strokes: bytes | None = None
     drawing: dict[str, Any] | None = None
     start: dict[str, Any] | None = None
+    clicks: Clicks = Clicks()
+    clicks_start: Clicks = Clicks()
+    canvas: str = ""
     version: int = 0
     display: tuple[int, int] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -83,8 +88,19 @@ class Draft:
         self._step(self.undone, self.done)
 
     def restart(self) -> None:
-        """The browser forgot the canvas: begin a new one with the same strokes."""
+        """The browser forgot the canvas: begin a new one with the same strokes and clicks."""
         self._restart(self.mask, self.strokes, self.drawing)
+
+    def show(self, canvas: str) -> None:
+        """Strokes, clicks or no canvas is on show; the browser forgets one that is not."""
+        if canvas != self.canvas:
+            self.canvas = canvas
+            self.restart()
+
+    def click(self, clicks: Clicks) -> None:
+        """Other clicks in place of those that there are."""
+        self.clicks = clicks
+        self.restart()
 
     def fit(self, width: int, height: int) -> None:
         """The canvas's size in the browser; strokes at another size become mask first."""
@@ -94,7 +110,7 @@ class Draft:
 
     def take(self, image: str, width: int, height: int, label: str, run_id: int | None) -> None:
         """Work on another picture; the mask stays where it fits."""
-        mask = self.whole_mask()
+        mask, self.clicks = self.whole_mask(), Clicks()
         if not any(sha == image for sha, _, _ in self.trail):
             self.trail.append((image, label, run_id))
         if (width, height) != (self.width, self.height):
@@ -105,6 +121,7 @@ class Draft:
 
     def _restart(self, mask: Mask, strokes: bytes | None, drawing: dict[str, Any] | None) -> None:
         self.mask, self.strokes, self.drawing, self.start = mask, strokes, drawing, drawing
+        self.clicks_start = self.clicks
         self.version += 1
 
     def _step(self, source: list[Snapshot], target: list[Snapshot]) -> None:

@@ -235,6 +235,12 @@ def use_buttons(found: HubDetails) -> None:
     model, plan, hub = found.model, found.plan, state.hub()
     if plan and model.here == "yes":
         notice("good", "All its files are on this machine.")
+    if plan and plan.kind == "segmenter":
+        words("It finds things from clicks: the tool Click of In-paint uses it.", "quiet")
+        if st.button("Open In-paint", type="primary", icon=":material/brush:", key="hub.inpaint",
+                     width="stretch"):
+            st.switch_page("views/inpaint.py")
+        return
     model_id, variant, revision = model.model_id, plan and plan.variant, None
     if plan and plan.revision != "main":
         revision = plan.commit

@@ -10,17 +10,21 @@ from PIL import Image
 
 from dashboard import controls, state
 from dashboard.components.room import room
-from dashboard.components.text import notice, words
+from dashboard.components.text import facts, notice, words
 from dashboard.draft import Draft
+from dashboard.hub_model import get_it, hub_details
 from pipelines import masks
-from pipelines.errors import PipelineError, RequestError
+from pipelines.download_plan import size_text
+from pipelines.downloads import free_bytes
+from pipelines.errors import HubError, PipelineError, RequestError
 from pipelines.masks import Mask
 from pipelines.pictures_in import open_mask
-from pipelines.segmentation import Clicks, Segmenter
+from pipelines.segmentation import CHECKPOINTS, SMALLEST, Clicks, local_segmenters
 
 PAGE = state.INPAINT
 TOOL, ACTION, BRUSH, PIXELS = (f"{PAGE}.{name}" for name in ("tool", "action", "brush", "pixels"))
-CLICK, CLICK_ROUND = f"{PAGE}.click", f"{PAGE}.click.round"
+CLICK, SEGMENTER = f"{PAGE}.click", f"{PAGE}.segmenter"
+KNOWN, FETCH, FETCHED = f"{SEGMENTER}.known", f"{SEGMENTER}.fetch", f"{SEGMENTER}.checkpoint"
 UPLOADED_MASK = f"{PAGE}.mask.upload"
 TALLEST, FIRST_WIDTH = 560, 544  # CSS pixels of the canvas
 TOOLS = {"freedraw": ("Brush", "brush"), "rect": ("Rectangle", "rectangle"),
@@ -29,6 +33,7 @@ TOOLS = {"freedraw": ("Brush", "brush"), "rect": ("Rectangle", "rectangle"),
 PAINT, ERASE = "rgba(255, 0, 150, 0.55)", "rgba(0, 60, 235, 0.55)"  # masks.from_strokes tells
 THIS, NOT_THIS, BOX = "rgba(46, 160, 67, 1)", "rgba(20, 20, 24, 1)", "rgba(250, 190, 30, 1)"
 CLICKS = {"this": ("This", THIS), "not": ("Not this", NOT_THIS), "box": ("Box", BOX)}
+BOX_FILL, POINT = "rgba(250, 190, 30, 0.08)", 5  # CSS pixels of a point's radius
 FOUND = (250, 190, 30)  # what the clicks found, before it is mask
 HOW = {"add": "Add to the mask", "subtract": "Take away from it", "replace": "Replace it"}
 FILL_NAMES = {"edge": "The edge drawn out", "surroundings": "Colours melting outwards",
@@ -41,6 +46,7 @@ def mask_panel(draft: Draft) -> None:
     size = display_size(draft, width)
     draft.fit(*size)
     tool = _tools()
+    draft.show("clicks" if tool == "click" else "strokes")
     if tool == "click":
         _click_canvas(draft, size)
     else:
@@ -102,26 +108,31 @@ def _click_canvas(draft: Draft, size: tuple[int, int]) -> None:
     """Points and a box become a selection; a button makes it part of the mask."""
     from streamlit_drawable_canvas import st_canvas
 
-    _hint("Click on what you mean; 'Not this' takes back what was too much.")
-    kind = st.session_state[CLICK]
-    number = st.session_state.setdefault(CLICK_ROUND, 0)
-    key = f"clicks-{st.session_state[state.DRAFT]}-{number}-{size[0]}"
-    found, problem = None, ""
-    clicks = clicks_of(_drawn(key), draft, size)
-    if clicks.this or clicks.box:
+    _hint({"this": "Click on what you mean; each further click adds to it.",
+           "not": "Click on what was found too much.",
+           "box": "Drag a box around what you mean."}[st.session_state[CLICK]])
+    kind, name = st.session_state[CLICK], f"clicks-{st.session_state[state.DRAFT]}"
+    drawn = _drawn(f"{name}-{draft.version}")
+    if "version" in drawn:  # else the browser has only started
+        draft.clicks = clicks_of(drawn, draft, size)
+        if sum(item["type"] == "Rect" for item in drawn["objects"]) > 1:
+            draft.restart()  # with the last box alone
+    found, problem, chosen = None, "", _chosen_segmenter()
+    if draft.clicks.this or draft.clicks.box:
         try:
-            found = selection(draft.image, clicks)
+            found = selection(draft.image, draft.clicks, chosen)
         except PipelineError as error:
             problem = str(error)
     colour = CLICKS[kind][1]
     st_canvas(
-        fill_color="rgba(250, 190, 30, 0.08)" if kind == "box" else colour, stroke_color=colour,
-        stroke_width=2, point_display_radius=5, background_image=_background(draft, size, found),
-        width=size[0], height=size[1], drawing_mode="rect" if kind == "box" else "point", key=key,
+        fill_color=BOX_FILL if kind == "box" else colour, stroke_color=colour,
+        stroke_width=2, point_display_radius=POINT, initial_drawing=drawing_of(draft, size),
+        background_image=_background(draft, size, found), width=size[0], height=size[1],
+        drawing_mode="rect" if kind == "box" else "point", key=f"{name}-{draft.version}",
     )  # fmt: skip
     if problem:
         notice("error", problem)
-    words(f"Found by {state.segmenter().name}.", "quiet")
+    _segmenters()
 
     def use(how: masks.How, inverted: bool = False) -> None:
         other = masks.invert(found) if inverted else found
@@ -129,7 +140,7 @@ def _click_canvas(draft: Draft, size: tuple[int, int]) -> None:
         forget()
 
     def forget() -> None:
-        st.session_state[CLICK_ROUND] += 1
+        draft.click(Clicks())
 
     with st.container(horizontal=True, gap="small"):
         for name, label, arguments in (
@@ -171,11 +182,79 @@ def clicks_of(drawing: dict[str, Any], draft: Draft, size: tuple[int, int]) -> C
     return Clicks(tuple(points[THIS]), tuple(points[NOT_THIS]), box)
 
 
-@st.cache_data(max_entries=60, show_spinner="Looking at the picture …")
-def selection(image: str, clicks: Clicks, _segmenter: Segmenter | None = None) -> Mask:
+def drawing_of(draft: Draft, size: tuple[int, int]) -> dict[str, Any] | None:
+    """The clicks that a canvas starts with as its objects, the reverse of `clicks_of`."""
+    across, down = size[0] / draft.width, size[1] / draft.height
+    common = {"originX": "left", "originY": "top", "strokeWidth": 2, "scaleX": 1, "scaleY": 1}
+    clicks, half = draft.clicks_start, POINT + 1
+    objects = [
+        {"type": "Circle", "radius": POINT, "width": 2 * POINT, "height": 2 * POINT, **common,
+         "left": (x + 0.5) * across - half, "top": (y + 0.5) * down - half, "fill": colour,
+         "stroke": colour}
+        for points, colour in ((clicks.this, THIS), (clicks.not_this, NOT_THIS)) for x, y in points
+    ]  # fmt: skip
+    if clicks.box:
+        left, top, right, bottom = clicks.box
+        objects.append({"type": "Rect", "left": left * across, "top": top * down, **common,
+                        "width": (right - left) * across - 2, "height": (bottom - top) * down - 2,
+                        "fill": BOX_FILL, "stroke": BOX})  # fmt: skip
+    return {"objects": objects} if objects else None
+
+
+@st.cache_data(max_entries=60, show_spinner="Looking at the picture …", show_time=True)
+def selection(image: str, clicks: Clicks, model_id: str) -> Mask:
     """What the clicks mean on a stored picture."""
-    segmenter = _segmenter or state.segmenter()
-    return segmenter.segment(state.engine().pictures.get(image), clicks)
+    return state.segmenter(model_id).segment(state.engine().pictures.get(image), clicks)
+
+
+def _chosen_segmenter() -> str:
+    """The one that reads the clicks; one that has come to this machine is taken at once."""
+    here = local_segmenters()
+    new = [name for name in here if name not in st.session_state.get(KNOWN, ())]
+    if new or st.session_state.get(SEGMENTER) not in here:
+        st.session_state[SEGMENTER] = (new or here)[0]
+    st.session_state[KNOWN] = here
+    return st.session_state[SEGMENTER]
+
+
+def _segmenters() -> None:
+    """Who reads the clicks, and how to get one that does it better."""
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        st.selectbox("Clicks are read by", st.session_state[KNOWN], key=SEGMENTER, width=390,
+                     format_func=lambda name: state.segmenter(name).name, **controls.KEEP,
+                     help="SAM and SAM 2 were trained to find things; a picture is looked at once, "
+                          "then each click is quick. GrabCut parts colours and edges: good for "
+                          "plain things on plain ground, and it needs no model.")  # fmt: skip
+        with st.popover("Get SAM", icon=":material/download:", key=FETCH, on_change="rerun") as box:
+            if box.open:
+                _fetch_segmenter()
+
+
+def _fetch_segmenter() -> None:
+    """One of the checkpoints from the Hub, or why that cannot be now."""
+    words("Segment Anything finds things from clicks; of its checkpoints the larger are more exact "
+          "and slower.", "quiet")  # fmt: skip
+    model_id = st.selectbox("Checkpoint", CHECKPOINTS, index=CHECKPOINTS.index(SMALLEST),
+                            key=FETCHED, **controls.KEEP)
+    if model_id in st.session_state[KNOWN]:
+        notice("good", "It is on this machine.")
+        return
+    if problem := state.hub().problem():
+        notice("note", f"It cannot be fetched now: {problem}. GrabCut goes on without it.")
+        st.button("Try again", icon=":material/refresh:", key=f"{FETCH}.again",
+                  on_click=state.hub().problem, args=(True,))
+        return
+    try:
+        found = hub_details(model_id)
+    except HubError as error:
+        notice("error", str(error))
+        return
+    if found.plan is None:
+        notice("error", f"{model_id}: {found.model.obstacle}")
+        return
+    facts([("Licence", found.model.licence or "not stated"),
+           ("Free disk", size_text(free_bytes(state.hub().cache_dir)))])  # fmt: skip
+    get_it(found)
 
 
 def _hint(text: str) -> None:

@@ -54,7 +54,7 @@ HUB_FILTERS = ("text", "task", "sort", "library", "author", "licence", "gated", 
                "max_gb")  # fmt: skip
 KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "skip", "pictures", "fresh",
         "model", "status", "area", "padding", "feather", "content", "differential", "brush", "tool",
-        "action", "pixels"}  # fmt: skip
+        "action", "pixels", "segmenter"}  # fmt: skip
 
 
 @st.cache_resource(show_spinner=False)
@@ -170,9 +170,9 @@ def put_draft(draft: Draft | None) -> None:
             del drafts[old]
 
 
-@st.cache_resource(show_spinner=False)
-def segmenter() -> Segmenter:
-    return find_segmenter()
+@st.cache_resource(show_spinner=False, max_entries=2)
+def segmenter(model_id: str) -> Segmenter:
+    return find_segmenter(model_id)
 
 
 def comparison_job(comparison_id: str) -> Job | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.errors import RefusedError
 from pipelines.model_info import PICKLES, refusal
+from pipelines.segmentation import FILES as SEGMENTER_FILES
 
 MAX_FILES = 500
 INDEX, CARD = "model_index.json", "README.md"
@@ -44,7 +45,8 @@ class HubFile:
 @dataclass(frozen=True)
 class DownloadPlan:
     """The files to fetch of one commit. `kind`: pipeline (a diffusers folder), configs (the same
-    without weights) or checkpoint (one file); `variants` on offer, None for plain weights."""
+    without weights), checkpoint (one file) or segmenter; `variants` on offer, None for plain
+    weights."""
 
     model_id: str
     revision: str
@@ -78,12 +80,14 @@ def make_plan(
     variant: str | None = None,
     filename: str | None = None,
     configs_only: bool = False,
+    segmenter: bool = False,
 ) -> DownloadPlan:
     """The plan for a repository; raises RefusedError with the reason.
 
     `index` is the content of model_index.json, None where it may not be read (a gated model): then
     every folder with a config counts. `filename` asks for that single checkpoint file instead;
-    `configs_only` for the configs that a single file from elsewhere goes with.
+    `configs_only` for the configs that a single file from elsewhere goes with; `segmenter` says
+    that it is one of those that find things in pictures.
     """
     by_path = {file.path: file for file in files}
     if filename is None and INDEX in by_path:
@@ -93,6 +97,9 @@ def make_plan(
                       and ".safetensors." not in file.path]
         pipeline_class = (index or {}).get("_class_name")
         kind = "configs" if configs_only else "pipeline"
+    elif segmenter and filename is None and set(SEGMENTER_FILES) <= set(by_path):
+        chosen = [by_path[name] for name in SEGMENTER_FILES]
+        kind, pipeline_class, variant, variants = "segmenter", None, None, (None,)
     else:
         chosen = [checkpoint_file(by_path.values(), filename)]
         kind, pipeline_class, variant, variants = "checkpoint", None, None, (None,)

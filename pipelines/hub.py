@@ -23,6 +23,7 @@ from pipelines.download_plan import (
     pipeline_obstacle,
 )
 from pipelines.errors import GatedError, HubError, OfflineError, PipelineError, RefusedError
+from pipelines.segmentation import KINDS as SEGMENTERS
 from pipelines.signatures import connected_class
 
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ class Hub:
         try:
             index = self._index(model, files, info.sha)
             plan = make_plan(info.id, revision, info.sha, files, index, variant, filename,
-                             configs_only)
+                             configs_only, (info.config or {}).get("model_type") in SEGMENTERS)
         except RefusedError as error:
             obstacle = str(error)
         model = replace(model, pipeline_class=(index or {}).get("_class_name")

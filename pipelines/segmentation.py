@@ -30,7 +30,10 @@ CHECKPOINTS = (
     "facebook/sam2-hiera-small", "facebook/sam2-hiera-tiny", "facebook/sam-vit-huge",
     "facebook/sam-vit-large", "facebook/sam-vit-base",
 )  # fmt: skip
+SMALLEST = CHECKPOINTS[3]
 KINDS = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+FILES = ("model.safetensors", "config.json")  # all that a checkpoint needs
+GRABCUT = "grabcut"  # in the place of a model id
 EMBEDDINGS_KEPT = 4
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SAM was trained with
 
@@ -71,17 +74,31 @@ class Segmenter(Protocol):
 
 
 def find_segmenter(model_id: str | None = None) -> Segmenter:
-    """The best that is local: a named folder or cached Hub id, else a checkpoint of the cache,
-    else GrabCut. Raises LoadError where a named one is not there."""
-    for candidate in [model_id] if model_id else CHECKPOINTS:
-        if folder := _folder(candidate):
-            return SegmentAnything(folder, candidate)
-    if model_id:
-        raise LoadError(
-            f"segmenter: {model_id} is no folder and not in the Hugging Face cache; accepted a "
-            f"checkpoint of SAM or SAM 2 with model.safetensors, such as {CHECKPOINTS[3]}"
-        )
-    return GrabCut()
+    """A named folder, cached Hub id or GRABCUT; else the best that is local. Raises LoadError
+    where a named one is not there."""
+    model_id = model_id or next(iter(local_segmenters()))
+    if model_id == GRABCUT:
+        return GrabCut()
+    if folder := _folder(model_id):
+        return SegmentAnything(folder, model_id)
+    raise LoadError(
+        f"segmenter: {model_id} is no folder and not in the Hugging Face cache; accepted "
+        f"{GRABCUT}, or a checkpoint of SAM or SAM 2 with model.safetensors, such as {SMALLEST}"
+    )
+
+
+def local_segmenters() -> list[str]:
+    """What can read clicks here now, the best first: checkpoints of the cache, then GRABCUT."""
+    from huggingface_hub import constants
+
+    names = [path.name.removeprefix("models--").replace("--", "/", 1)
+             for path in sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))]
+    found = []
+    for model_id in (*CHECKPOINTS, *(name for name in names if name not in CHECKPOINTS)):
+        with contextlib.suppress(LoadError):
+            if (folder := _folder(model_id)) and _kind(folder):
+                found.append(model_id)
+    return [*found, GRABCUT]
 
 
 def _folder(model_id: str) -> Path | None:
@@ -93,8 +110,7 @@ def _folder(model_id: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     with contextlib.suppress(ValueError):  # no such id
-        found = [try_to_load_from_cache(model_id, name)
-                 for name in ("config.json", "model.safetensors")]
+        found = [try_to_load_from_cache(model_id, name) for name in FILES]
         if all(isinstance(path, str) for path in found):
             return Path(found[0]).parent
     return None

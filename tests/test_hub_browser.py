@@ -7,9 +7,11 @@ from fakehub import FakeHub
 from playwright.sync_api import expect
 from test_browser import chromium, dashboard, hero, open_page, page  # noqa: F401
 from test_hub import HOSTILE
+from test_segmentation import tiny_sam2
 from tiny import build
 
 pytestmark = pytest.mark.browser
+SAM = "facebook/sam2.1-hiera-tiny"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,10 @@ def fake(tmp_path_factory):
     (folder / "images").mkdir()
     Image.new("RGB", (300, 200), "red").save(folder / "images" / "own.png")
     build("ddpm").save_pretrained(root / "grace" / "noise")
+    tiny_sam2().save_pretrained(root / SAM)
     with FakeHub(root) as fake:
+        fake.meta[SAM] = {"library_name": "transformers", "pipeline_tag": "mask-generation",
+                          "config": {"model_type": "sam2"}}
         fake.meta["ada/tiny-sd"] = {"downloads": 5, "cardData": {"license": "mit"}}
         yield fake
 
@@ -106,3 +111,24 @@ def test_the_list_works_by_keyboard_and_on_a_phone(page, address):  # noqa: F811
     assert wide <= 390
     page.get_by_role("button", name="All models").click()
     expect(line).to_be_visible()
+
+
+def test_a_segmenter_is_fetched_and_read_clicks_at_once(page, address, fake):  # noqa: F811
+    open_page(page, f"{address}/inpaint", "In-paint")
+    page.get_by_role("button", name="Car on a road, 64 px").click()
+    page.get_by_test_id("stMain").get_by_role("radio", name="Click", exact=True).click()
+    reader = page.get_by_role("combobox", name="Clicks are read by")
+    expect(reader).to_have_value("GrabCut (colours and edges; no model)")
+    page.get_by_role("button", name="Get SAM").click()
+    hold = fake.fault(rf"/blobs/{SAM}/model.safetensors", hold=10_000)
+    page.get_by_role("button", name=re.compile("^Download: 2 files")).click()
+    expect(page.locator(".cs-file", has_text="model.safetensors")).to_contain_text("10 kB of")
+    page.get_by_role("button", name="Cancel").last.click()
+    expect(page.get_by_text("Cancelled. Files that were whole are kept")).to_be_visible()
+    hold.go.set()
+    page.get_by_role("button", name=re.compile("^Fetch the rest")).click()
+    expect(reader).to_have_value(f"SAM 2 ({SAM})")
+    page.keyboard.press("Escape")
+    box = page.locator("canvas.upper-canvas").bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.6 * box["height"])
+    expect(page.get_by_role("button", name="Mask it", exact=True)).to_be_enabled()

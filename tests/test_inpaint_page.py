@@ -56,6 +56,14 @@ def choose(page, name):  # noqa: F811
     settled(page)
 
 
+def leave_and_come_back(page):  # noqa: F811
+    page.get_by_role("link", name="Runs").click(delay=60)  # a person's click lasts a while
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    page.get_by_role("link", name="In-paint").click(delay=60)
+    expect(page.get_by_role("heading", name="In-paint", exact=True)).to_be_visible()
+    settled(page)
+
+
 def press(page, name):  # noqa: F811
     """A button below the canvas; those with a tooltip are drawn twice, one hidden."""
     button = page.locator(f".st-key-in-paint-{name} button:visible")
@@ -103,9 +111,7 @@ def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
     assert (before[mask > 0] != after[mask > 0]).any()
     assert run.changed_unmasked_pixels == 0
 
-    page.get_by_role("link", name="Runs").click(delay=60)
-    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
-    page.get_by_role("link", name="In-paint").click(delay=60)
+    leave_and_come_back(page)
     choose(page, "Mask")
     expect(share(page)).to_have_text(drawn)
     page.reload()
@@ -116,7 +122,8 @@ def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
 def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     page = canvas_page  # noqa: F811
     choose(page, "Click")
-    expect(page.get_by_text("Found by GrabCut")).to_be_visible()
+    reader = page.get_by_role("combobox", name="Clicks are read by")
+    expect(reader).to_have_value("GrabCut (colours and edges; no model)")
     settled(page)
     expect(page.locator("canvas.upper-canvas")).to_be_visible()
     box = page.locator("canvas.upper-canvas").bounding_box()
@@ -124,6 +131,15 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     use = page.get_by_role("button", name="Mask it", exact=True)
     expect(use).to_be_enabled()
     settled(page)
+    leave_and_come_back(page)
+    expect(use).to_be_enabled()  # the click is still there, and can be taken back
+    choose(page, "Not this")
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.2 * box["height"])
+    settled(page)
+    expect(use).to_be_enabled()
+    page.get_by_role("button", name="Get SAM").click()
+    expect(page.get_by_text("HF_HUB_OFFLINE is set")).to_be_visible()
+    page.keyboard.press("Escape")
     use.click()
     expect(use).to_be_disabled()
     settled(page)

@@ -4,13 +4,24 @@ from random import Random
 
 import numpy as np
 import pytest
+from fakehub import FakeHub
 from PIL import Image
 
+from pipelines.downloads import Downloads
 from pipelines.errors import LoadError, RequestError
+from pipelines.hub import Hub
 from pipelines.masks import bounding_box
 from pipelines.postcards.painter import paint_with_mask
 from pipelines.postcards.vocabulary import Scene, sample_scene
-from pipelines.segmentation import Clicks, GrabCut, SegmentAnything, find_segmenter
+from pipelines.segmentation import (
+    FILES,
+    GRABCUT,
+    Clicks,
+    GrabCut,
+    SegmentAnything,
+    find_segmenter,
+    local_segmenters,
+)
 
 SCENES = 36
 
@@ -167,6 +178,27 @@ def test_without_a_checkpoint_it_says_grabcut(monkeypatch, tmp_path):
     assert "GrabCut" in find_segmenter().name
     with pytest.raises(LoadError, match="nobody/sam is no folder"):
         find_segmenter("nobody/sam")
+
+
+def test_a_checkpoint_is_fetched_from_a_hub_and_found(monkeypatch, tmp_path):
+    model_id, cache = "facebook/sam-vit-base", tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    folder = tmp_path / "hub" / model_id
+    tiny_sam().save_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with FakeHub(tmp_path / "hub") as fake:
+        fake.meta[model_id] = {"config": {"model_type": "sam"}}
+        hub = Hub(fake.url, cache, False)
+        plan = hub.details(model_id).plan
+        assert (plan.kind, {file.path for file in plan.files}) == ("segmenter", set(FILES))
+        assert local_segmenters() == [GRABCUT]
+        download = Downloads().start(hub, plan)
+        assert download.finished.wait(60) and download.status == "done", download.error
+    assert local_segmenters() == [model_id, GRABCUT]
+    found = find_segmenter()
+    assert found.name == f"SAM ({model_id})"
+    assert found.segment(Image.new("RGB", (30, 20)), Clicks(((3, 3),))).shape == (20, 30)
+    assert "GrabCut" in find_segmenter(GRABCUT).name
 
 
 def test_pickles_and_other_models_are_refused(tmp_path):

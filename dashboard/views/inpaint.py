@@ -175,6 +175,9 @@ def settings(draft: Draft) -> None:
     with below:
         try:
             mask = draft.whole_mask()
+            if not (mask.any() or go or compare):
+                words("Mask something, then it can be repainted.", "quiet")
+                return
             requests = requests_for(draft, mask)
             tell(draft, requests, mask)
             if go:
@@ -393,6 +396,7 @@ def stage(draft: Draft) -> None:
         mask_tools.mask_panel(draft)
         overview(draft)
         return
+    draft.show("")
     if job and job.active:
         st.fragment(progress, run_every=state.poll_seconds())(job, draft)
         return
