@@ -29,7 +29,7 @@ from pipelines.signatures import task_classes
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
 AXES = ("scheduler=ddim,euler,dpmpp_2m,unipc,heun,euler_a", "guidance_scale=1,3,5,7.5,12")
@@ -76,17 +76,18 @@ def bench(model: LoadedModel, axes: Sequence[str], steps: int, repeats: int) -> 
     one = next(r for r in cells if r.scheduler == "ddim" and r.guidance_scale == 5)
     say(f"\n{model.info.model_id}, {one.width} x {one.height} px, {steps} steps, "
         f"{len(cells)} cells: {'; '.join(axes)}")
-    plain(model, one)
+    notebook = untouched(model.pipe)
+    plain(model, notebook, one)
     row_ms, batch = best_row_ms(model, one)
     rows = rows_to_compute(model, cells)
     single = compare(repeats * 3, {
-        "pipe()": lambda: plain(model, one),
+        "pipe()": lambda: plain(model, notebook, one),
         "engine, one picture": lambda: generate(model, one),
         "bare UNet loop": lambda: bare_loop(model, one),
     })  # fmt: skip
     table(single)
     grid = compare(repeats, {
-        "pipe() per cell": lambda: [plain(model, r) for r in cells],
+        "pipe() per cell": lambda: [plain(model, notebook, r) for r in cells],
         "engine, cell by cell": lambda: [generate(model, r) for r in cells],
         "engine, shared": lambda: generate_shared(model, cells, lambda number, result: None),
     })  # fmt: skip
@@ -118,9 +119,24 @@ def table(seconds: dict[str, float]) -> None:
             f"{first / value:5.2f} times as fast")
 
 
-def plain(model: LoadedModel, request: RunRequest) -> Any:
+def untouched(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipeline as diffusers loads it: weights that the registry laid out anew are copied back
+    to their usual order, the others are shared."""
+    import torch
+
+    def part(module: Any) -> Any:
+        if not isinstance(module, torch.nn.Module):
+            return module
+        same = {id(p): p for p in module.parameters() if p.is_contiguous()}
+        return copy.deepcopy(module, same).to(memory_format=torch.contiguous_format)
+
+    pipe = type(pipe)(**{name: part(value) for name, value in pipe.components.items()})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def plain(model: LoadedModel, pipe: DiffusionPipeline, request: RunRequest) -> Any:
     """What a notebook does: a fresh scheduler and one call of the pipeline."""
-    pipe = model.view("text-to-image")
     pipe.scheduler = run_scheduler(model, request)
     return pipe(
         request.prompt, num_inference_steps=request.num_inference_steps,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from pipelines.registry import AUTOENCODERS
 from pipelines.timing import Timings
 
 if TYPE_CHECKING:
@@ -68,9 +69,11 @@ class StepKeeper:
 
         if not self._kept:
             return None
-        x0 = [predicted_x0(self.scheduler, scaled, t, output, scaled)
-              for _, t, scaled, output in self._kept]
-        return torch.stack(x0), tuple(number for number, *_ in self._kept)
+        numbers, times, scaled, outputs = zip(*self._kept, strict=True)
+        times = torch.stack([torch.as_tensor(t) for t in times]).cpu()
+        seen, outputs = torch.stack(scaled).float(), torch.stack(outputs).float()
+        x0 = predicted_x0(self.scheduler, seen, times, outputs)
+        return x0, numbers
 
 
 def step_latents(
@@ -181,7 +184,7 @@ def _linear_decode(x0: torch.Tensor, picture: Image.Image) -> list[Image.Image]:
 
 def autoencoder(pipe: DiffusionPipeline) -> Any:
     """What turns latents into pixels, None where the model works on pixels."""
-    parts = (getattr(pipe, name, None) for name in ("vae", "movq", "vqvae", "vqgan"))
+    parts = (getattr(pipe, name, None) for name in AUTOENCODERS)
     return next(filter(None, parts), None)
 
 
@@ -218,35 +221,35 @@ def _is_flow(scheduler: Any) -> bool:
 
 
 def predicted_x0(
-    scheduler: Any,
-    scaled_input: torch.Tensor,
-    timestep: Any,
-    model_output: torch.Tensor,
-    sample: torch.Tensor,
+    scheduler: Any, seen: torch.Tensor, timesteps: torch.Tensor, model_output: torch.Tensor
 ) -> torch.Tensor:
-    """The clean latents that the denoiser expects at a (possibly fractional) timestep.
+    """The clean latents that the denoiser expects at K (possibly fractional) timesteps.
 
-    `scaled_input` is what the denoiser saw: sqrt(a) x0 + sqrt(1 - a) noise for every scheduler,
-    whatever scale its own samples have. a: alphas_cumprod, interpolated in log space. For flow
-    matching `sample` is (1 - s) x0 + s noise and the output noise - x0, with s = t / T.
+    `seen` and `model_output` have K as their first dimension. `seen` is what the denoiser saw:
+    sqrt(a) x0 + sqrt(1 - a) noise for every scheduler, whatever scale its own samples have. a:
+    alphas_cumprod, interpolated in log space. For flow matching it is (1 - s) x0 + s noise and the
+    output noise - x0, with s = t / T.
     """
     import torch
 
+    def along(values: torch.Tensor) -> torch.Tensor:
+        return values.to(seen).view(-1, *[1] * (seen.ndim - 1))
+
     if _is_flow(scheduler):
-        return sample - float(timestep) / scheduler.config.num_train_timesteps * model_output
+        return seen - along(timesteps / scheduler.config.num_train_timesteps) * model_output
     if _is_edm(scheduler):
-        sigma = torch.as_tensor(4 * float(timestep)).exp()
-        return scheduler.precondition_outputs(sample, model_output, sigma)
-    log_alphas = scheduler.alphas_cumprod.log()
-    t = min(max(float(timestep), 0.0), len(log_alphas) - 1.0)
-    low = int(t)
-    high = min(low + 1, len(log_alphas) - 1)
-    alpha = torch.lerp(log_alphas[low], log_alphas[high], t - low).exp().item()
-    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+        sigmas = along((4 * timesteps).exp())
+        return scheduler.precondition_outputs(seen, model_output, sigmas)
+    log_alphas = scheduler.alphas_cumprod.cpu().log()
+    t = timesteps.float().clamp(0, len(log_alphas) - 1)
+    low = t.long()
+    high = (low + 1).clamp(max=len(log_alphas) - 1)
+    alphas = torch.lerp(log_alphas[low], log_alphas[high], t - low).exp()
+    signal, noise = along(alphas.sqrt()), along((1 - alphas).sqrt())
     match scheduler.config.prediction_type:
         case "epsilon":
-            return (scaled_input - noise * model_output) / signal
+            return (seen - noise * model_output) / signal
         case "v_prediction":
-            return signal * scaled_input - noise * model_output
+            return signal * seen - noise * model_output
         case _:
             return model_output
