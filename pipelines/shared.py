@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_ROWS = 32  # per UNet call; more gain little, and finished cells appear later
-# Cells of a wave appear together, and a crash in it loses them all: it should not take long.
-WAVE_SECONDS, FIRST_ROWS = 10.0, 8
+# Cells of a lane appear together, and a crash loses what is under way: it should not take long.
+LANE_SECONDS, FIRST_ROWS = 10.0, 8
 DECODED_TOGETHER = 8192  # positions of latents
 ACTIVATIONS = 60  # times a row's latents at the UNet's width: about what its call needs in memory
 OWN_NOISE = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch, so one cell
@@ -67,7 +66,8 @@ class _Lane:
 
     `numbers` are the cells' places in the list of requests; `guided` those of its members (by
     position) with guidance_scale above 1; `x` their latents, `conditions` what the UNet takes
-    beside them, each a tensor with a row per UNet row.
+    beside them, each a tensor with a row per UNet row. `ticks` are the marks of its UNet calls and
+    steps, with the rows that all lanes had in them.
     """
 
     numbers: list[int]
@@ -81,7 +81,18 @@ class _Lane:
     step_arguments: dict[str, Any]
     noises: list[str]
     keeper: StepKeeper
+    encoding: tuple[Any, Any]
+    ticks: list[tuple[Any, Any, int]] = field(default_factory=list)
     at: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.numbers) + len(self.guided)
+
+
+def _rows(request: RunRequest) -> int:
+    """Rows of a UNet call: the prompt's, and the negative prompt's with guidance."""
+    return 2 if request.guidance_scale > 1 else 1
 
 
 def generate_shared(
@@ -105,42 +116,40 @@ def generate_shared(
 
     images = dict(images or {})
     fitting = max_rows or model.shared_rows or likely_rows(model, requests[0])
-    longest = max(expected_evaluations(r.scheduler, r.steps_to_run) for r in requests)
-    warm_up_ms = warm_up(model, requests[0], images)
+    longest = max(map(_evaluations, requests))
+    first = {"load": load_ms, "warm_up": warm_up(model, requests[0], images)}
     shared = _Shared(model, requests, on_step, images)
     pending = list(range(len(requests)))
+
+    def rows() -> int:
+        return fitting if max_rows else min(fitting, _timely_rows(model, longest))
+
     while pending:
-        rows = fitting if max_rows else min(fitting, _timely_rows(model, longest))
-        wave = next(_waves(requests, pending, rows))
-        started = time.perf_counter()
         try:
             with torch.no_grad():
-                results = list(shared.run(wave))
+                for number, result in shared.run(pending, rows):
+                    pending.remove(number)
+                    if isinstance(result, RunResult):
+                        result, first = result.with_timings(**first), {}
+                    on_result(number, result)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             free_memory(model.device)
-            if rows <= 2:
-                raise out_of_memory(model, requests[wave[0][0]]) from error
-            fitting = model.shared_rows = rows // 2
-            continue
-        computed = sum(r.denoiser_rows for _, r in results if isinstance(r, RunResult))
-        if computed:
-            model.row_seconds = (time.perf_counter() - started) / computed
-        for number, result in results:
-            pending.remove(number)
-            if isinstance(result, RunResult):
-                first = {"load": load_ms, "warm_up": warm_up_ms}
-                result = result.with_timings(**first)
-                load_ms = warm_up_ms = 0.0
-            on_result(number, result)
+            if rows() <= 2:
+                raise out_of_memory(model, requests[pending[0]]) from error
+            fitting = model.shared_rows = rows() // 2
+
+
+def _evaluations(request: RunRequest) -> int:
+    return expected_evaluations(request.scheduler, request.steps_to_run)
 
 
 def _timely_rows(model: LoadedModel, evaluations: int) -> int:
-    """Rows whose wave takes about WAVE_SECONDS, few where the model's pace is not known yet."""
+    """Rows that take about LANE_SECONDS to the end, few where the model's pace is not known yet."""
     if model.row_seconds is None:
         return FIRST_ROWS
-    return max(2, int(WAVE_SECONDS / (model.row_seconds * evaluations)))
+    return max(2, int(LANE_SECONDS / (model.row_seconds * evaluations)))
 
 
 def likely_rows(model: LoadedModel, request: RunRequest) -> int:
@@ -151,10 +160,9 @@ def likely_rows(model: LoadedModel, request: RunRequest) -> int:
     return max(2, min(MAX_ROWS, free_memory_bytes(model.device) // 2 // row_bytes))
 
 
-def _waves(
-    requests: Sequence[RunRequest], pending: Sequence[int], max_rows: int
-) -> Iterator[list[list[int]]]:
-    """Lanes (lists of request numbers) in portions of at most `max_rows` rows a UNet call."""
+def _lanes(requests: Sequence[RunRequest], pending: Sequence[int]) -> list[list[int]]:
+    """The requests (their numbers) that one scheduler can step together; those that take longest
+    come first, so that none of them runs alone at the end."""
 
     def lane_key(number: int) -> tuple:
         r = requests[number]
@@ -162,25 +170,14 @@ def _waves(
         options = tuple(sorted(r.scheduler_options.items()))
         return (r.scheduler, options, r.num_inference_steps, r.eta, r.strength, own)
 
-    wave: list[list[int]] = []
-    rows = 0
-    order = {key: n for n, key in reversed(list(enumerate(map(lane_key, pending))))}
-    numbers = sorted(pending, key=lambda n: (order[lane_key(n)], n))
-    for _, members in groupby(numbers, key=lane_key):
-        lane: list[int] = []
-        for number in members:
-            cost = 2 if requests[number].guidance_scale > 1 else 1
-            if rows + cost > max_rows and rows:
-                yield [part for part in [*wave, lane] if part]
-                wave, lane, rows = [], [], 0
-            lane.append(number)
-            rows += cost
-        wave.append(lane)
-    yield [part for part in wave if part]
+    lanes: dict[tuple, list[int]] = {}
+    for number in pending:
+        lanes.setdefault(lane_key(number), []).append(number)
+    return sorted(lanes.values(), key=lambda lane: -_evaluations(requests[lane[0]]))
 
 
 class _Shared:
-    """What the waves of one group have in common: conditions and first evaluations."""
+    """What the lanes of one group have in common: conditions and first evaluations."""
 
     def __init__(
         self,
@@ -196,52 +193,81 @@ class _Shared:
         if self.task == "image-to-image":
             self.image = self.pipe.image_processor.preprocess(images["image"])
         self.rescales = model.info.takes(self.task, "guidance_rescale")
+        self.clock, self.memory = Clock(model.device), MemoryWatch(model.device)
+        self.computed = 0  # rows of all UNet calls
         self._conditions: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
         self._first: dict[tuple, torch.Tensor] = {}
 
-    def run(self, wave: list[list[int]]) -> Iterator[tuple[int, RunResult | PipelineError]]:
-        """Denoise a wave, decode it in one batch, and give back its cells."""
-
-        clock, memory = Clock(self.model.device), MemoryWatch(self.model.device)
-        started = clock.mark()
-        lanes = []
-        for numbers in wave:
-            try:
-                lanes.append(self._lane(numbers))
-            except PipelineError as error:
-                yield from ((number, error) for number in numbers)
-        encoded = clock.mark()
-        live = lanes
-        while live := [lane for lane in live if lane.at < len(lane.timesteps)]:
+    def run(
+        self, pending: Sequence[int], rows: Callable[[], int]
+    ) -> Iterator[tuple[int, RunResult | PipelineError]]:
+        """Denoise the pending requests, at most `rows()` rows a call; a lane that is done gives
+        back its cells and makes room for the next."""
+        waiting = _lanes(self.requests, pending)
+        live: list[_Lane] = []
+        since, computed = time.perf_counter(), self.computed
+        while waiting or live:
+            room = rows() - sum(lane.rows for lane in live)
+            while numbers := self._next(waiting, room, alone=not live):
+                try:
+                    live.append(self._lane(numbers))
+                    room -= live[-1].rows
+                except PipelineError as error:
+                    yield from ((number, error) for number in numbers)
+            if not live:
+                continue
             self._tick(live)
-            memory.look()
-        denoised = clock.mark()
-        images = [image for lane in lanes for image in self._decode(lane.x)]
-        ended = clock.mark()
+            done = [lane for lane in live if lane.at == len(lane.timesteps)]
+            live = [lane for lane in live if lane not in done]
+            if done:
+                results = list(self._finish(done))
+                now = time.perf_counter()
+                self.model.row_seconds = (now - since) / max(1, self.computed - computed)
+                since, computed = now, self.computed
+                yield from results
+
+    def _next(self, waiting: list[list[int]], room: int, alone: bool) -> list[int]:
+        """The next cells of the first lane that fit into so many rows; at least one if `alone`."""
+        numbers: list[int] = []
+        while waiting:
+            cost = _rows(self.requests[waiting[0][0]])
+            if cost > room and not (alone and not numbers):
+                break
+            numbers.append(waiting[0].pop(0))
+            room -= cost
+            if not waiting[0]:
+                waiting.pop(0)
+                break
+        return numbers
+
+    def _finish(self, lanes: list[_Lane]) -> Iterator[tuple[int, RunResult | PipelineError]]:
+        """The cells of lanes that are done, decoded together; times are their shares."""
+        clock = self.clock
+        start = clock.mark()
+        images = iter([image for lane in lanes for image in self._decode(lane.x)])
+        end = clock.mark()
         clock.finish()
-        count = max(1, len(images))
-        timings = Timings(
-            text_encoding=clock.ms(started, encoded) / count,
-            denoising=clock.ms(encoded, denoised) / count,
-            decoding=clock.ms(denoised, ended) / count,
-            total=clock.ms(started, ended) / count,
-        )
-        place = 0
+        decoding = clock.ms(start, end) / sum(len(lane.numbers) for lane in lanes)
         for lane in lanes:
             x0, steps = lane.keeper.finish()
-            for member, number in enumerate(lane.numbers):
-                request, image = lane.requests[member], images[place]
-                place += 1
+            encoding = clock.ms(*lane.encoding) / len(lane.numbers)
+            row_ms = sum(clock.ms(*tick) / rows for *tick, rows in lane.ticks)
+            for member, (number, request) in enumerate(zip(lane.numbers, lane.requests,
+                                                           strict=True)):
+                image = next(images)
                 try:
                     check_finite(lane.x[member], lane.scheduler, request)
                 except PipelineError as error:
                     yield number, error
                     continue
-                rows = 2 if member in lane.guided else 1
+                denoising = row_ms * _rows(request)
                 yield number, RunResult(
-                    request=request, image=image, timings=timings, nfe=len(lane.timesteps),
-                    denoiser_rows=rows * len(lane.timesteps), noise_sha256=lane.noises[member],
-                    peak_memory_bytes=memory.peak_bytes(), shared=True,
+                    request=request, image=image,
+                    timings=Timings(text_encoding=encoding, denoising=denoising, decoding=decoding,
+                                    total=encoding + denoising + decoding),
+                    nfe=len(lane.timesteps), denoiser_rows=_rows(request) * len(lane.timesteps),
+                    noise_sha256=lane.noises[member],
+                    peak_memory_bytes=self.memory.peak_bytes(), shared=True,
                     steps=StepLatents(x0[:, member].half().cpu(), steps),
                     latents=lane.x[member].cpu(),
                 )  # fmt: skip
@@ -251,6 +277,7 @@ class _Shared:
 
         import torch
 
+        started = self.clock.mark()
         pipe, requests = self.pipe, [self.requests[number] for number in numbers]
         scheduler = run_scheduler(self.model, requests[0])
         scheduler.set_timesteps(requests[0].num_inference_steps, device=pipe.device)
@@ -262,6 +289,7 @@ class _Shared:
         keys = [("prompt", request.prompt) for request in requests]
         keys += [("negative_prompt", requests[m].negative_prompt) for m in guided]
         rows = [self._condition(key) for key in keys]
+        encoding = (started, self.clock.mark())
         return _Lane(
             numbers=numbers,
             requests=requests,
@@ -274,6 +302,7 @@ class _Shared:
             step_arguments={k: v for k, v in step_arguments.items() if k in known},
             noises=[noise_sha256(noise) for noise in noises],
             keeper=StepKeeper(scheduler),
+            encoding=encoding,
         )
 
     def _start(
@@ -334,58 +363,65 @@ class _Shared:
         return both[int(negative)]
 
     def _tick(self, lanes: list[_Lane]) -> None:
-        """One evaluation of every lane in shared UNet calls, and one step of each scheduler."""
+        """One evaluation of every lane in a shared UNet call, and one step of each scheduler."""
         import torch
 
-        inputs, times = [], []
+        start = self.clock.mark()
+        inputs, times, names = [], [], []
         for lane in lanes:
             t = lane.timesteps[lane.at]
             x = lane.scheduler.scale_model_input(lane.x, t)
             rows = torch.cat([x, x[lane.guided]])
             inputs.append(rows)
             times.append(torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(rows)))
+            names += self._names(lane, rows, t) if lane.at == 0 else [None] * len(rows)
         rows, t = torch.cat(inputs), torch.cat(times)
         conditions = {name: torch.cat([lane.conditions[name] for lane in lanes])
                       for name in lanes[0].conditions}
-        if all(lane.at == 0 for lane in lanes):
-            keys = [key for lane in lanes for key in lane.condition_keys]
-            output = self._first_evaluation(rows, t, conditions, keys)
-        else:
-            output = self._unet(rows, t, conditions)
-        parts = output.split([len(r) for r in inputs])
-        for lane, scaled, part in zip(lanes, inputs, parts, strict=True):
+        output = self._evaluate(rows, t, conditions, names)
+        for lane, scaled, part in zip(lanes, inputs, output.split([len(r) for r in inputs]),
+                                      strict=True):
             self._step(lane, scaled, part)
+        self.memory.look()
+        end = self.clock.mark()
+        for lane in lanes:
+            lane.ticks.append((start, end, len(rows)))
         if self.on_step:
             self.on_step(sum(len(lane.numbers) for lane in lanes))
 
-    def _first_evaluation(
+    def _names(self, lane: _Lane, rows: torch.Tensor, t: Any) -> list[tuple]:
+        """What decides the first evaluation of each row: its condition, timestep and latents."""
+        return [(key, float(t), row.tobytes())
+                for key, row in zip(lane.condition_keys, rows.cpu().float().numpy(), strict=True)]
+
+    def _evaluate(
         self,
         rows: torch.Tensor,
         t: torch.Tensor,
         conditions: dict[str, torch.Tensor],
-        keys: list[tuple[str, str]],
+        names: list[tuple | None],
     ) -> torch.Tensor:
-        """Like _unet, but equal rows, in this wave or an earlier one, are computed once."""
+        """The UNet's output; rows of one name, here or in an earlier call, are computed once."""
         import torch
 
-        names = [
-            (key, time, row.cpu().float().numpy().tobytes())
-            for key, time, row in zip(keys, t.tolist(), rows, strict=True)
-        ]
-        missing: dict[tuple, int] = {}
+        if not any(names):
+            return self._unet(rows, t, conditions)
+        places: dict[Any, int] = {}
         for place, name in enumerate(names):
             if name not in self._first:
-                missing.setdefault(name, place)
-        if missing:
-            places = list(missing.values())
-            chosen = {name: rows_of[places] for name, rows_of in conditions.items()}
-            output = self._unet(rows[places], t[places], chosen)
-            self._first.update(zip(missing, output, strict=True))
-        return torch.stack([self._first[name] for name in names])
+                places.setdefault(name or place, place)
+        found = {}
+        if chosen := list(places.values()):
+            some = {name: of_rows[chosen] for name, of_rows in conditions.items()}
+            found = dict(zip(places, self._unet(rows[chosen], t[chosen], some), strict=True))
+            self._first |= {n: row for n, row in found.items() if isinstance(n, tuple)}
+        known = self._first | found
+        return torch.stack([known[name or place] for place, name in enumerate(names)])
 
     def _unet(
         self, rows: torch.Tensor, t: torch.Tensor, conditions: dict[str, torch.Tensor]
     ) -> torch.Tensor:
+        self.computed += len(rows)
         text = conditions["encoder_hidden_states"]
         added = {name: conditions[name] for name in ("text_embeds", "time_ids")
                  if name in conditions}
