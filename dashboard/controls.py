@@ -10,8 +10,14 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
+from dashboard.components.masked import masked_picture
 from dashboard.components.picture import Picture, picture_viewer
-from dashboard.components.run_details import alt_text, run_measurements, run_record
+from dashboard.components.run_details import (
+    alt_text,
+    kept_notice,
+    run_measurements,
+    run_record,
+)
 from dashboard.components.text import notice, words
 from dashboard.draft import Draft
 from pipelines.axes import (
@@ -87,7 +93,7 @@ def takes(page: str, name: str) -> bool:
 
 def adopt_defaults(page: str) -> None:
     """Another model starts at its own steps, guidance, size and scheduler."""
-    st.session_state.pop(state.key(page, "carried"), None)
+    forget_carried(page)
     info = page_model(page)
     if info is None:
         return
@@ -99,6 +105,13 @@ def adopt_defaults(page: str) -> None:
     values |= dict.fromkeys(state.EXTRA_INPUTS)
     for name, value in values.items():
         st.session_state[state.key(page, name)] = value
+
+
+def forget_carried(page: str) -> None:
+    """Drop what a request brought along, but for the mask: without it there is no in-painting."""
+    carried = st.session_state.get(state.key(page, "carried")) or {}
+    st.session_state[state.key(page, "carried")] = {
+        name: value for name, value in carried.items() if name in state.MASK_FIELDS}
 
 
 def use_model(page: str, model_id: str, variant: str | None, revision: str | None) -> None:
@@ -127,7 +140,9 @@ def task_control(page: str, without: Collection[str] = ()) -> None:
         st.radio("Task", options, format_func=TASK_LABELS.get, key=state.key(page, "task"),
                  horizontal=True, label_visibility="collapsed", on_change=own_strength,
                  args=(page,), **KEEP)
-    if current in ("image-to-image", "inpainting"):
+    if current == "inpainting":
+        mask_control(page, without)
+    elif current == "image-to-image":
         image_control(page, without)
     extra_controls(page)
 
@@ -140,6 +155,35 @@ def own_strength(page: str) -> None:
 def image_control(page: str, without: Collection[str] = ()) -> None:
     """The picture to start from: an upload, or the one that a run brought along; its strength."""
     picture_control(page, "image", "Picture to start from")
+    strength_control(page, without)
+
+
+def mask_control(page: str, without: Collection[str] = ()) -> None:
+    """Picture and mask of an in-painting, which are made on its own page, and the strength."""
+    try:
+        request = state.request_of(page)
+    except PipelineError:  # told elsewhere on the page
+        pass
+    else:
+        masked_request(request, f"{page}.mask")
+    strength_control(page, without)
+
+
+def masked_request(request: RunRequest, key: str) -> None:
+    """The picture and mask of an in-painting request, and the way back to the canvas."""
+    try:
+        pictures = state.engine().pictures
+        image, mask = pictures.get(request.image), as_mask(pictures.get(request.mask_image))
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    below = masked_picture(image.convert("RGB"), mask, request.mask_feather, request.differential)
+    if below.button("Change picture or mask", key=f"{key}.change", icon=":material/brush:",
+                    type="tertiary"):
+        open_inpainting(request)
+
+
+def strength_control(page: str, without: Collection[str] = ()) -> None:
     if "strength" not in without:
         st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
                   help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
@@ -338,11 +382,12 @@ def advanced_controls(page: str, without: Collection[str] = ()) -> None:
                     **KEEP, format_func=lambda name: name or "no",
                     help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
                          "and CUDA.")  # fmt: skip
-    carried = st.session_state.get(state.key(page, "carried"))
-    if carried:
-        st.text("Also set: " + ", ".join(f"{name} {value}" for name, value in carried.items()))
-        st.button("Forget these", key=f"{page}.forget", on_click=st.session_state.pop,
-                  args=(state.key(page, "carried"), None))
+    carried = st.session_state.get(state.key(page, "carried")) or {}
+    if set(carried) - {"mask_image"}:
+        st.text("Also set: " + ", ".join(f"{name} {value}" for name, value in carried.items()
+                                         if name != "mask_image"))
+    if set(carried) - state.MASK_FIELDS:
+        st.button("Forget these", key=f"{page}.forget", on_click=forget_carried, args=(page,))
 
 
 def comparison_controls(page: str, base: RunRequest) -> Comparison:
@@ -484,7 +529,7 @@ def request_buttons(run: Run, place: str) -> None:
             "Retry in In-paint", key=f"{place}.retry.{run.id}", icon=":material/brush:",
             help="The same picture, mask and settings",
         ):
-            retry_inpainting(run)
+            open_inpainting(RunRequest(**run.request), run.parent_id)
         if run.image_sha256 and st.button(
             "In-paint this", key=f"{place}.inpaint.{run.id}", icon=":material/format_paint:"
         ):
@@ -522,11 +567,11 @@ def inpaint_picture(run: Run) -> None:
     st.switch_page("views/inpaint.py")
 
 
-def retry_inpainting(run: Run) -> None:
+def open_inpainting(request: RunRequest, parent_id: int | None = None) -> None:
     """Take an in-painting's picture, mask and settings back to its page."""
-    request, pictures = RunRequest(**run.request), state.engine().pictures
+    pictures = state.engine().pictures
     image, mask = pictures.get(request.image), pictures.get(request.mask_image)
-    state.put_draft(Draft(request.image, *image.size, [(request.image, "Picture", run.parent_id)],
+    state.put_draft(Draft(request.image, *image.size, [(request.image, "Picture", parent_id)],
                           mask=as_mask(mask)))
     state.put_inpainting(request)
     st.session_state.pop(state.OPENED_RUN, None)
@@ -544,6 +589,7 @@ def run_drawer(run: Run) -> None:
     words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
           f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id} · "
           f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")  # fmt: skip
+    kept_notice(run)
     request_buttons(run, "drawer")
     run_measurements(run)
     run_record(run)

@@ -66,9 +66,7 @@ def inpaint(
     if run.status == "ok":
         sheet.save_png(engine.pictures.get(run.image_sha256), output, {"requests": [run.request]})
     if as_json:
-        counted = ("unmasked_pixels", "changed_unmasked_pixels")
-        _print_json({**sheet.cell_record({}, run, engine.pictures),
-                     **{name: getattr(run, name) for name in counted}})
+        _print_json(sheet.cell_record({}, run, engine.pictures))
     elif run.status == "ok":
         print(f"{output}: {run.width} x {run.height} px, {run.total_ms / 1000:.2f} s, {run.nfe} "
               f"function evaluations, {run.changed_unmasked_pixels} of {run.unmasked_pixels} "

@@ -136,12 +136,18 @@ def soft_mask(
             f"mask_image: received {masks.size_text(mask)}, accepted the image's size: "
             f"{shape[1]} x {shape[0]} px"
         )
-    if not request.differential:
-        mask = np.where(mask >= masks.HALF, 255, 0).astype(np.uint8)
-    if not mask.any():
+    soft = feathered(mask, request.mask_feather, request.differential)
+    if not soft.any():
         raise RequestError("mask_image: nothing is masked, so nothing would be repainted; "
                            "white pixels are")  # fmt: skip
-    return masks.feather(mask, request.mask_feather)
+    return soft
+
+
+def feathered(mask: masks.Mask, feather: int, differential: bool) -> masks.Mask:
+    """A mask as it counts, with its rim: its greys by degrees, or as white from half."""
+    if not differential:
+        mask = np.where(mask >= masks.HALF, 255, 0).astype(np.uint8)
+    return masks.feather(mask, feather)
 
 
 def painted_box(request: RunRequest, alpha: masks.Mask) -> masks.Box:

@@ -191,6 +191,9 @@ def subtitle(
             parts.append(f"{name} {label(name, value)}")
     if first and first.width:
         parts.append(f"{first.width} x {first.height} px")
+    if kept := [run for run in runs if run and run.unmasked_pixels]:
+        worst = max(run.changed_unmasked_pixels for run in kept)
+        parts.append(f"{worst:,} of {kept[0].unmasked_pixels:,} unmasked pixels changed")
     noises = {run.noise_sha256 for run in runs if run and run.noise_sha256}
     if len(noises) == 1:
         parts.append(f"initial noise {next(iter(noises))[:12]} in every cell")
@@ -275,6 +278,8 @@ def _cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) 
         "notes": run.notes,
         "shared": run.shared,
         "reused": run.reused_from is not None,
+        "unmasked_pixels": run.unmasked_pixels,
+        "changed_unmasked_pixels": run.changed_unmasked_pixels,
         "timings_ms": {**run.timings_ms, "load": run.load_ms, "warm_up": run.warm_up_ms},
         "image": str(pictures.path(run.image_sha256)) if run.image_sha256 else None,
     }

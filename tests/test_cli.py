@@ -94,6 +94,31 @@ def test_compare_measures_against_a_cell(run, tmp_path):
     assert "axes num_inference_steps" in err
 
 
+def test_compare_on_one_mask(run, tmp_path):
+    """Strengths and schedulers on the same picture and mask, against a cell and the converged."""
+    Image.new("RGB", (40, 64), (60, 120, 200)).save(tmp_path / "in.png")
+    mask = Image.new("L", (40, 64))
+    mask.paste(255, (8, 8, 24, 40))
+    mask.save(tmp_path / "mask.png")
+    arguments = ("compare", "a red car", "--image", "in.png", "--mask-image", "mask.png",
+                 "--axis", "strength=0.5,1", "--axis", "scheduler=ddim,euler",
+                 "--num-inference-steps", "4", "--mask-feather", "2", "--csv", "c.csv", "--json")
+    code, out, _ = run(*arguments, "--reference", "scheduler=euler")
+    cells = json.loads(out)["cells"]
+    assert code == 0 and [cell["nfe"] for cell in cells] == [2, 2, 4, 4]
+    assert {cell["changed_unmasked_pixels"] for cell in cells} == {0}
+    assert len({cell["unmasked_pixels"] for cell in cells}) == 1
+    assert 1800 < cells[0]["unmasked_pixels"] < 40 * 64 - 16 * 32
+    assert len({cell["noise_sha256"] for cell in cells}) == 1
+    assert [cell["rms_latents"] == 0 for cell in cells] == [False, True, False, True]
+    with open(tmp_path / "c.csv", newline="") as file:
+        assert [row["changed_unmasked_pixels"] for row in csv.DictReader(file)] == ["0"] * 4
+    code, out, _ = run(*arguments[:6], "--strength", "0.1", "--axis", "num_inference_steps=20,100",
+                       "--reference", "converged", "--json")
+    few, many = json.loads(out)["cells"]
+    assert code == 0 and 0 < many["rms_latents"] < few["rms_latents"]
+
+
 def test_compare_takes_cells_from_the_log_and_resumes(run):
     arguments = ("compare", "a red car", "--axis", "seed=0..2", "--num-inference-steps", "1",
                  "--skip", "seed=1", "--json")

@@ -13,6 +13,7 @@ from pipelines import RunRequest, masks
 from pipelines.run_log import PictureStore, RunLog
 
 pytestmark = pytest.mark.browser
+NONE_CHANGED = re.compile(r"^0 of [\d,]+ unmasked pixels changed\.$")
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def press(page, name):  # noqa: F811
 
 def share(page):  # noqa: F811
     """A locator of the line that says how much will be repainted."""
-    return page.get_by_text(re.compile(r"^[\d.]+% of the picture will be repainted$"))
+    return page.get_by_text(re.compile(r"^[\d.]+% of the picture is repainted$"))
 
 
 def repaint(page):  # noqa: F811
     page.get_by_role("button", name="Repaint").click()
     expect(page.locator(".pair img.after")).to_be_visible()
-    expect(page.get_by_text(re.compile(r"^0 of [\d,]+ unmasked pixels changed\.$"))).to_be_visible()
+    expect(page.get_by_text(NONE_CHANGED)).to_be_visible()
 
 
 def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
@@ -151,9 +152,9 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     part = float(found.inner_text().split("%")[0])
     assert 20 < part < 50, "the car"
     press(page, "invert")
-    expect(found).to_have_text(f"{100 - part:.1f}% of the picture will be repainted")
+    expect(found).to_have_text(f"{100 - part:.1f}% of the picture is repainted")
     press(page, "undo")
-    expect(found).to_have_text(f"{part:.1f}% of the picture will be repainted")
+    expect(found).to_have_text(f"{part:.1f}% of the picture is repainted")
 
 
 def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  # noqa: F811
@@ -173,6 +174,38 @@ def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  
     settled(page)
     page.get_by_role("button", name="Compare on this mask").click()
     expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
+    compare_strengths(page)
+
+
+def compare_strengths(page):  # noqa: F811
+    """Strengths by guidance scales on the mask that came along, and the way back to it."""
+    part = share(page)
+    expect(part).to_have_count(1)
+    kept = part.inner_text()
+    page.get_by_role("button", name="Remove scheduler", exact=True).click()
+    settled(page)
+    page.get_by_role("combobox", name=re.compile("^Axes")).fill("strength")
+    page.keyboard.press("Enter")
+    settled(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("textbox", name="Columns: strength").fill("0.5, 1")
+    page.get_by_role("textbox", name="Rows: guidance_scale").fill("1, 5")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("4 cells")).to_be_visible()
+    page.get_by_role("button", name="Start comparison").click()
+    expect(page.locator(".cell img")).to_have_count(4)
+    expect(page.get_by_text(re.compile(r"^0 of [\d,]+ unmasked pixels changed in every finished")))\
+        .to_be_visible()
+    expect(page.locator(".caption").first).to_contain_text("changed 0 px")
+    expect(part).to_have_text([kept, kept])  # in the setup and above the sheet
+    page.locator(".cell").first.dblclick()
+    drawer = page.get_by_role("dialog")
+    expect(drawer.get_by_text(NONE_CHANGED)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_have_count(0)
+    page.get_by_role("button", name="Change picture or mask").last.click()
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
+    expect(part).to_have_text(kept)
 
 
 def test_hostile_uploads_are_refused_and_others_taken(page, address):  # noqa: F811
@@ -193,4 +226,4 @@ def test_hostile_uploads_are_refused_and_others_taken(page, address):  # noqa: F
     page.get_by_role("button", name="Grow, load, extend").click()
     page.get_by_role("button", name="From the picture's transparency").click()
     page.keyboard.press("Escape")
-    expect(share(page)).to_have_text("25.8% of the picture will be repainted")
+    expect(share(page)).to_have_text("25.8% of the picture is repainted")

@@ -24,6 +24,16 @@ def alt_text(run: Run) -> str:
             f"{run.guidance_scale:g}, {run.num_inference_steps} steps, seed {run.seed}")
 
 
+def kept_notice(run: Run) -> None:
+    """What an in-painting left alone, as counted on the stored pictures."""
+    if run.unmasked_pixels:
+        kind = "error" if run.changed_unmasked_pixels else "good"
+        notice(kind, f"{run.changed_unmasked_pixels:,} of {run.unmasked_pixels:,} unmasked pixels "
+                     "changed.")  # fmt: skip
+    elif run.unmasked_pixels == 0:
+        notice("note", "The mask covered the whole picture: no pixel was to be kept.")
+
+
 def run_measurements(run: Run) -> None:
     """Where the time went, and what it cost."""
     if run.status != "ok":

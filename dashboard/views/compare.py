@@ -175,7 +175,11 @@ def heading(comparison: Comparison) -> None:
                        ("guidance_scale", "guidance {}"), ("seed", "seed {}"), ("model_id", "{}")):
         if name not in varied:
             shared.append(text.format(label(name, getattr(base, name))))
+    if base.task == "inpainting" and "strength" not in varied:
+        shared.insert(0, f"strength {base.strength:g}")
     words(" · ".join(shared), "quiet")
+    if base.task == "inpainting":
+        controls.masked_request(base, "shown")
 
 
 def live_sheet(
@@ -188,6 +192,7 @@ def live_sheet(
     runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
     status_line(comparison, row, job, runs)
     noise_line(comparison, runs)
+    kept_line(runs)
     ended = "cancelled" if row.status == "cancelled" else "not run"
     states = ["waiting" if job and job.active else ended] * len(runs)
     missing = (number for number in work_order(comparison.cells()) if runs[number] is None)
@@ -263,6 +268,17 @@ def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
     else:
         notice("good", f"Equal noise: proven. One hash for each of {len(hashes)} seeds:",
                "  ".join(f"{seed}: {min(found)[:12]}" for seed, found in hashes.items()))
+
+
+def kept_line(runs: Sequence[Run | None]) -> None:
+    """What the finished in-paintings left alone; the worst of them counts."""
+    kept = [run for run in runs if run and run.unmasked_pixels]
+    if kept:
+        worst = max(kept, key=lambda run: run.changed_unmasked_pixels)
+        which = "in every finished cell" if not worst.changed_unmasked_pixels else "in one cell"
+        notice("error" if worst.changed_unmasked_pixels else "good",
+               f"{worst.changed_unmasked_pixels:,} of {worst.unmasked_pixels:,} unmasked pixels "
+               f"changed {which}.")  # fmt: skip
 
 
 def downloads(comparison: Comparison, comparison_id: str) -> None:

@@ -9,9 +9,15 @@ from PIL import Image
 
 from dashboard import controls, mask_tools, state
 from dashboard.components.before_after import Try, before_after
+from dashboard.components.masked import enlarged, masked_picture
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import cancel_button, progress_text
-from dashboard.components.run_details import alt_text, run_measurements, run_record
+from dashboard.components.run_details import (
+    alt_text,
+    kept_notice,
+    run_measurements,
+    run_record,
+)
 from dashboard.components.text import duration, notice, words
 from dashboard.draft import Draft
 from dashboard.examples import EXAMPLES, Example, local_inpainter
@@ -131,17 +137,6 @@ def choose_picture() -> None:
                 st.image(enlarged(paint_sample(sample.name)[0])[0], width=128)
                 st.button(sample.title, key=f"{PAGE}.sample.{sample.name}", on_click=take_sample,
                           args=(sample.name,), type="tertiary")
-
-
-@st.cache_data(show_spinner=False, max_entries=40)
-def enlarged(image: Image.Image, mask: Mask | None = None) -> tuple[Image.Image, Mask | None]:
-    """A square thumbnail of 192 px, small pictures without blur, and its mask."""
-    scale = 192 / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    if mask is not None:
-        mask = masks.as_mask(masks.as_image(mask).resize(size, how))
-    return image.resize(size, how), mask
 
 
 # The request
@@ -271,22 +266,13 @@ def tell(draft: Draft, requests: Sequence[RunRequest], mask: Mask) -> None:
 
 
 def overview(draft: Draft) -> None:
-    """What will be repainted, with its rim, in figures and as a small picture."""
+    """What will be repainted, or how to begin."""
     mask = draft.whole_mask()
-    soft = masks.feather(mask, st.session_state[FEATHER])
-    share = masks.share(soft)
+    if not mask.any():
+        notice("note", "Nothing is masked yet: draw over what shall be repainted, or click on it.")
+        return
     picture = state.engine().pictures.get(draft.image).convert("RGB")
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.image(masks.overlay(*enlarged(picture, soft)), width=120)
-        with st.container(gap="xsmall"):
-            if not mask.any():
-                notice("note", "Nothing is masked yet: draw over what shall be repainted, or "
-                               "click on it.")  # fmt: skip
-            else:
-                words(f"{share:.1%} of the picture will be repainted", "large")
-                words(f"{int((soft > 0).sum()):,} of {soft.size:,} pixels, "
-                      f"{int(((soft > 0) & (mask == 0)).sum()):,} of them in the feathered rim. "
-                      f"The picture has {draft.width} × {draft.height} px.", "quiet")  # fmt: skip
+    masked_picture(picture, mask, st.session_state[FEATHER], st.session_state[DIFFERENTIAL])
 
 
 def progress(job: Job, draft: Draft) -> None:
@@ -326,12 +312,7 @@ def results(draft: Draft) -> None:
 def show_try(draft: Draft, run: Run) -> None:
     """What one try kept, what it cost, and where it can go."""
     engine = state.engine()
-    if run.unmasked_pixels:
-        kind = "error" if run.changed_unmasked_pixels else "good"
-        notice(kind, f"{run.changed_unmasked_pixels:,} of {run.unmasked_pixels:,} unmasked pixels "
-                     "changed.")  # fmt: skip
-    else:
-        notice("note", "The mask covered the whole picture: no pixel was to be kept.")
+    kept_notice(run)
     request = RunRequest(**run.request)
     words(run.prompt or "(no prompt)")
     steps = engine.registry.steps_to_run(request)

@@ -29,6 +29,8 @@ MEASURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "decoding": ("decoding", "decode", lambda v: f"{v:.1f} ms"),
     "load": ("loading the model", "load", lambda v: f"{v:.0f} ms"),
     "warm_up": ("warm-up", "warm-up", lambda v: f"{v:.0f} ms"),
+    "changed_unmasked_pixels": ("unmasked pixels changed", "changed", lambda v: f"{v:,.0f} px"),
+    "unmasked_pixels": ("unmasked pixels", "unmasked", lambda v: f"{v:,.0f} px"),
     "peak_memory_bytes": ("peak memory", "", lambda v: f"{v / 2**20:.0f} MiB"),
 }
 NO_MEASURE = {"run_id", "parent_id"}

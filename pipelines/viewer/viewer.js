@@ -201,7 +201,7 @@ class Viewer {
         hidden: axes.map(() => []),
       };
     const labels = stored("contact-sheet.labels");
-    this.labels = new Set(labels || ["total", "nfe", "rms_latents", "psnr"]);
+    this.labels = new Set(labels || ["total", "nfe", "rms_latents", "psnr", "changed_unmasked_pixels"]);
     this.focus = 0;
     this.picked = null;
   }
