@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import next_request
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
-from pipelines.generation import OnStep, RunResult, Step, fit, generate, resolve
+from pipelines.generation import (
+    OnStep,
+    RunResult,
+    Step,
+    fit,
+    generate,
+    generate_seeds,
+    is_out_of_memory,
+    resolve,
+    takes_seeds,
+)
 from pipelines.hardware import default_dtype, environment
 from pipelines.identity import identity, lora_contents, model_content
 from pipelines.inpainting import changed_unmasked_pixels
 from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
 from pipelines.model_info import ModelInfo
 from pipelines.previews import draw_strip
-from pipelines.registry import LoadedModel, Registry
+from pipelines.registry import LoadedModel, Registry, free_memory
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import (
     ComparisonRow,
@@ -39,6 +49,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
+
+# Pictures of one call that differ in their seed only; they appear together, so it is not to last.
+MOST_SEEDS, SEEDS_SECONDS = 8, 10.0
 
 
 class Engine:
@@ -264,6 +277,8 @@ class Engine:
                 runs[number] = run
                 if on_cell:
                     on_cell(number, run)
+                if shared and run.status == "ok":
+                    self._run_seeds(number, cells, order, runs, on_step, on_cell, comparison_id)
             status = "done"
         except Cancelled:
             pass
@@ -487,7 +502,7 @@ class Engine:
         groups: dict[tuple, list[int]] = {}
         for number in order:
             r = cells[number].request
-            key = (*r.weights.values(), r.height, r.width)
+            key = (*r.weights.values(), r.task, r.height, r.width)
             groups.setdefault(key, []).append(number)
         for numbers in groups.values():
             try:
@@ -527,6 +542,54 @@ class Engine:
             except Exception:
                 # What is missing runs one by one, and each cell shows its own error.
                 logger.info("cells could not share their UNet calls", exc_info=True)
+
+    def _run_seeds(
+        self,
+        made: int,
+        cells: list[Cell],
+        order: Sequence[int],
+        runs: list[Run | None],
+        on_step: Callable[[int, Any], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+        comparison_id: str,
+    ) -> None:
+        """Fill in the cells that differ from the one just made in their seed only, in calls of
+        several pictures where the pipeline allows it; what fails is left to run alone."""
+        base = cells[made].request
+        pending = [n for n in order
+                   if not runs[n] and cells[n].request.changed(seed=base.seed) == base]
+        if not pending:
+            return
+        watch = on_step and (lambda step: on_step(pending[0], at_once))
+        try:
+            images = self._images(base)
+            with self.registry.borrow(**base.weights) as (model, _):
+                requests = {n: resolve(cells[n].request, model.info, images.get("image"))
+                            for n in pending}
+                images = fit(requests[pending[0]], images)
+                timely = int(SEEDS_SECONDS * 1000 / runs[made].total_ms)
+                at_once = min(MOST_SEEDS, len(pending), timely)
+                while pending and at_once > 1 and takes_seeds(model, requests[pending[0]]):
+                    some = pending[:at_once]
+                    try:
+                        results = generate_seeds(model, [requests[n] for n in some], images, watch)
+                    except Exception as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        free_memory(model.device)
+                        at_once //= 2
+                        continue
+                    for number, result in zip(some, results, strict=True):
+                        steps = self._draw_steps(model, result)
+                        runs[number] = self._log(result.request, result, model, comparison_id,
+                                                 cells[number].axes, steps)
+                        if on_cell:
+                            on_cell(number, runs[number])
+                    del pending[: len(some)]
+        except (Cancelled, StorageError):
+            raise
+        except Exception:
+            logger.info("seeds could not share a call", exc_info=True)
 
     def _add_steps(
         self,

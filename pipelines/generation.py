@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import DeviceMemoryError, PipelineError, RequestError
+from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError, RequestError
 from pipelines.inpainting import Canvas, takes_differential, use_differential_mask
 from pipelines.model_info import ModelInfo
 from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
+COUNTS = ("num_images_per_prompt", "batch_size")  # how a call names its number of pictures
+ONE_SEED_A_CALL = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch
 DENOISERS = ("unet", "transformer", "decoder", "prior")  # the first that a pipeline has
 NOISE_METHODS = ("prepare_latents", "prepare_intermediate_images")
 # Fields that some models need and others do not know, and what they are.
@@ -158,7 +160,7 @@ def generate(
         work, images, on_step = canvas.request, canvas.images, canvas.watch(on_step)
     try:
         warm_up_ms = warm_up(model, work, images)
-        result = _measured(model, work, images, on_step, load_ms, warm_up_ms)
+        [result] = _measured(model, [work], images, on_step, load_ms, warm_up_ms)
         return canvas.finish(result, request) if canvas else result
     except Exception as error:
         if is_out_of_memory(error):
@@ -186,68 +188,132 @@ def _smaller(info: ModelInfo, request: RunRequest) -> str:
     return f"; or try {width} x {height} px"
 
 
+def takes_seeds(model: LoadedModel, request: RunRequest) -> bool:
+    """Whether one call of the pipeline makes the pictures of several seeds: it takes their number
+    and a generator for each, and its first picture was seen to draw from nothing else."""
+    known = known_arguments(model.view(request.task))
+    return (request.task != "inpainting" and not known.keys().isdisjoint(COUNTS)
+            and request.scheduler not in ONE_SEED_A_CALL
+            and model.seeds_together.get(request.task, False))  # fmt: skip
+
+
+def generate_seeds(
+    model: LoadedModel,
+    requests: Sequence[RunRequest],
+    images: Mapping[str, Image] | None = None,
+    on_step: OnStep | None = None,
+) -> list[RunResult]:
+    """The pictures of resolved requests that differ in their seed only, in one call.
+
+    The model has made such a picture before, and `takes_seeds` it. Timings are shares. Raises
+    what `generate` does, and whatever a pipeline raises that cannot after all; it is not asked
+    again then.
+    """
+    try:
+        return _measured(model, requests, dict(images or {}), on_step, 0.0, 0.0)
+    except Exception as error:
+        if not (isinstance(error, Cancelled) or is_out_of_memory(error)):
+            model.seeds_together[requests[0].task] = False
+        raise
+
+
 def _measured(
     model: LoadedModel,
-    request: RunRequest,
+    requests: Sequence[RunRequest],
     images: dict[str, Image],
     on_step: OnStep | None,
     load_ms: float,
     warm_up_ms: float,
-) -> RunResult:
-    from pipelines.noise import noise_sha256
+) -> list[RunResult]:
+    """The pictures of one call: of one request, or of several that differ in their seed only."""
+    from pipelines.noise import make_generator, noise_sha256
 
+    request, count = requests[0], len(requests)
     pipe = model.view(request.task)
     scheduler = run_scheduler(model, request)
     _set_scheduler(pipe, scheduler)
     arguments = _arguments(pipe, model.info, request, images)
+    if count > 1:
+        arguments["generator"] = [make_generator(one.seed) for one in requests]
+        arguments |= {name: count for name in COUNTS if name in known_arguments(pipe)}
     soft = request.differential and takes_differential(pipe)
     move_mask = use_differential_mask(pipe) if soft else None
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     _seed_the_rest(request)
-    with _Probe(pipe, clock, memory, on_step) as probe:
+    before = _global_state(model.device)
+    with _Probe(pipe, clock, memory, on_step, count) as probe:
         if request.task == "inpainting" and "callback_on_step_end" in known_arguments(pipe):
             arguments["callback_on_step_end"] = functools.partial(probe.keep_blended, move_mask)
         started = clock.mark()
         output = pipe(**arguments)
         ended = clock.mark()
     clock.finish()
+    model.seeds_together.setdefault(request.task, before == _global_state(model.device))
     if probe.latents is not None:
         check_finite(probe.latents, scheduler, request)
-    image = _picture(output)
-    return RunResult(
-        request=request.changed(width=image.width, height=image.height),
-        image=image,
-        timings=probe.timings(started, ended, load_ms, warm_up_ms),
-        nfe=probe.nfe,
-        denoiser_rows=probe.rows,
-        noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
-        peak_memory_bytes=memory.peak_bytes(),
-        notes=tuple(_notes(pipe, request, output)),
-        steps=step_latents(pipe, probe.keeper, image.height, image.width),
-        latents=None if probe.latents is None else probe.latents[0].cpu(),
-    )
+    images = _pictures(output)
+    several = {"pictures": images, "noise": probe.noise, "latents": probe.latents}
+    if count > 1:
+        for name, made in several.items():
+            if made is not None and len(made) != count:
+                raise PipelineError(f"{type(pipe).__name__}: {len(made)} {name}, {count} seeds")
+    noises = probe.noise if probe.noise is None else probe.noise.chunk(count)
+    timings = probe.timings(started, ended, load_ms, warm_up_ms).shares(count)
+    width, height = images[0].size
+    steps = step_latents(pipe, probe.keeper, height, width, count)
+    return [
+        RunResult(
+            request=one.changed(width=width, height=height),
+            image=images[row],
+            timings=timings,
+            nfe=probe.nfe,
+            denoiser_rows=probe.rows // count,
+            noise_sha256=None if noises is None else noise_sha256(noises[row]),
+            peak_memory_bytes=memory.peak_bytes(),
+            notes=tuple(_notes(pipe, one, output)),
+            shared=count > 1,
+            steps=steps[row],
+            latents=None if probe.latents is None else probe.latents[row].cpu(),
+        )
+        for row, one in enumerate(requests)
+    ]
 
 
-def _picture(output: Any) -> Image:
-    """The first picture of an output; the layers of a layered one on top of each other."""
-    from PIL import Image
+def _global_state(device: str) -> list[bytes]:
+    """Where the random numbers stand that need no generator."""
+    import torch
 
+    states = [torch.get_rng_state()]
+    if device.startswith("cuda"):
+        states.append(torch.cuda.get_rng_state())
+    return [state.numpy().tobytes() for state in states]
+
+
+def _pictures(output: Any) -> list[Image]:
+    """The pictures of an output."""
     name = next((name for name in PICTURE_OUTPUTS if getattr(output, name, None) is not None), None)
     if name is None:
         raise PipelineError(f"{type(output).__name__} holds no picture")
     pictures = output[name]
-    first = pictures[0] if isinstance(pictures, (list, tuple)) else pictures
-    if isinstance(first, (list, tuple)):
-        layers = [layer.convert("RGBA") for layer in first]
-        return functools.reduce(Image.alpha_composite, layers).convert("RGB")
-    if isinstance(first, Image.Image):
-        return first
-    from diffusers.image_processor import VaeImageProcessor
+    if not isinstance(pictures, (list, tuple)) and pictures.ndim == 3:
+        pictures = pictures[None]
+    return [_picture(one) for one in pictures]
 
-    pixels = first if first.ndim == 4 else first[None]
-    if not hasattr(pixels, "numpy"):  # an array from 0 to 1
-        return VaeImageProcessor.numpy_to_pil(pixels)[0]
-    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))[0]
+
+def _picture(one: Any) -> Image:
+    """A picture, layers on top of each other, or an array from 0 to 1, as a picture."""
+    from diffusers.image_processor import VaeImageProcessor
+    from PIL import Image
+
+    if isinstance(one, Image.Image):
+        return one
+    if isinstance(one, (list, tuple)):
+        layers = [layer.convert("RGBA") for layer in one]
+        return functools.reduce(Image.alpha_composite, layers).convert("RGB")
+    pixels = one if one.ndim == 4 else one[None]
+    if hasattr(pixels, "numpy"):
+        pixels = VaeImageProcessor.pt_to_numpy(pixels)
+    return VaeImageProcessor.numpy_to_pil(pixels)[0]
 
 
 def check_finite(latents: torch.Tensor, scheduler: Any, request: RunRequest) -> None:
@@ -431,9 +497,15 @@ class _Probe:
     """Watches one run of one pipeline object through hooks; takes them away afterwards."""
 
     def __init__(
-        self, pipe: DiffusionPipeline, clock: Clock, memory: MemoryWatch, on_step: OnStep | None
+        self,
+        pipe: DiffusionPipeline,
+        clock: Clock,
+        memory: MemoryWatch,
+        on_step: OnStep | None,
+        count: int = 1,
     ) -> None:
         self.pipe, self.clock, self.memory, self.on_step = pipe, clock, memory, on_step
+        self.count = count  # of pictures
         self.scheduler = getattr(pipe, "scheduler", None)
         self.keeper = StepKeeper(self.scheduler)
         self.nfe = self.rows = 0
@@ -506,14 +578,18 @@ class _Probe:
         return wrapped
 
     def _keep_noise(self, prepare: Callable) -> Callable:
+        import torch
+
         from pipelines.noise import NoiseWatch
 
         @functools.wraps(prepare)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with NoiseWatch() as watch:
                 result = prepare(*args, **kwargs)
-            if watch.noise is not None:
-                self.noise = watch.noise
+            if len(watch.draws) % self.count:  # one sample of the input picture for all of them
+                raise PipelineError(f"{type(self.pipe).__name__} does not draw alike for each seed")
+            if watch.draws:
+                self.noise = torch.cat(watch.draws[-self.count :])
             return result
 
         return wrapped

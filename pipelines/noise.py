@@ -21,11 +21,18 @@ class NoiseWatch(TorchFunctionMode):
     """Sees what torch.randn draws from a generator while a pipeline prepares its latents.
 
     Draws in float32 whatever the model's dtype is, so that a seed's noise is the same in every
-    precision. `noise` is the last draw: an image's posterior sample comes before it. Schedulers
-    scale the noise afterwards (`init_noise_sigma`), so it is equal for all of them.
+    precision. `noise` is the last draw: an image's posterior sample comes before it; a list of
+    generators draws once for each. Schedulers scale the noise afterwards (`init_noise_sigma`), so
+    it is equal for all of them.
     """
 
-    noise: torch.Tensor | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[torch.Tensor] = []
+
+    @property
+    def noise(self) -> torch.Tensor | None:
+        return self.draws[-1] if self.draws else None
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -34,8 +41,8 @@ class NoiseWatch(TorchFunctionMode):
         if function is not torch.randn or kwargs.get("generator") is None:
             return function(*args, **kwargs)
         dtype = kwargs.get("dtype")
-        self.noise = function(*args, **{**kwargs, "dtype": torch.float32})
-        return self.noise.to(dtype or torch.float32)
+        self.draws.append(function(*args, **{**kwargs, "dtype": torch.float32}))
+        return self.draws[-1].to(dtype or torch.float32)
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

@@ -77,20 +77,26 @@ class StepKeeper:
 
 
 def step_latents(
-    pipe: DiffusionPipeline, keeper: StepKeeper, height: int, width: int
-) -> StepLatents | None:
-    """The kept steps of one picture, None for latents of an unknown packing."""
+    pipe: DiffusionPipeline, keeper: StepKeeper, height: int, width: int, count: int = 1
+) -> list[StepLatents | None]:
+    """The kept steps of each of `count` pictures, None for latents of an unknown packing."""
     kept = keeper.finish()
-    if kept is None:
-        return None
-    x0 = kept[0][:, 0]
+    rows = [None] * count if kept is None else [
+        _unpacked(pipe, kept[0][:, row], height, width) for row in range(count)]
+    return [None if x0 is None else StepLatents(x0.half().cpu(), kept[1]) for x0 in rows]
+
+
+def _unpacked(
+    pipe: DiffusionPipeline, x0: torch.Tensor, height: int, width: int
+) -> torch.Tensor | None:
+    """(kept, channels, height, width) of the kept steps of one picture."""
     if x0.ndim == 3 and hasattr(pipe, "_unpack_latents"):
         try:
             x0 = pipe._unpack_latents(x0, height, width, pipe.vae_scale_factor)
             x0 = pooled(x0[:, :, 0] if x0.ndim == 5 else x0)  # a film of one picture
         except (RuntimeError, TypeError):
             return None
-    return StepLatents(x0.half().cpu(), kept[1]) if x0.ndim == 4 else None
+    return x0 if x0.ndim == 4 else None
 
 
 def pooled(latents: torch.Tensor) -> torch.Tensor:

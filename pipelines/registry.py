@@ -64,6 +64,7 @@ class LoadedModel:
     warmed: set[tuple] = field(default_factory=set)
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
+    seeds_together: dict[str, bool] = field(default_factory=dict)  # task -> in one call
     shared_rows: int | None = None  # what a shared UNet call was found to hold
     row_seconds: float | None = None  # of such a call
 

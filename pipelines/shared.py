@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.generation import (
+    ONE_SEED_A_CALL,
     RunResult,
     check_finite,
     is_out_of_memory,
@@ -39,7 +40,6 @@ MAX_ROWS = 32  # per UNet call; more gain little, and finished cells appear late
 LANE_SECONDS, FIRST_ROWS = 10.0, 8
 DECODED_TOGETHER = 8192  # positions of latents
 ACTIVATIONS = 60  # times a row's latents at the UNet's width: about what its call needs in memory
-OWN_NOISE = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch, so one cell
 
 OnResult = Callable[[int, RunResult | PipelineError], None]
 
@@ -166,7 +166,7 @@ def _lanes(requests: Sequence[RunRequest], pending: Sequence[int]) -> list[list[
 
     def lane_key(number: int) -> tuple:
         r = requests[number]
-        own = (number,) if r.scheduler in OWN_NOISE else ()
+        own = (number,) if r.scheduler in ONE_SEED_A_CALL else ()
         options = tuple(sorted(r.scheduler_options.items()))
         return (r.scheduler, options, r.num_inference_steps, r.eta, r.strength, own)
 
