@@ -13,7 +13,7 @@ from pipelines.hardware import environment
 from pipelines.model_info import ModelInfo, find_lora
 from pipelines.request import Lora, RunRequest
 
-ENGINE = 1  # raise it when a change of this code changes pictures
+ENGINE = 2  # raise it when a change of this code changes pictures
 # What the files and the dtype stand for, and where weights wait, which changes no picture.
 ELSEWHERE = {"model_id", "revision", "loras", "torch_dtype", "memory_policy"}
 MADE_OF = ("device_name", "torch", "diffusers", "transformers")

@@ -54,6 +54,8 @@ def progress_text(job: Job) -> str:
         parts.append("stopping")
     elif job.first_step is None:
         parts.append("loading the model")
+    elif job.done >= job.total:
+        parts.append("drawing the steps" if job.kind == "compare" else "finishing")
     elif eta is not None:
         parts.append(f"{duration(max(1, round(eta))).replace('.00', '')} left")
     return " · ".join(part for part in parts if part)
