@@ -10,10 +10,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium import MISSING
 from chromium import find as find_chromium
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
+
+from pipelines import Engine, RunRequest
+from pipelines.comparison import Comparison
 
 pytestmark = pytest.mark.browser
 
@@ -261,6 +266,28 @@ def test_the_steps_and_the_pair_on_the_page(page, address):
     expect(pair).to_have_count(0)
     page.reload()
     expect(page.get_by_role("rowheader")).to_have_text(["1", "5"])
+
+
+def test_a_point_of_a_chart_opens_its_cell_and_the_chart_is_saved(
+    page, session_engine, address, tmp_path_factory, tmp_path
+):
+    logs = tmp_path_factory.getbasetemp().glob("home*/runs.sqlite")
+    engine = Engine(max(logs, key=lambda path: path.stat().st_mtime).parent, device="cpu")
+    engine.registry = session_engine.registry
+    base = RunRequest(prompt="a red car", num_inference_steps=1)
+    comparison = Comparison.parse(base, ["num_inference_steps=1..3", "scheduler=ddim,euler"])
+    reference = "num_inference_steps=3,scheduler=ddim"
+    runs = engine.compare(comparison, comparison_id="chart", shared=True, reference=reference)
+    engine.measure(comparison, runs, reference)
+    open_page(page, f"{address}/compare?comparison=chart", "Compare")
+    dot = page.locator("svg [aria-label*=\"name: 2 steps Euler\"]")
+    dot.hover()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download as PNG").click()
+    saved.value.save_as(tmp_path / "chart.png")
+    assert np.asarray(Image.open(tmp_path / "chart.png").convert("L")).std() > 5
+    dot.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Euler · 2 steps")
 
 
 @pytest.mark.parametrize("path, title", PAGES)

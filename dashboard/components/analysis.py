@@ -32,9 +32,7 @@ HEIGHT = 430
 # Told apart on light and on dark ground.
 COLOURS = ["#d1495b", "#3d8bc4", "#e0a030", "#4f9d69", "#9b6bc7", "#2fa4a4", "#c76b98", "#8d7b68"]
 REPEATS = 5
-# A menu to save the picture, and nothing that leads to a foreign site.
-MENU = {"embedOptions": {"actions": {"export": True, "source": False, "compiled": False,
-                                     "editor": False}}}
+SVG = {"embedOptions": {"renderer": "svg"}}  # marks that a screen reader finds
 
 
 def analysis_panel(
@@ -143,6 +141,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
     point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("nfe:Q", title="function evaluations (NFE)",
+                axis=alt.Axis(values=sorted({row["nfe"] for row in rows}), labelOverlap=True),
                 scale=alt.Scale(type="log", nice=False, padding=12)),
         y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
@@ -155,7 +154,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
     if floor:
         rule = alt.Chart(alt.Data(values=[{"floor": floor}]))
         marks = rule.mark_rule(color="#8888", strokeDash=[2, 3]).encode(y="floor:Q") + marks
-    return marks.properties(height=HEIGHT, usermeta=MENU)
+    return marks.properties(height=HEIGHT, usermeta=SVG)
 
 
 def _orders(lines: Sequence[Line]) -> None:
@@ -203,7 +202,7 @@ def _quality(
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
         align="left", dx=8, dy=-8, fontSize=12, color="#888").encode(text="num_inference_steps:Q")
-    _chart((edge + spread + dots + names).properties(height=HEIGHT, usermeta=MENU),
+    _chart((edge + spread + dots + names).properties(height=HEIGHT, usermeta=SVG),
            f"quality-{place}", open_run)
     words("Dots of full colour, with their number of steps: nothing here is both faster and "
           "closer. The bars reach from the shortest to the longest repeat.", "quiet")  # fmt: skip
@@ -240,7 +239,7 @@ def _guidance(
         )
         _chart((base.mark_line(strokeWidth=2)
                 + base.mark_point(filled=True, size=90).add_params(point)
-                ).properties(height=HEIGHT, usermeta=MENU), f"guidance-{place}", open_run)
+                ).properties(height=HEIGHT, usermeta=SVG), f"guidance-{place}", open_run)
     if any(one.judged for one in points):
         fewest = min(one.judged for one in points)
         words("Follows the prompt: the share of pictures in which the judge of the bundled model "

@@ -60,7 +60,7 @@ def recent() -> None:
     current = st.session_state.get(state.COMPARISON)
     st.session_state[RECENT] = current if current in rows else None
     st.selectbox("Open a comparison", list(rows), key=RECENT, format_func=title,
-                 placeholder="Recent comparisons" if rows else "No comparison yet",
+                 placeholder="Recent comparisons" if rows or current else "No comparison yet",
                  disabled=not rows, label_visibility="collapsed",
                  on_change=lambda: choose(st.session_state[RECENT]))  # fmt: skip
 
