@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,13 +42,12 @@ class Example:
 
 
 def local_inpainter() -> str | None:
-    """A 9-channel in-painting model of the Hub's cache, None where there is none."""
-    for model_id in INPAINTERS:
-        try:
-            state.engine().registry.describe(model_id)
-        except PipelineError:
-            continue
-        return model_id
+    """A model made for in-painting that is on this machine, the known ones first; None where
+    there is none."""
+    for model_id in (*INPAINTERS, *state.offered()):
+        with contextlib.suppress(PipelineError):
+            if state.engine().registry.describe(model_id).tasks == ("inpainting",):
+                return model_id
     return None
 
 

@@ -9,13 +9,14 @@ from test_dashboard import component_data, finish, home, html, page  # noqa: F40
 
 from dashboard import state
 from pipelines import Engine, RunRequest
+from pipelines.local_models import LocalFolders
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Names of saved families -> their folders."""
     root = tmp_path_factory.mktemp("pages")
-    for name in ("ddim", "sdxl_turbo", "controlnet", "dit"):
+    for name in ("ddim", "sdxl_turbo", "controlnet", "dit", "sdxl_inpaint"):
         tiny.build(name).save_pretrained(root / name)
     return {path.name: str(path) for path in root.iterdir()}
 
@@ -174,3 +175,20 @@ def test_a_class_conditional_model_asks_for_its_class(with_model, models):
     finish(keyed(app, "button", "generate.go").click().run())
     run = state.engine().run_log.runs()[0]
     assert (run.status, run.request["class_label"]) == ("ok", 3), run.error
+
+
+def test_examples_for_an_inpainting_model_come_with_it_and_run(home, models):  # noqa: F811
+    """Nine channels, a picture of 480 x 320 px, the masked part or all but it."""
+    titles = ("A glass ball, in detail", "Another room")
+    assert not set(titles) & {button.label for button in page("inpaint").button}
+    LocalFolders(state.engine().home).add(models["sdxl_inpaint"], state.engine().registry)
+    for title in titles:
+        app = page("inpaint")
+        app = next(button for button in app.button if button.label == title).click().run()
+        app = finish(app)
+        assert not app.exception
+        run = state.engine().run_log.runs()[0]
+        assert (run.status, run.model_id) == ("ok", models["sdxl_inpaint"]), run.error
+        assert (run.width, run.height, run.changed_unmasked_pixels) == (480, 320, 0)
+        assert run.unmasked_pixels > 10_000 and run.guidance_scale == 7.5
+    assert f"0 of {run.unmasked_pixels:,} unmasked pixels changed." in html(app)

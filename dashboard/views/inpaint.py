@@ -104,7 +104,8 @@ def choose_picture() -> None:
     words("Choose a picture; then mask what shall be painted anew. Every pixel outside the mask "
           "stays as it is, and each run counts them.", "quiet")  # fmt: skip
     st.markdown("#### In one click")
-    examples = [one for one in EXAMPLES if not one.large or local_inpainter()]
+    inpainter = local_inpainter()
+    examples = [one for one in EXAMPLES if inpainter or not one.large]
     with st.container(horizontal=True, gap="medium"):
         for number, example in enumerate(examples):
             with st.container(width=214, gap="xsmall", key=f"{PAGE}-example-{number}"):
