@@ -198,7 +198,10 @@ def compare_strengths(page):  # noqa: F811
         .to_be_visible()
     expect(page.locator(".caption").first).to_contain_text("changed 0 px")
     expect(part).to_have_text([kept, kept])  # in the setup and above the sheet
-    page.locator(".cell").first.dblclick()
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    settled(page)
+    page.locator(".cell").first.focus()
+    page.keyboard.press("Enter")
     drawer = page.get_by_role("dialog")
     expect(drawer.get_by_text(NONE_CHANGED)).to_be_visible()
     page.keyboard.press("Escape")
