@@ -34,6 +34,7 @@ from pipelines.axes import (
 from pipelines.chain import default_strength
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, StorageError
+from pipelines.execution import attention_backends, caches, compile_obstacle
 from pipelines.masks import as_mask
 from pipelines.model_info import ModelInfo
 from pipelines.pictures_in import open_rgb
@@ -59,6 +60,9 @@ AXIS_DEFAULTS = {
     "eta": "0, 0.5, 1",
     "strength": "0.2..1/5",
     "torch_dtype": "float32, bfloat16",
+    "attention_backend": "native, _native_math",
+    "cache": "none, pyramid_attention_broadcast",
+    "compile": "false, true",
     **dict.fromkeys(OPTION_AXES[:3], "false, true"),
     OPTION_AXES[3]: "leading, linspace, trailing",
     OPTION_AXES[4]: "1, 2, 3",
@@ -99,7 +103,8 @@ def adopt_defaults(page: str) -> None:
         return
     values = {"num_inference_steps": info.num_inference_steps, "scheduler": "default",
               "guidance_scale": info.guidance_scale, "scheduler_options": "", "loras": "",
-              "height": None, "width": None, "strength": default_strength(info)}
+              "height": None, "width": None, "strength": default_strength(info),
+              "attention_backend": "native", "cache": "none", "compile": False}
     if st.session_state[state.key(page, "task")] not in info.tasks:
         values["task"] = info.task_for()
     values |= dict.fromkeys(state.EXTRA_INPUTS)
@@ -382,12 +387,36 @@ def advanced_controls(page: str, without: Collection[str] = ()) -> None:
                     **KEEP, format_func=lambda name: name or "no",
                     help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
                          "and CUDA.")  # fmt: skip
+    execution_controls(page, without)
     carried = st.session_state.get(state.key(page, "carried")) or {}
     if set(carried) - {"mask_image"}:
         st.text("Also set: " + ", ".join(f"{name} {value}" for name, value in carried.items()
                                          if name != "mask_image"))
     if set(carried) - state.MASK_FIELDS:
         st.button("Forget these", key=f"{page}.forget", on_click=forget_carried, args=(page,))
+
+
+def execution_controls(page: str, without: Collection[str] = ()) -> None:
+    """How the denoiser computes, as far as there is a choice for this model on this device."""
+    info, device = page_model(page), state.engine().registry.device
+    if info is None:
+        return
+    choices = {"attention_backend": attention_backends(info, device), "cache": caches(info)}
+    labels = {"attention_backend": ("Attention", "diffusers' names of attention backends: the same "
+                                    "picture but for the last bits, at another cost."),
+              "cache": ("Cache", "A caching hook of diffusers: parts of a step are taken from the "
+                                 "step before. Faster, and not quite the same picture.")}
+    *places, last = st.columns(3, vertical_alignment="bottom")
+    for place, (name, (text, help_text)) in zip(places, labels.items(), strict=True):
+        current = st.session_state[state.key(page, name)]
+        options = list(dict.fromkeys([*choices[name], current]))
+        if name not in without and len(options) > 1:
+            place.selectbox(text, options, key=state.key(page, name), help=help_text, **KEEP,
+                            format_func=lambda value: value.strip("_").replace("_", " "))
+    if "compile" not in without and not compile_obstacle(device):
+        last.toggle("Compile", key=state.key(page, "compile"), **KEEP,
+                    help="torch.compile of the denoiser: a minute or more before the first picture "
+                         "of each size, timed as warm-up; later ones use the compiled code.")
 
 
 def comparison_controls(page: str, base: RunRequest) -> Comparison:

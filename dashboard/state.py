@@ -46,7 +46,7 @@ FIELDS = (
     "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
     "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
-    *EXTRA_INPUTS,
+    "attention_backend", "cache", "compile", *EXTRA_INPUTS,
 )  # fmt: skip
 STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}

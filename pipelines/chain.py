@@ -13,7 +13,7 @@ from pipelines.signatures import call_parameters
 
 OF_THE_MODEL = ("scheduler", "scheduler_options", "num_inference_steps", "guidance_scale",
                 "guidance_rescale", "eta", "height", "width", "loras", "quantization",
-                "revision", "variant")  # fmt: skip
+                "revision", "variant", "attention_backend", "cache", "compile")  # fmt: skip
 NOT_IN_A_STAGE = {"task", "image", "mask_image"}
 DEFAULT_STRENGTH = 0.6
 

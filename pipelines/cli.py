@@ -65,6 +65,16 @@ Policy = Annotated[str, typer.Option(help="Where weights lie between uses: auto,
 Quantization = Annotated[str | None, typer.Option(help="int8 (torchao) or int4 (bitsandbytes).")]
 LoraOption = Annotated[list[str] | None, typer.Option("--lora", metavar="PATH[=WEIGHT]",
                                                       help="LoRA adapter; may be repeated.")]
+Attention = Annotated[str, typer.Option(metavar="NAME", help="How attention is computed: native, "
+                                        "_native_math, _native_flash, _native_efficient, "
+                                        "_native_cudnn, eager, sliced, flash, sage, xformers; what "
+                                        "goes with model and device.")]
+CacheHook = Annotated[str, typer.Option(metavar="NAME", help="A caching hook of diffusers: none, "
+                                        "pyramid_attention_broadcast, first_block_cache, "
+                                        "taylorseer_cache, faster_cache, mag_cache; what goes with "
+                                        "the model.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the denoiser with torch.compile; "
+                                       "a minute or more for each new shape, in the warm-up.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
 Variant = Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")]
 Negative = Annotated[str, typer.Option(help="What the picture should not show.")]
@@ -111,6 +121,9 @@ def request_options(command: Callable) -> Callable:
         memory_policy: Policy = DEFAULTS.memory_policy,
         quantization: Quantization = None,
         loras: LoraOption = None,
+        attention_backend: Attention = DEFAULTS.attention_backend,
+        cache: CacheHook = DEFAULTS.cache,
+        compile: Compile = False,
         task: TaskName = None,
         negative_prompt: Negative = "",
         scheduler: Scheduler = DEFAULTS.scheduler,

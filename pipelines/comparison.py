@@ -120,15 +120,17 @@ class Comparison:
 
 def work_order(cells: Sequence[Cell]) -> list[int]:
     """The numbers of the cells to make, in the order of work: what is dear to change (the model,
-    then its dtype and the like, adapters, the size) changes least often, and what is left goes in
-    the order of the sheet."""
+    then its dtype and the like, adapters, how it computes, the size) changes least often, and what
+    is left goes in the order of the sheet."""
     seen: dict[tuple, int] = {}
     ranks = []
     for cell in cells:
         r = cell.request
         model = (r.model_id, r.revision, r.variant)
         setup = (*model, r.torch_dtype, r.quantization, r.memory_policy)
-        levels = (model, setup, (*setup, r.loras), (*setup, r.loras, r.height, r.width))
+        worn = (*setup, r.loras)
+        computed = (*worn, r.compile, r.attention_backend, r.cache)
+        levels = (model, setup, worn, computed, (*computed, r.height, r.width))
         ranks.append([seen.setdefault(level, len(seen)) for level in levels])
     return sorted((n for n, cell in enumerate(cells) if not cell.left_out),
                   key=lambda n: (ranks[n], n))

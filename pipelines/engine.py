@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import next_request
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.execution import as_usual, check_execution
 from pipelines.generation import (
     OnStep,
     RunResult,
@@ -68,6 +69,7 @@ class Engine:
         """The request as it would run, before it runs; raises what would make it fail."""
         info = self.registry.describe(request.model_id, request.revision, request.variant)
         request, config = resolve(request, info), info.original_scheduler_config
+        check_execution(request, info, self.registry.device)
         if request.scheduler != "default":
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
@@ -502,7 +504,7 @@ class Engine:
         groups: dict[tuple, list[int]] = {}
         for number in order:
             r = cells[number].request
-            key = (*r.weights.values(), r.task, r.height, r.width)
+            key = (*r.weights.values(), r.task, r.height, r.width, as_usual(r))
             groups.setdefault(key, []).append(number)
         for numbers in groups.values():
             try:

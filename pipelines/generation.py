@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError, RequestError
+from pipelines.execution import DENOISERS, as_usual, check_execution, computing
 from pipelines.inpainting import Canvas, takes_differential, use_differential_mask
 from pipelines.model_info import ModelInfo
 from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 COUNTS = ("num_images_per_prompt", "batch_size")  # how a call names its number of pictures
 ONE_SEED_A_CALL = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch
-DENOISERS = ("unet", "transformer", "decoder", "prior")  # the first that a pipeline has
 NOISE_METHODS = ("prepare_latents", "prepare_intermediate_images")
 # Fields that some models need and others do not know, and what they are.
 EXTRAS = {
@@ -153,6 +153,7 @@ def generate(
     timed apart. `on_step` may raise Cancelled. Raises DeviceMemoryError, RequestError, or
     PipelineError where the latents stop being finite.
     """
+    check_execution(request, model.info, model.device)
     work, images, canvas = request, dict(images or {}), None
     if request.task == "inpainting":
         cell = getattr(model.pipe, "vae_scale_factor", 8)
@@ -193,6 +194,7 @@ def takes_seeds(model: LoadedModel, request: RunRequest) -> bool:
     and a generator for each, and its first picture was seen to draw from nothing else."""
     known = known_arguments(model.view(request.task))
     return (request.task != "inpainting" and not known.keys().isdisjoint(COUNTS)
+            and as_usual(request)
             and request.scheduler not in ONE_SEED_A_CALL
             and model.seeds_together.get(request.task, False))  # fmt: skip
 
@@ -241,7 +243,7 @@ def _measured(
     clock, memory = Clock(model.device), MemoryWatch(model.device)
     _seed_the_rest(request)
     before = _global_state(model.device)
-    with _Probe(pipe, clock, memory, on_step, count) as probe:
+    with computing(model, pipe, request), _Probe(pipe, clock, memory, on_step, count) as probe:
         if request.task == "inpainting" and "callback_on_step_end" in known_arguments(pipe):
             arguments["callback_on_step_end"] = functools.partial(probe.keep_blended, move_mask)
         started = clock.mark()
@@ -353,7 +355,8 @@ def _notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> Iterato
 
 def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -> float:
     """Milliseconds of one discarded denoising step, 0 where this shape is warm already."""
-    shape = (request.task, request.height, request.width, request.guidance_scale > 1)
+    shape = (request.task, request.height, request.width, request.guidance_scale > 1,
+             request.attention_backend, request.compile, model.lora_contents)
     if shape in model.warmed:
         return 0.0
     steps = 1
@@ -365,10 +368,11 @@ def warm_up(model: LoadedModel, request: RunRequest, images: dict[str, Image]) -
     arguments = _arguments(pipe, model.info, request, images)
     clock = Clock(model.device)
     _seed_the_rest(request)
-    started = clock.mark()
-    pipe(**arguments)
-    ended = clock.mark()
-    clock.finish()
+    with computing(model, pipe, request):
+        started = clock.mark()
+        pipe(**arguments)
+        ended = clock.mark()
+        clock.finish()
     model.warmed.add(shape)
     return clock.ms(started, ended)
 

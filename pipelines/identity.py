@@ -17,6 +17,8 @@ ENGINE = 2  # raise it when a change of this code changes pictures
 # What the files and the dtype stand for, and where weights wait, which changes no picture.
 ELSEWHERE = {"model_id", "revision", "loras", "torch_dtype", "memory_policy"}
 MADE_OF = ("device_name", "torch", "diffusers", "transformers")
+# Younger than the first rows of a log: left out at their defaults, so that those keep their names.
+YOUNGER = ("attention_backend", "cache", "compile")
 HASHED_BELOW = 64 * 2**20  # bytes; larger files count by size and time of change
 
 
@@ -55,9 +57,11 @@ def identity(
 ) -> str:
     """SHA-256 of a resolved request, the contents of its model and adapters, and what computes."""
     machine = environment(device)
+    fields = RunRequest.model_fields
+    without = {name for name in YOUNGER if getattr(request, name) == fields[name].default}
     return _hash({
         "engine": ENGINE,
-        "request": request.model_dump(mode="json", exclude=ELSEWHERE),
+        "request": request.model_dump(mode="json", exclude=ELSEWHERE | without),
         "model": content,
         "loras": [[part, lora.weight] for part, lora in zip(loras, request.loras, strict=True)],
         "device": device.split(":")[0],

@@ -34,7 +34,8 @@ def converged_request(request: RunRequest) -> RunRequest:
     solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
     scheduler, options, steps = CONVERGED_FLOW if known and known.flow_matching else solver
     return request.changed(
-        scheduler=scheduler, scheduler_options=options, num_inference_steps=steps, eta=0.0
+        scheduler=scheduler, scheduler_options=options, num_inference_steps=steps, eta=0.0,
+        attention_backend="native", cache="none", compile=False,
     )
 
 

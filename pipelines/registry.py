@@ -7,7 +7,7 @@ import gc
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -65,6 +65,7 @@ class LoadedModel:
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
     seeds_together: dict[str, bool] = field(default_factory=dict)  # task -> in one call
+    compiled: dict[str, Callable] = field(default_factory=dict)  # by attention backend
     shared_rows: int | None = None  # what a shared UNet call was found to hold
     row_seconds: float | None = None  # of such a call
 

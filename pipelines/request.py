@@ -24,6 +24,11 @@ PICTURES = ("image", "mask_image", "control_image")  # fields that name one in t
 OptionValue = bool | int | float | str
 MemoryPolicy = Literal["auto", "device", "model-offload", "group-offload", "sequential-offload"]
 
+AttentionBackend = Literal["native", "_native_math", "_native_flash", "_native_efficient",
+                           "_native_cudnn", "eager", "sliced", "flash", "sage", "xformers"]
+Cache = Literal["none", "pyramid_attention_broadcast", "first_block_cache", "taylorseer_cache",
+                "faster_cache", "mag_cache"]
+
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
 MASK_OPTIONS = ("padding_mask_crop", "mask_feather", "masked_content", "differential")
@@ -60,7 +65,8 @@ class RunRequest(BaseModel):
     that fits; `control_image` is what a ControlNet or adapter follows, `control_mode` its kind for
     union ControlNets; `class_label` a class of a class-conditional model;
     `prior_num_inference_steps` the steps of the first stage of two; `loras` may be texts such as
-    'style.safetensors=0.8'. Raises RequestError.
+    'style.safetensors=0.8'. `attention_backend` and `cache` carry diffusers' names, `compile` is
+    torch.compile of the denoiser (see execution.py). Raises RequestError.
 
     In-painting keeps the picture's size; `height` and `width` are then what the model paints, with
     the aspect kept. `padding_mask_crop`: only the masked part with that many pixels around it,
@@ -78,6 +84,9 @@ class RunRequest(BaseModel):
     memory_policy: MemoryPolicy = "auto"
     quantization: Literal["int8", "int4"] | None = None
     loras: tuple[Lora, ...] = ()
+    attention_backend: AttentionBackend = "native"
+    cache: Cache = "none"
+    compile: bool = False
     task: Task = "text-to-image"
     prompt: Annotated[str, Field(max_length=10_000)] = ""
     negative_prompt: Annotated[str, Field(max_length=10_000)] = ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
+from pipelines.execution import as_usual
 from pipelines.generation import (
     ONE_SEED_A_CALL,
     RunResult,
@@ -53,10 +54,11 @@ FITTING = {
 
 def fits(model: LoadedModel, request: RunRequest) -> bool:
     """Whether a request can share: text-to-image and image-to-image of Stable Diffusion and XL,
-    without an embedded guidance scale."""
+    without an embedded guidance scale, computed in the usual way."""
     unet = getattr(model.pipe, "unet", None)
     return (model.info.task_classes.get(request.task) in FITTING
             and unet.config.time_cond_proj_dim is None
+            and as_usual(request)
             and model.memory_policy == "device")  # fmt: skip
 
 

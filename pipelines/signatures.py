@@ -85,6 +85,34 @@ def rounds_steps_up(class_name: str) -> bool:
     return share in text and f"int({share})" not in text
 
 
+@functools.cache
+def uses_cache_contexts(class_name: str) -> bool:
+    """Whether a pipeline's own loop names its calls of the denoiser to caching hooks."""
+    call = _method(class_name, "__call__")
+    return call is not None and "cache_context" in ast.unparse(call)
+
+
+def is_cacheable(class_name: str) -> bool:
+    """Whether diffusers enables its caching hooks on a model class."""
+    return "CacheMixin" in _model_source(class_name)[0]
+
+
+def dispatches_attention(class_name: str) -> bool:
+    """Whether a model's attention goes through diffusers' dispatcher of backends."""
+    return "dispatch_attention_fn" in _model_source(class_name)[1]
+
+
+@functools.cache
+def _model_source(class_name: str) -> tuple[str, str]:
+    """The bases of a model class of diffusers, and the text of its file; '' where there is none."""
+    definition = re.compile(rf"^class {re.escape(class_name)}\(([^)]*)\)", re.MULTILINE)
+    for path in sorted((_root().parent / "models").rglob("*.py")):
+        text = path.read_text("utf-8")
+        if found := definition.search(text):
+            return found[1], text
+    return "", ""
+
+
 def has_method(class_name: str, name: str) -> bool:
     return _method(class_name, name) is not None
 

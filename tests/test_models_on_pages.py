@@ -137,6 +137,22 @@ def test_loras_and_a_dtype_reach_the_request(home):  # noqa: F811
     assert [lora["weight"] for lora in run.request["loras"]] == [0.5, 1.0]
 
 
+def test_how_the_denoiser_computes_is_offered_as_far_as_it_can_act(with_model, models):
+    app = with_model(models["dit"])
+    assert "sliced" not in keyed(app, "selectbox", "generate.attention_backend").options
+    app = keyed(app, "selectbox", "generate.model_id").set_value("postcards").run()
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(4)
+    keyed(app, "selectbox", "generate.cache").set_value("pyramid_attention_broadcast")
+    app = keyed(app, "selectbox", "generate.attention_backend").set_value("sliced").run()
+    finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert run.status == "ok", run.error
+    assert (run.request["attention_backend"], run.request["cache"]) == (
+        "sliced", "pyramid_attention_broadcast")
+    app = keyed(app, "selectbox", "generate.model_id").set_value(models["dit"]).run()
+    assert app.session_state["generate.attention_backend"] == "native"
+
+
 def test_a_comparison_over_strengths_starts_from_the_picture(home):  # noqa: F811
     engine = Engine(home)
     run = engine.run(RunRequest(prompt="a red car", num_inference_steps=2))
