@@ -22,7 +22,7 @@ def sheet_pngs(
     files = []
     for image in draw(comparison, runs, pictures):
         buffer = io.BytesIO()
-        save_png(image, buffer, recipe(comparison))
+        save_png(image, buffer, recipe(comparison, runs))
         files.append(buffer.getvalue())
     return files
 

@@ -270,7 +270,7 @@ def use_buttons(found: HubDetails) -> None:
         controls.use_model(state.GENERATE, model_id, variant, revision)
         st.switch_page("views/generate.py")
     if compare:
-        state.compare_model(model_id)
+        state.compare_model(model_id, variant, revision)
         st.switch_page("views/compare.py")
 
 

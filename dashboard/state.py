@@ -22,7 +22,7 @@ from pipelines.jobs import ACTIVE, Job, JobQueue
 from pipelines.local_models import offered_models
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.registry import warm_libraries
-from pipelines.request import MASK_OPTIONS, Lora, RunRequest
+from pipelines.request import MASK_OPTIONS, Lora, RunRequest, join_model_id
 from pipelines.segmentation import Segmenter, find_segmenter
 
 if TYPE_CHECKING:
@@ -213,15 +213,18 @@ def offered() -> list[str]:
     return offered_models(engine().home, hub().cache_dir)
 
 
-def compare_model(model_id: str) -> None:
+def compare_model(model_id: str, variant: str | None, revision: str | None) -> None:
     """Put a model on the model axis of Compare, beside those that are there."""
     prepare(COMPARE)
+    model_id = join_model_id(model_id, revision, variant)
     axes, values = key(COMPARE, "axes"), f"{COMPARE}.values.model_id"
     names = st.session_state.get(axes, ["scheduler", "guidance_scale"])
     if "model_id" in names:
         there = [value.strip() for value in st.session_state.get(values, "").split(",")]
     else:
-        there = [st.session_state[key(COMPARE, "model_id")] or ""]
+        carried = st.session_state.get(key(COMPARE, "carried"), {})  # now the first value's
+        there = [join_model_id(st.session_state[key(COMPARE, "model_id")] or "",
+                               carried.pop("revision", None), carried.pop("variant", None))]
         st.session_state[axes] = ["model_id", *[name for name in names if name != "scheduler"][:1]]
     st.session_state[values] = ", ".join(dict.fromkeys(filter(None, [*there, model_id])))
     st.session_state[COMPARISON] = None

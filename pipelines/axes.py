@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.errors import RequestError
-from pipelines.request import RunRequest
+from pipelines.request import RunRequest, join_model_id, split_model_id
 from pipelines.schedulers import BY_KEY
 
 NOT_AN_AXIS = {"task", "image", "mask_image", "control_image", "scheduler_options"}
@@ -145,7 +145,11 @@ def _checked(name: str, value: Any, base: RunRequest) -> Any:
         return base.changed(scheduler_options={name: option}).scheduler_options[name]
     if name in REPLACE:
         return getattr(base.changed(**{REPLACE[name]: value}), REPLACE[name])
-    checked = getattr(base.changed(**{name: value}), name)
+    if name == "model_id":
+        base = base.changed(revision=None, variant=None)
+    checked = getattr(request := base.changed(**{name: value}), name)
+    if name == "model_id":
+        return join_model_id(checked, request.revision, request.variant)
     return "+".join(map(str, checked)) or "none" if name == "loras" else checked
 
 
@@ -294,8 +298,13 @@ class Rule:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """For a cell's values by axis, linked axes taken apart."""
-        return all(_OPERATORS[operator](values[name], value)
+        return all(_OPERATORS[operator](_as_named(name, values[name], value), value)
                    for name, operator, value in self.conditions)
+
+
+def _as_named(name: str, value: Any, wanted: Any) -> Any:
+    """A rule that names a model without a revision means every one."""
+    return split_model_id(value)[0] if name == "model_id" and "@" not in wanted else value
 
 
 _OPERATORS = {
@@ -351,4 +360,6 @@ def label(name: str, value: Any) -> str:
         return f"{value:g}"
     if value is None:
         return "default"
+    if name in ("model_id", "revision"):  # a commit is long
+        return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", value)
     return str(value) if value != "" else "(empty)"

@@ -55,7 +55,8 @@ DEFAULTS = RunRequest()
 Prompt = Annotated[str | None, typer.Argument(help="What the picture shows; none where the model "
                                               "paints without a prompt.")]
 ModelId = Annotated[str, typer.Option(help="'postcards', a diffusers folder, a .safetensors "
-                                           "checkpoint, or a cached Hub id.")]
+                                           "checkpoint, or a cached Hub id, with "
+                                           "@REVISION:VARIANT behind it or not.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="text-to-image, image-to-image, "
                                               "inpainting or unconditional; else as it follows "
                                               "from the pictures and the model.")]
@@ -327,7 +328,7 @@ def compare(
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
     for picture, path in zip(sheets, paths, strict=True):
-        sheet.save_png(picture, path, sheet.recipe(comparison))
+        sheet.save_png(picture, path, sheet.recipe(comparison, runs))
     table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
     if csv:
         _write(csv, sheet.to_csv(table))

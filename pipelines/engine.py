@@ -656,7 +656,8 @@ class Engine:
 
 
 def _made_of(run: Run, request: RunRequest) -> bool:
-    return RunRequest(**run.request) == request  # a row may be older than some fields
+    """A row may be older than some fields, and than the commits in them."""
+    return RunRequest(**run.request).changed(revision=request.revision) == request
 
 
 def _to_converged(run: Run, found: Sequence[tuple[Distance, Run]]) -> Distance | None:

@@ -74,7 +74,8 @@ OnStep = Callable[[Step], None]
 
 
 def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) -> RunRequest:
-    """The request with the model's own values where it left them open; RequestError on a misfit.
+    """The request with the model's own values where it left them open, and the commit of a Hub
+    model in place of a branch; RequestError on a misfit.
 
     Image-to-image keeps the size of its picture, rounded down to what the model can do; in-painting
     leaves open what it was not told.
@@ -97,8 +98,9 @@ def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) ->
     check_size(info, height, width)
     check_extras(request, info)
     return request.changed(
-        scheduler=scheduler, scheduler_options=options, height=height, width=width
-    )
+        scheduler=scheduler, scheduler_options=options, height=height, width=width,
+        revision=info.commit or request.revision,
+    )  # fmt: skip
 
 
 def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:

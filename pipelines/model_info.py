@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError, UnknownModelError
+from pipelines.request import RunRequest, join_model_id, split_model_id
 from pipelines.schedulers import (
     IN_SIGMAS,
     SchedulerInfo,
@@ -95,6 +96,11 @@ class ModelInfo:
         return connected_class(str(index.get("_class_name"))) is not None
 
     @property
+    def commit(self) -> str | None:
+        """The commit of a Hub model's snapshot, None for what has no versions."""
+        return self.folder.name if self.source == "Hub cache" else None
+
+    @property
     def flow_matching(self) -> bool:
         return is_flow_matching(self.original_scheduler_config)
 
@@ -145,7 +151,12 @@ class ModelInfo:
 
 
 def describe(model_id: str, revision: str | None = None, variant: str | None = None) -> ModelInfo:
-    """Read a model's config files; raises UnknownModelError or LoadError."""
+    """Read a model's config files; raises UnknownModelError or LoadError.
+
+    `model_id` may be 'ID@REVISION:VARIANT'.
+    """
+    model_id, *pinned = split_model_id(model_id)
+    revision, variant = pinned[0] or revision, pinned[1] or variant
     folder, source, checkpoint = find_model(model_id, revision)
     index = read_json(folder / "model_index.json")
     if reason := refusal(index):
@@ -260,7 +271,8 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
     if folder := cached_folder(model_id, revision):
         return folder, "Hub cache", None
     raise UnknownModelError(
-        f"model_id: received {model_id!r}, which is not on this machine; accepted: "
+        f"model_id: received {join_model_id(model_id, revision, None)!r}, which is not on this "
+        "machine; accepted: "
         f"{', '.join(BUNDLED)}, the path of a diffusers folder or of a .safetensors checkpoint, "
         "or a Hub id that lies in the Hugging Face cache"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from math import ceil
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -55,10 +57,35 @@ class Lora(BaseModel):
         return self.path if self.weight == 1 else f"{self.path}={self.weight:g}"
 
 
+def split_model_id(text: str) -> tuple[str, str | None, str | None]:
+    """'ID@REVISION:VARIANT' as id, revision and variant, None for what is not there; either may be
+    left out ('ID@:VARIANT'). A path that exists is taken as it stands."""
+    name, at, rest = text.rpartition("@")
+    pinned = re.fullmatch(r"([\w./-]*)(?::([\w.-]+))?", rest) if at else None
+    if not pinned or _exists(text) or not (re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+                                           or _exists(name)):
+        return text, None, None
+    return name, pinned[1] or None, pinned[2]
+
+
+def join_model_id(model_id: str, revision: str | None, variant: str | None) -> str:
+    """The reverse of split_model_id."""
+    rest = f"{revision or ''}{f':{variant}' if variant else ''}"
+    return f"{model_id}@{rest}" if rest else model_id
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
+        return False
+
+
 class RunRequest(BaseModel):
     """One picture to be made; frozen, valid once it exists, and the same after a trip through JSON.
 
-    `scheduler` is a key of the catalogue or 'default' (the checkpoint's own); `height` and `width`
+    `model_id` may be 'ID@REVISION:VARIANT', which sets the other two. `scheduler` is a key of the
+    catalogue or 'default' (the checkpoint's own); `height` and `width`
     are pixels, None for the model's own; `image` and `mask_image` name pictures in the store by
     their SHA-256. White pixels of `mask_image` are repainted. `torch_dtype` None is the device's
     usual one; `memory_policy` says where the weights lie between uses, 'auto' takes the fastest
@@ -116,6 +143,15 @@ class RunRequest(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError("; ".join(map(_explain, error.errors()))) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_model(cls, values: Any) -> Any:
+        if not isinstance(values.get("model_id"), str):
+            return values
+        model_id, *pinned = split_model_id(values["model_id"])
+        found = zip(("revision", "variant"), pinned, strict=True)
+        return {**values, "model_id": model_id} | {name: one for name, one in found if one}
 
     @model_validator(mode="after")
     def _check(self) -> RunRequest:

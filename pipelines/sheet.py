@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError, StorageError
+from pipelines.request import join_model_id, split_model_id
 from pipelines.run_log import (
     MEASURES,
     ComparisonRow,
@@ -324,10 +325,39 @@ def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> st
     return out.getvalue()
 
 
-def recipe(comparison: Comparison) -> dict[str, Any]:
-    """What makes the same sheet again: the base request and the axes."""
-    return {"base": comparison.base.model_dump(mode="json"),
-            "axes": [axis.as_dict() for axis in comparison.axes], "skip": list(comparison.skip)}
+def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str, Any]:
+    """What makes the same sheet again: the base request and the axes, a model of the Hub by the
+    commit that made its runs."""
+    commits = [run and run.request.get("revision") for run in runs]
+    base = comparison.base
+    if len(found := set(filter(None, commits))) == 1 and not {"model_id", "revision"} & (
+        comparison.varied
+    ):
+        base = base.changed(revision=found.pop())
+    axes = [_pinned(comparison, axis, commits) for axis in comparison.axes]
+    return {"base": base.model_dump(mode="json"), "axes": [axis.as_dict() for axis in axes],
+            "skip": list(comparison.skip)}
+
+
+def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -> Axis:
+    """An axis with the commit behind each model, where its cells were made by one."""
+    name = "revision" if "revision" in axis.parts else "model_id"
+    ruled = any("revision" in rule for rule in comparison.skip)
+    if name not in axis.parts or (name == "model_id" and "revision" in comparison.varied) or ruled:
+        return axis
+    place, several = axis.parts.index(name), len(axis.parts) > 1
+    values = []
+    for value in axis.values:
+        found = {commit for cell, commit in zip(comparison.cells(), commits, strict=False)
+                 if cell.axes[axis.name] == value and commit}
+        parts = list(value) if several else [value]
+        if len(found) == 1 and name == "revision":
+            parts[place] = found.pop()
+        elif len(found) == 1:
+            model_id, _, variant = split_model_id(parts[place])
+            parts[place] = join_model_id(model_id, found.pop(), variant)
+        values.append(tuple(parts) if several else parts[0])
+    return replace(axis, values=tuple(values))
 
 
 def read_recipe(path: Path) -> Comparison:

@@ -56,7 +56,7 @@ def html_page(
         "json": {"name": "cells.json", "type": "application/json",
                  "text": json.dumps(table, indent=1, ensure_ascii=False)},
         "recipe": {"name": "recipe.json", "type": "application/json",
-                   "text": json.dumps(recipe(comparison), indent=1, ensure_ascii=False)},
+                   "text": json.dumps(recipe(comparison, runs), indent=1, ensure_ascii=False)},
     }  # fmt: skip
     first = next((run for run in runs if run), None)
     made = ["made by Contact Sheet"]

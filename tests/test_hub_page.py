@@ -182,6 +182,12 @@ def test_another_revision_by_name(fake):
     fetch(app)
     app.button(key="hub.generate").click().run()
     assert app.session_state["generate.carried"] == {"revision": fake.commit("ada/small")}
+    app = page("hub", model="ada/small")
+    app.text_input(key="hub.revision.ada/small").set_value(fake.commit("ada/small")).run()
+    app.button(key="hub.compare").click().run()
+    assert not app.exception
+    assert app.session_state["compare.values.model_id"] == (
+        f"postcards, ada/small@{fake.commit('ada/small')}")
 
 
 def test_a_model_joins_the_models_of_compare(fake):

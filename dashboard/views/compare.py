@@ -285,9 +285,11 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
     """What people take home, built when somebody asks for it."""
     engine, name = state.engine(), f"contact-sheet-{comparison_id}"
 
+    def runs() -> list[Run | None]:
+        return comparison.match(engine.run_log.runs(comparison_id=comparison_id))
+
     def sheet() -> bytes:
-        runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
-        files = sheet_pngs(comparison, runs, engine.pictures)
+        files = sheet_pngs(comparison, runs(), engine.pictures)
         return zipped(files, name) if len(files) > 1 else files[0]
 
     ending, kind = ("zip", "application/zip") if comparison.sheet_axes else ("png", "image/png")
@@ -300,7 +302,7 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
          f"{name}.csv", "text/csv", "table"),
         ("Cells (JSON)", lambda: as_json(cells(engine, comparison_id)),
          f"{name}.json", "application/json", "data_object"),
-        ("Recipe (JSON)", lambda: as_json(recipe(comparison)),
+        ("Recipe (JSON)", lambda: as_json(recipe(comparison, runs())),
          f"{name}-recipe.json", "application/json", "receipt_long"),
     ]  # fmt: skip
     with st.container(horizontal=True, gap="small"):
