@@ -52,6 +52,7 @@ class Method:
     rms_latents: float | None
     psnr: float | None
     ssim: float | None
+    clip_distance: float | None
     ms: float | None
     ms_low: float | None
     ms_high: float | None
@@ -135,6 +136,7 @@ def _method(
         rms_latents=_mean([d.rms_latents for d in found], geometric=True),
         psnr=_mean([d.psnr for d in found]),
         ssim=_mean([d.ssim for d in found]),
+        clip_distance=_mean([d.clip_distance for d in found]),
         ms=statistics.mean(t.median_ms for t in times) if complete else None,
         ms_low=statistics.mean(t.low_ms for t in times) if complete else None,
         ms_high=statistics.mean(t.high_ms for t in times) if complete else None,
@@ -357,27 +359,34 @@ def _cells(numbers: Sequence[int]) -> str:
 class GuidancePoint:
     """`accuracy`: share of pictures, 0 to 1, that show all that their prompt names, as the judge
     sees them, None where it cannot judge; `diversity`: mean of 1 - SSIM over pairs of pictures of
-    one prompt with different seeds, None without such pairs."""
+    one prompt with different seeds, None without such pairs; `clip_score`: mean over `scored`
+    pictures, None where none was measured."""
 
     guidance_scale: float
     accuracy: float | None
     judged: int
     diversity: float | None
     pairs: int
+    clip_score: float | None
+    scored: int
     cells: tuple[int, ...]
 
 
 def guidance(
-    comparison: Comparison, runs: Sequence[Run | None], pictures: PictureStore
+    comparison: Comparison,
+    runs: Sequence[Run | None],
+    pictures: PictureStore,
+    distances: Sequence[Distance | None] = (),
 ) -> list[GuidancePoint]:
-    """Prompt accuracy and diversity by guidance_scale; [] where it is on no axis."""
+    """Prompt accuracy, CLIP score and diversity by guidance_scale; [] where it is on no axis."""
     if not any("guidance_scale" in axis.parts for axis in comparison.axes):
         return []
     groups: dict[float, list[int]] = {}
     for number, run in enumerate(runs):
         if run and run.image_sha256 and pictures.path(run.image_sha256).exists():
             groups.setdefault(run.guidance_scale, []).append(number)
-    return [_guidance_point(scale, numbers, comparison, runs, pictures)
+    distances = distances or [None] * len(runs)
+    return [_guidance_point(scale, numbers, comparison, runs, pictures, distances)
             for scale, numbers in sorted(groups.items())]
 
 
@@ -387,6 +396,7 @@ def _guidance_point(
     comparison: Comparison,
     runs: Sequence[Run | None],
     pictures: PictureStore,
+    distances: Sequence[Distance | None],
 ) -> GuidancePoint:
     judged = [_follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
               for n in numbers if runs[n].model_id == "postcards"]
@@ -401,12 +411,16 @@ def _guidance_point(
         for members in families.values()
         for at, one in enumerate(members) for other in members[:at]
     ]  # fmt: skip
+    scores = [distances[n].clip_score for n in numbers
+              if distances[n] and distances[n].clip_score is not None]
     return GuidancePoint(
         guidance_scale=scale,
         accuracy=statistics.mean(judged) if judged else None,
         judged=len(judged),
         diversity=statistics.mean(unlike) if unlike else None,
         pairs=len(unlike),
+        clip_score=_mean(scores),
+        scored=len(scores),
         cells=tuple(numbers),
     )
 

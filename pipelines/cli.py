@@ -309,21 +309,22 @@ def compare(
         for number in wanted:
             engine.check(cells[number].request)
         interrupt.check()
-    with _Interrupt() as interrupt, _progress(len(wanted), "cells") as bar:
-        runs = engine.compare(
-            comparison,
-            lambda _number, _step: interrupt.check(),
-            lambda _number, _run: bar.update(),
-            comparison_id,
-            shared,
-            reference,
-            fresh,
-        )
     distances = [None] * len(cells)
-    if reference and not interrupt.seen:
-        distances = _measure(engine, comparison, runs, reference)
-    if measure and not interrupt.seen:
-        _measure_timings(engine, runs, measure)
+    with _Interrupt() as interrupt:
+        with _progress(len(wanted), "cells") as bar:
+            runs = engine.compare(
+                comparison,
+                lambda _number, _step: interrupt.check(),
+                lambda _number, _run: bar.update(),
+                comparison_id,
+                shared,
+                reference,
+                fresh,
+            )
+        if reference and not interrupt.seen:
+            distances = _measure(engine, comparison, runs, reference, interrupt)
+        if measure and not interrupt.seen:
+            _measure_timings(engine, runs, measure, interrupt)
     timings = engine.timings(runs)
     sheets = sheet.draw(comparison, runs, engine.pictures)
     paths = _sheet_paths(comparison, output)
@@ -348,6 +349,8 @@ def compare(
         for record in records:
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
+    if interrupt.seen:
+        raise typer.Exit(130)
     _exit_for([runs[n] for n in wanted])
 
 
@@ -366,24 +369,32 @@ def _logged(
 
 
 def _measure(
-    engine: Engine, comparison: Comparison, runs: Sequence[Run | None], reference: str
+    engine: Engine,
+    comparison: Comparison,
+    runs: Sequence[Run | None],
+    reference: str,
+    interrupt: _Interrupt,
 ) -> list[Distance | None]:
-    """Distances of the cells; Ctrl-C leaves them out."""
-    with _Interrupt() as interrupt, _progress(0, "reference steps") as bar:
+    """Distances of the cells; after Ctrl-C those that were measured by then."""
+    with _progress(0, "reference steps") as bar:
 
         def on_step(step: Any) -> None:
             interrupt.check()
             bar.total = max(bar.total or 0, bar.n - step.index + 1 + step.total)
             bar.update()
 
-        return engine.measure(comparison, runs, reference, on_step)
+        try:
+            return engine.measure(comparison, runs, reference, on_step)
+        except Cancelled:
+            return engine.distances(comparison, runs, reference)
 
 
-def _measure_timings(engine: Engine, runs: Sequence[Run | None], repeats: int) -> None:
+def _measure_timings(
+    engine: Engine, runs: Sequence[Run | None], repeats: int, interrupt: _Interrupt
+) -> None:
     """Time the cells; Ctrl-C keeps what was measured."""
     made = {run.source_id for run in runs if run and run.status == "ok"}
-    with (_Interrupt() as interrupt, _progress(repeats * len(made), "timings") as bar,
-          contextlib.suppress(Cancelled)):
+    with _progress(repeats * len(made), "timings") as bar, contextlib.suppress(Cancelled):
         engine.measure_timings(runs, repeats, lambda _step: interrupt.check(),
                                lambda _done: bar.update())
 

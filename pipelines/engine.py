@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
+from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 from pipelines.execution import as_usual, check_execution
@@ -327,16 +328,25 @@ class Engine:
         Raises RequestError for an unknown cell.
         """
         known = self.distances(comparison, runs, reference)
+        clip = find_clip(self.registry.device)
+        missing = [number for number, one in enumerate(known)
+                   if one is None or (clip and one.clip_model != clip.name)]
         if reference != CONVERGED:
             cells = reference_cells(comparison, reference)
-            return [one or self._distance(run, runs[number])
-                    for one, run, number in zip(known, runs, cells, strict=True)]
+            for number in missing:
+                _tell(on_step, number, runs)
+                found = self._distance(runs[number], runs[cells[number]], clip)
+                known[number] = found or known[number]
+            return known
         models: dict[tuple, Any] = {}
         floor = self._floor_pair(runs)
-        for number, run in enumerate(runs):
-            if known[number] is None and self._unchanged(run, models):
+        for number in missing:
+            run = runs[number]
+            if self._unchanged(run, models):
                 request = converged_request(RunRequest(**run.request))
-                known[number] = self._distance(run, self._make_once(request, models, on_step))
+                made = self._make_once(request, models, on_step)
+                _tell(on_step, number, runs)
+                known[number] = self._distance(run, made, clip) or known[number]
         if floor and not self.floor(runs) and self._unchanged(floor[0], models):
             half, whole = (self._make_once(request, models, on_step) for request in floor[1:])
             self._distance(half, whole)
@@ -418,12 +428,14 @@ class Engine:
             raise Cancelled("stopped by the user")
         return run
 
-    def _distance(self, run: Run | None, reference: Run | None) -> Distance | None:
+    def _distance(
+        self, run: Run | None, reference: Run | None, clip: Clip | None = None
+    ) -> Distance | None:
         """Measured and logged; None where a picture is missing."""
         if not (run and reference and run.image_sha256 and reference.image_sha256):
             return None
         with contextlib.suppress(StorageError):  # a file is gone
-            found = distance(run, reference, self.pictures, self.latents)
+            found = distance(run, reference, self.pictures, self.latents, clip)
             self.run_log.keep_distance(found)
             return found
         return None
@@ -653,6 +665,12 @@ class Engine:
         before, mask_image, after = map(self.pictures.get, names)
         changed, count = changed_unmasked_pixels(request, before, mask_image, after)
         return {"changed_unmasked_pixels": changed, "unmasked_pixels": count}
+
+
+def _tell(on_step: OnStep | None, number: int, runs: Sequence[Run | None]) -> None:
+    """A cell is measured next; may raise Cancelled."""
+    if on_step:
+        on_step(Step(number + 1, len(runs), lambda: None))
 
 
 def _made_of(run: Run, request: RunRequest) -> bool:

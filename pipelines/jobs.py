@@ -283,7 +283,7 @@ def submit_measurement(
     """Queue the distances of a comparison's cells to a reference, which is logged with it."""
     comparison, runs = _of_log(engine, comparison_id)
     requests = engine.references_to_make(comparison, runs, reference)
-    total = sum(_evaluations(request, engine) for request in requests)
+    total = len(runs) + sum(_evaluations(request, engine) for request in requests)
 
     def work(job: Job) -> str:
         engine.run_log.set_reference(comparison_id, reference)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from pipelines.clip import Clip
+
 CONVERGED = "converged"
 # Scheduler, options, steps. Karras spacing reaches the last timestep whatever the checkpoint's
 # timestep_spacing is. Where a picture is the start, only even spacing starts at its noise level.
@@ -77,20 +79,29 @@ def _example(comparison: Comparison) -> str:
 
 
 def distance(
-    run: Run, reference: Run, pictures: PictureStore, latents: LatentStore
+    run: Run,
+    reference: Run,
+    pictures: PictureStore,
+    latents: LatentStore,
+    clip: Clip | None = None,
 ) -> Distance:
     """A run's distance to its reference; a measure is None where it cannot be taken.
 
     `rms_latents`: root of the mean square difference of the final latents, in their own unit;
     `psnr` in dB, of 8-bit RGB, None for equal pictures too (it is infinite there); `ssim` of Wang
-    et al. 2004, 1 for equal pictures, None below 11 pixels. Raises StorageError where a file is
-    gone.
+    et al. 2004, 1 for equal pictures, None below 11 pixels; `clip_distance` and `clip_score` as
+    `clip` says (see clip.py), None without it, the score also without a prompt. Raises StorageError
+    where a file is gone, LoadError where CLIP cannot be opened.
     """
     measured = Distance(run_id=run.source_id, reference_id=reference.source_id)
     if run.latents_sha256 and reference.latents_sha256:
         measured.rms_latents = _rms(*(latents.get(r.latents_sha256) for r in (run, reference)))
     images = [pictures.get(r.image_sha256).convert("RGB") for r in (run, reference)]
     measured.psnr, measured.ssim = _psnr_and_ssim(*images)
+    if clip:
+        named = [(r.image_sha256, image) for r, image in zip((run, reference), images, strict=True)]
+        measured.clip_model, measured.clip_distance = clip.name, clip.distance(*named)
+        measured.clip_score = clip.score(named[0], run.prompt) if run.prompt else None
     return measured
 
 

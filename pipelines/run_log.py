@@ -136,11 +136,12 @@ class Run(Base):
         return {column.name: getattr(self, column.name) for column in self.__table__.columns}
 
 
-MEASURES = ("rms_latents", "psnr", "ssim")
+MEASURES = ("rms_latents", "psnr", "ssim", "clip_distance", "clip_score", "clip_model")
 
 
 class Distance(Base):
-    """How far a run lies from a reference run; see measurement.py for the measures and units."""
+    """How far a run lies from a reference run; see measurement.py for the measures and units.
+    `clip_score` is of the run and its prompt alone."""
 
     __tablename__ = "distances"
 
@@ -149,8 +150,11 @@ class Distance(Base):
     rms_latents: Mapped[float | None] = mapped_column(default=None)
     psnr: Mapped[float | None] = mapped_column(default=None)
     ssim: Mapped[float | None] = mapped_column(default=None)
+    clip_distance: Mapped[float | None] = mapped_column(default=None)
+    clip_score: Mapped[float | None] = mapped_column(default=None)
+    clip_model: Mapped[str | None] = mapped_column(default=None)
 
-    def as_dict(self) -> dict[str, float | None]:
+    def as_dict(self) -> dict[str, float | str | None]:
         return {name: getattr(self, name) for name in MEASURES}
 
 

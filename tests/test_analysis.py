@@ -26,7 +26,8 @@ BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=2)
 
 def method(name="DDIM", nfe=10.0, rms=0.1, ms=None, **values):
     known = {"line": name, "scheduler": "ddim", "stochastic": False, "order": 1,
-             "num_inference_steps": int(nfe), "psnr": None, "ssim": None, "ms_low": ms,
+             "num_inference_steps": int(nfe), "psnr": None, "ssim": None,
+             "clip_distance": None, "ms_low": ms,
              "ms_high": ms, "cells": (0,), "run_id": 1}  # fmt: skip
     return Method(name=name, nfe=nfe, rms_latents=rms, ms=ms, **{**known, **values})
 

@@ -276,6 +276,29 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
+def test_ctrl_c_while_the_reference_is_made_keeps_the_cells(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "compare", "a cat", "--axis", "seed=0..1", "--json",
+         "--num-inference-steps", "2", "--reference", "converged", "--measure", "50",
+         "-o", str(tmp_path / "sheet.png")],
+        env={**os.environ, "CONTACT_SHEET_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    seen = ""
+    while "reference steps" not in seen:
+        seen += process.stderr.read(1)
+        assert process.poll() is None, seen
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    cells = json.loads(out)["cells"]
+    assert [cell["status"] for cell in cells] == ["ok", "ok"]
+    assert cells[1]["rms_latents"] is None
+    assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
 def test_ctrl_c_before_the_first_step_is_no_traceback(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines", "generate", "a cat", "-o", str(tmp_path / "o.png")],

@@ -22,10 +22,11 @@ from pipelines.analysis import (
     verdict,
 )
 from pipelines.axes import label
+from pipelines.clip import FETCH
 from pipelines.comparison import Comparison
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measurement import CONVERGED
-from pipelines.run_log import ComparisonRow, Run
+from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.sheet import to_csv
 
 HEIGHT = 430
@@ -58,7 +59,7 @@ def analysis_panel(
     with tabs[1]:
         _quality(found, reference, row.id, open_run)
     with tabs[2]:
-        _guidance(comparison, runs, row.id, open_run)
+        _guidance(comparison, runs, distances, row.id, open_run)
     with tabs[3]:
         _flags(comparison, runs)
 
@@ -150,7 +151,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
             domain=["deterministic", "stochastic"], range=[[1, 0], [5, 4]])),
     )
     marks = base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=90).encode(
-        tooltip=_tooltip(), opacity=alt.value(1.0)).add_params(point)
+        tooltip=_tooltip(rows), opacity=alt.value(1.0)).add_params(point)
     if floor:
         rule = alt.Chart(alt.Data(values=[{"floor": floor}]))
         marks = rule.mark_rule(color="#8888", strokeDash=[2, 3]).encode(y="floor:Q") + marks
@@ -197,7 +198,7 @@ def _quality(
     spread = base.mark_rule(opacity=0.5).encode(
         x=alt.X("ms_low:Q"), x2="ms_high:Q", color=colour)
     dots = base.mark_point(filled=True, size=110).encode(
-        color=colour, tooltip=_tooltip(),
+        color=colour, tooltip=_tooltip(rows),
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
@@ -212,10 +213,11 @@ def _quality(
 def _guidance(
     comparison: Comparison,
     runs: Sequence[Run | None],
+    distances: Sequence[Distance | None],
     place: str,
     open_run: Callable[[int], None],
 ) -> None:
-    points = guidance(comparison, runs, state.engine().pictures)
+    points = guidance(comparison, runs, state.engine().pictures, distances)
     if len(points) < 2:
         words("With guidance_scale on an axis: whether pictures follow their prompt, and how much "
               "seeds differ.", "quiet")  # fmt: skip
@@ -230,29 +232,41 @@ def _guidance(
             rows.append({"guidance_scale": one.guidance_scale, "measure": "diversity of seeds",
                          "value": one.diversity, "of": f"{one.pairs} pairs", "run_id": run_id})
     if rows:
-        point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
-        base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("guidance_scale:Q"),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1])),
-            color=_colour("measure"),
-            tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
-        )
-        _chart((base.mark_line(strokeWidth=2)
-                + base.mark_point(filled=True, size=90).add_params(point)
-                ).properties(height=HEIGHT, usermeta=SVG), f"guidance-{place}", open_run)
+        _chart(_guidance_chart(rows, [0, 1]), f"guidance-{place}", open_run)
+    scores = [{"guidance_scale": one.guidance_scale, "measure": "CLIP score",
+               "value": one.clip_score, "of": f"{one.scored} pictures",
+               "run_id": runs[one.cells[0]].id} for one in points if one.clip_score is not None]
+    if scores:
+        _chart(_guidance_chart(scores, None), f"clip-{place}", open_run)
+        words("CLIP score: 100 times the cosine of picture and prompt, as "
+              f"{next(d.clip_model for d in distances if d and d.clip_model)} sees them.", "quiet")
     if any(one.judged for one in points):
         fewest = min(one.judged for one in points)
         words("Follows the prompt: the share of pictures in which the judge of the bundled model "
               f"sees all that the prompt names; {fewest} pictures or more per scale"
               f"{', too few to tell small differences' if fewest < 30 else ''}.", "quiet")
-    else:
-        words("Whether pictures follow their prompt can be judged for the bundled model only.",
-              "quiet")  # fmt: skip
+    elif not scores:
+        words("Whether pictures follow their prompt: the bundled model's are judged by its judge, "
+              f"others by CLIP where its weights are on this machine ({FETCH}), with Measure "
+              "distances.", "quiet")  # fmt: skip
     if not any(one.pairs for one in points):
         words("With several seeds (pictures per cell) there is diversity too: the mean of "
               "1 - SSIM over pairs of pictures of one prompt.", "quiet")  # fmt: skip
-    if rows:
+    if rows or scores:
         _data("guidance", [asdict(one) for one in points])
+
+
+def _guidance_chart(rows: Sequence[dict[str, Any]], domain: list[float] | None) -> alt.LayerChart:
+    point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
+    scale = alt.Scale(domain=domain) if domain else alt.Scale(zero=False)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("guidance_scale:Q"),
+        y=alt.Y("value:Q", title=None, scale=scale),
+        color=_colour("measure"),
+        tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
+    )
+    marks = base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=90).add_params(point)
+    return marks.properties(height=HEIGHT, usermeta=SVG)
 
 
 def _flags(comparison: Comparison, runs: Sequence[Run | None]) -> None:
@@ -275,13 +289,17 @@ def _colour(field: str) -> alt.Color:
                      legend=alt.Legend(orient="bottom", columns=3, labelLimit=220))
 
 
-def _tooltip() -> list[Any]:
-    return [alt.Tooltip("name:N"), alt.Tooltip("nfe:Q", title="NFE", format=".0f"),
+def _tooltip(rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """What a point says when it is pointed at, as far as it was measured."""
+    found = [alt.Tooltip("name:N"), alt.Tooltip("nfe:Q", title="NFE", format=".0f"),
             alt.Tooltip("rms_latents:Q", format=".4f"),
             alt.Tooltip("psnr:Q", title="psnr (dB)", format=".1f"),
             alt.Tooltip("ssim:Q", format=".4f"),
+            alt.Tooltip("clip_distance:Q", title="CLIP distance", format=".4f"),
             alt.Tooltip("ms:Q", title="time (ms)", format=".0f"),
             alt.Tooltip("cells:Q", title="mean of cells")]
+    return [one for one in found
+            if any(row.get(one.shorthand.partition(":")[0]) is not None for row in rows)]
 
 
 def _chart(chart: Any, key: str, open_run: Callable[[int], None]) -> None:
