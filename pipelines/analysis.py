@@ -376,17 +376,18 @@ def guidance(
     comparison: Comparison,
     runs: Sequence[Run | None],
     pictures: PictureStore,
-    distances: Sequence[Distance | None] = (),
+    scores: Sequence[Distance | None] = (),
 ) -> list[GuidancePoint]:
-    """Prompt accuracy, CLIP score and diversity by guidance_scale; [] where it is on no axis."""
+    """Prompt accuracy, CLIP score (`Engine.clip_scores`) and diversity by guidance_scale; [] where
+    it is on no axis."""
     if not any("guidance_scale" in axis.parts for axis in comparison.axes):
         return []
     groups: dict[float, list[int]] = {}
     for number, run in enumerate(runs):
         if run and run.image_sha256 and pictures.path(run.image_sha256).exists():
             groups.setdefault(run.guidance_scale, []).append(number)
-    distances = distances or [None] * len(runs)
-    return [_guidance_point(scale, numbers, comparison, runs, pictures, distances)
+    scores = scores or [None] * len(runs)
+    return [_guidance_point(scale, numbers, comparison, runs, pictures, scores)
             for scale, numbers in sorted(groups.items())]
 
 
@@ -396,7 +397,7 @@ def _guidance_point(
     comparison: Comparison,
     runs: Sequence[Run | None],
     pictures: PictureStore,
-    distances: Sequence[Distance | None],
+    scores: Sequence[Distance | None],
 ) -> GuidancePoint:
     judged = [_follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
               for n in numbers if runs[n].model_id == "postcards"]
@@ -411,16 +412,15 @@ def _guidance_point(
         for members in families.values()
         for at, one in enumerate(members) for other in members[:at]
     ]  # fmt: skip
-    scores = [distances[n].clip_score for n in numbers
-              if distances[n] and distances[n].clip_score is not None]
+    scored = [scores[n].clip_score for n in numbers if scores[n]]
     return GuidancePoint(
         guidance_scale=scale,
         accuracy=statistics.mean(judged) if judged else None,
         judged=len(judged),
         diversity=statistics.mean(unlike) if unlike else None,
         pairs=len(unlike),
-        clip_score=_mean(scores),
-        scored=len(scores),
+        clip_score=_mean(scored),
+        scored=len(scored),
         cells=tuple(numbers),
     )
 
@@ -440,18 +440,22 @@ def _follows_prompt(path: Path, prompt: str) -> bool | None:
     """Whether the judge sees all that a prompt names; None where it names nothing it knows."""
     from PIL import Image
 
-    from pipelines.postcards.classifier import classify
-
     wanted = named_in(prompt)
     if not wanted:
         return None
+    judge = _classifier()
+    from pipelines.postcards.classifier import classify
+
     with Image.open(path) as image:
-        seen = classify(_classifier(), [image])[0]
+        seen = classify(judge, [image])[0]
     return all(seen[name] == value for name, value in wanted.items())
 
 
 @functools.cache
 def _classifier() -> Any:
+    from pipelines.registry import warm_libraries
+
+    warm_libraries()  # another thread may be half through importing them
     from pipelines.postcards.classifier import load_classifier
 
     return load_classifier()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError
+from pipelines.registry import warm_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,7 @@ class Clip:
 
     def _opened(self) -> tuple[Any, Any, Any]:
         if self._parts is None:
+            warm_libraries()
             import transformers
 
             local = {"local_files_only": True}

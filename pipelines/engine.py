@@ -367,6 +367,14 @@ class Engine:
                       if made.id == other.source_id), None) if run and other else None
                 for run, other in zip(runs, others, strict=True)]
 
+    def clip_scores(self, runs: Sequence[Run | None]) -> list[Distance | None]:
+        """For each run a row with what CLIP said of it and its prompt, whatever it was measured
+        against; None where it was not asked."""
+        found = {one.run_id: one for one, _ in
+                 self.run_log.distances({run.source_id for run in runs if run})
+                 if one.clip_score is not None}
+        return [found.get(run.source_id) if run else None for run in runs]
+
     def references_to_make(
         self, comparison: Comparison, runs: Sequence[Run | None], reference: str
     ) -> list[RunRequest]:

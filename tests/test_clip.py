@@ -86,7 +86,7 @@ def test_cells_measured_before_the_weights_came_are_measured_again(engine, monke
     before = engine.measure(comparison, runs, reference)
     assert {d.clip_distance for d in before} == {None}
     assert before[2].psnr
-    points = guidance(comparison, runs, engine.pictures, before)
+    points = guidance(comparison, runs, engine.pictures, engine.clip_scores(runs))
     assert [point.clip_score for point in points] == [None, None]
     monkeypatch.setenv("CONTACT_SHEET_CLIP", str(folder))
     seen = []
@@ -100,7 +100,7 @@ def test_cells_measured_before_the_weights_came_are_measured_again(engine, monke
     pictures = [(r.image_sha256, engine.pictures.get(r.image_sha256)) for r in runs]
     scores = [clip.score(picture, BASE.prompt) for picture in pictures]
     assert [d.clip_score for d in after] == pytest.approx(scores, abs=1e-3)
-    points = guidance(comparison, runs, engine.pictures, after)
+    points = guidance(comparison, runs, engine.pictures, engine.clip_scores(runs))
     assert [point.clip_score for point in points] == pytest.approx(
         [np.mean(scores[:2]), np.mean(scores[2:])])
     assert [point.scored for point in points] == [2, 2]

@@ -26,7 +26,7 @@ from pipelines.clip import FETCH
 from pipelines.comparison import Comparison
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measurement import CONVERGED
-from pipelines.run_log import ComparisonRow, Distance, Run
+from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet import to_csv
 
 HEIGHT = 430
@@ -59,7 +59,7 @@ def analysis_panel(
     with tabs[1]:
         _quality(found, reference, row.id, open_run)
     with tabs[2]:
-        _guidance(comparison, runs, distances, row.id, open_run)
+        _guidance(comparison, runs, row.id, open_run)
     with tabs[3]:
         _flags(comparison, runs)
 
@@ -213,11 +213,11 @@ def _quality(
 def _guidance(
     comparison: Comparison,
     runs: Sequence[Run | None],
-    distances: Sequence[Distance | None],
     place: str,
     open_run: Callable[[int], None],
 ) -> None:
-    points = guidance(comparison, runs, state.engine().pictures, distances)
+    scored = state.engine().clip_scores(runs)
+    points = guidance(comparison, runs, state.engine().pictures, scored)
     if len(points) < 2:
         words("With guidance_scale on an axis: whether pictures follow their prompt, and how much "
               "seeds differ.", "quiet")  # fmt: skip
@@ -239,7 +239,7 @@ def _guidance(
     if scores:
         _chart(_guidance_chart(scores, None), f"clip-{place}", open_run)
         words("CLIP score: 100 times the cosine of picture and prompt, as "
-              f"{next(d.clip_model for d in distances if d and d.clip_model)} sees them.", "quiet")
+              f"{next(one.clip_model for one in scored if one)} sees them.", "quiet")
     if any(one.judged for one in points):
         fewest = min(one.judged for one in points)
         words("Follows the prompt: the share of pictures in which the judge of the bundled model "
