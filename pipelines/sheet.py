@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError, StorageError
-from pipelines.request import join_model_id, split_model_id
+from pipelines.request import RunRequest, join_model_id, split_model_id
 from pipelines.run_log import (
     MEASURES,
     ComparisonRow,
@@ -190,6 +190,7 @@ def subtitle(
         if name not in varied:
             value = getattr(first or comparison.base, name)
             parts.append(f"{name} {label(name, value)}")
+    parts += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
     if first and first.width:
         parts.append(f"{first.width} x {first.height} px")
     if kept := [run for run in runs if run and run.unmasked_pixels]:
@@ -199,6 +200,15 @@ def subtitle(
     if len(noises) == 1:
         parts.append(f"initial noise {next(iter(noises))[:12]} in every cell")
     return "   ·   ".join(parts)
+
+
+def unusual(comparison: Comparison) -> dict[str, Any]:
+    """What all cells share of how they are computed, where it is not the usual."""
+    fields, base = RunRequest.model_fields, comparison.base
+    names = ("revision", "variant", "torch_dtype", "quantization", "attention_backend", "cache",
+             "compile")
+    return {name: getattr(base, name) for name in names
+            if name not in comparison.varied and getattr(base, name) != fields[name].default}
 
 
 def _labels(axis: Axis | None) -> list[str]:

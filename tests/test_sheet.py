@@ -88,3 +88,13 @@ def test_saved_png_carries_its_recipe(tmp_path):
         assert json.loads(image.text["contact_sheet"]) == {"base": {"prompt": "naïve 日本"}}
     with pytest.raises(StorageError, match="cannot be written"):
         sheet.save_png(Image.new("RGB", (4, 4)), tmp_path / "no" / "out.png", {})
+
+
+def test_the_subtitle_says_what_is_unusual_about_how_it_was_computed():
+    base = RunRequest(prompt="a", cache="pyramid_attention_broadcast", torch_dtype="bfloat16",
+                      revision="0123456789" * 4)
+    comparison = Comparison.parse(base, ["compile=false,true", "torch_dtype=bfloat16"])
+    text = sheet.subtitle(comparison, [])
+    assert "cache pyramid_attention_broadcast" in text
+    assert "revision 0123456 " in text
+    assert "compile" not in text and "torch_dtype" not in text and "_backend" not in text

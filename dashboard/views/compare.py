@@ -17,7 +17,7 @@ from pipelines.comparison import Comparison, forecast, work_order
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import recipe, to_csv
+from pipelines.sheet import recipe, to_csv, unusual
 from pipelines.viewer import viewer_data
 
 PAGE = state.COMPARE
@@ -175,6 +175,7 @@ def heading(comparison: Comparison) -> None:
                        ("guidance_scale", "guidance {}"), ("seed", "seed {}"), ("model_id", "{}")):
         if name not in varied:
             shared.append(text.format(label(name, getattr(base, name))))
+    shared += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
     if base.task == "inpainting" and "strength" not in varied:
         shared.insert(0, f"strength {base.strength:g}")
     words(" · ".join(shared), "quiet")
