@@ -325,7 +325,7 @@ class Engine:
         `reference` is 'converged' or a cell (see measurement.py). The converged pictures are runs
         of the log; those that are missing are made, and `on_step` may raise Cancelled. None for a
         cell, or a reference, that has no picture, and for a cell whose model has changed since.
-        Raises RequestError for an unknown cell.
+        Raises RequestError for an unknown cell, or a model that runs no solver that converges.
         """
         known = self.distances(comparison, runs, reference)
         clip = find_clip(self.registry.device)
@@ -340,14 +340,12 @@ class Engine:
             return known
         models: dict[tuple, Any] = {}
         floor = self._floor_pair(runs)
-        for number in missing:
-            run = runs[number]
-            if self._unchanged(run, models):
-                request = converged_request(RunRequest(**run.request))
-                made = self._make_once(request, models, on_step)
-                _tell(on_step, number, runs)
-                known[number] = self._distance(run, made, clip) or known[number]
-        if floor and not self.floor(runs) and self._unchanged(floor[0], models):
+        for number, request in self._converged(missing, runs, models).items():
+            made = self._make_once(request, models, on_step)
+            _tell(on_step, number, runs)
+            known[number] = self._distance(runs[number], made, clip) or known[number]
+        if (floor and not self.floor(runs) and self._unchanged(floor[0], models)
+                and self._solvable(floor[0], models)):
             half, whole = (self._make_once(request, models, on_step) for request in floor[1:])
             self._distance(half, whole)
         return known
@@ -383,11 +381,11 @@ class Engine:
             return []
         models: dict[tuple, Any] = {}
         known = self.distances(comparison, runs, reference)
-        wanted = [converged_request(RunRequest(**run.request))
-                  for one, run in zip(known, runs, strict=True)
-                  if one is None and self._unchanged(run, models)]
+        missing = [number for number, one in enumerate(known) if one is None]
+        wanted = list(self._converged(missing, runs, models).values())
         floor = self._floor_pair(runs)
-        if floor and not self.floor(runs) and self._unchanged(floor[0], models):
+        if (floor and not self.floor(runs) and self._unchanged(floor[0], models)
+                and self._solvable(floor[0], models)):
             wanted += floor[1:]
         distinct = {request.model_dump_json(): request for request in wanted}
         return [request for request in distinct.values() if not self._logged(request, models)]
@@ -426,6 +424,28 @@ class Engine:
             return run.identity in (self.identity(request, models),
                                     self.identity(own_size, models))
         return False
+
+    def _converged(
+        self, numbers: Sequence[int], runs: Sequence[Run | None], models: dict[tuple, Any]
+    ) -> dict[int, RunRequest]:
+        """Cell numbers -> the requests of their converged pictures, without cells whose model has
+        changed since. RequestError where no model of theirs runs the solver."""
+        unchanged = [number for number in numbers if self._unchanged(runs[number], models)]
+        found = {number: request for number in unchanged
+                 if (request := self._solvable(runs[number], models))}
+        if unchanged and not found:
+            request = RunRequest(**runs[unchanged[0]].request)
+            info = self._model(request, models)[0]
+            own = ", ".join(one.key for one in info.schedulers) or "its own scheduler"
+            raise RequestError(f"reference: received {CONVERGED!r}, but {info.model_id} "
+                               f"({info.pipeline_class}) runs {own} only; accepted a cell")
+        return found
+
+    def _solvable(self, run: Run, models: dict[tuple, Any]) -> RunRequest | None:
+        """The request of a run's converged picture; None where its model runs no such solver."""
+        request = converged_request(RunRequest(**run.request))
+        fitting = self._model(request, models)[0].schedulers
+        return request if any(request.scheduler == one.key for one in fitting) else None
 
     def _make_once(
         self, request: RunRequest, models: dict[tuple, Any], on_step: OnStep | None

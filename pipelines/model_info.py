@@ -83,6 +83,8 @@ class ModelInfo:
         fitting = compatible_schedulers(self.original_scheduler_config)
         if self.tasks == ("unconditional",) and not scales_input(self.pipeline_class):
             fitting = tuple(info for info in fitting if info.class_name not in IN_SIGMAS)
+        if "original_inference_steps" in call_parameters(self.pipeline_class):
+            fitting = tuple(info for info in fitting if info.key == "lcm")
         return fitting
 
     @property

@@ -97,6 +97,31 @@ def test_a_model_with_a_scheduler_of_its_own_kind_keeps_it(folders, family_engin
         family_engine.check(request)
 
 
+def test_a_consistency_model_runs_its_own_schedulers_and_has_no_converged_picture(
+    folders, family_engine
+):
+    base = request_for(family_engine, folders("lcm"), "text-to-image")
+    keys = [info.key for info in family_engine.registry.describe(folders("lcm")).schedulers]
+    assert keys == ["lcm"]
+    comparison = Comparison.parse(base, ["seed=0,1"])
+    runs = family_engine.compare(comparison)
+    assert [run.status for run in runs] == ["ok", "ok"]
+    for find in (family_engine.measure, family_engine.references_to_make):
+        with pytest.raises(RequestError, match="'converged', .* runs lcm only; accepted a"):
+            find(comparison, runs, "converged")
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_flow_matching_families_come_closer_to_their_converged_picture(
+    folders, family_engine, name
+):
+    base = request_for(family_engine, folders(name), "text-to-image")
+    comparison = Comparison.parse(base, ["num_inference_steps=4,8"])
+    runs = family_engine.compare(comparison)
+    few, many = family_engine.measure(comparison, runs, "converged")
+    assert 0 < many.rms_latents < few.rms_latents
+
+
 def test_a_task_that_a_model_cannot_do_names_those_it_can(folders, family_engine):
     request = RunRequest(model_id=folders("ddpm"), prompt="a cat", num_inference_steps=2)
     run = family_engine.run(request)

@@ -287,7 +287,7 @@ def test_every_policy_makes_the_same_picture(saved, policy):
     plain = pipe(**arguments, generator=torch.Generator().manual_seed(0)).images
     place(pipe, "cpu", policy)
     placed = pipe(**arguments, generator=torch.Generator().manual_seed(0)).images
-    assert np.array_equal(plain, placed)
+    assert np.abs(plain - placed).max() < 1e-5
 
 
 def test_auto_takes_the_fastest_policy_that_fits(saved):
