@@ -22,7 +22,7 @@ from pipelines.comparison import Comparison
 from pipelines.generation import generate, resolve, run_scheduler
 from pipelines.hardware import environment
 from pipelines.noise import make_generator
-from pipelines.registry import LoadedModel, Registry, free_memory, weight_bytes
+from pipelines.registry import LoadedModel, Registry, free_memory, place, weight_bytes
 from pipelines.request import RunRequest
 from pipelines.shared import generate_shared
 from pipelines.signatures import task_classes
@@ -275,7 +275,8 @@ def _random(
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-        pipe = cls(vae=vae, **parts).to(registry.device, small.pipe.unet.dtype)
+        pipe = cls(vae=vae, **parts).to(small.pipe.unet.dtype)
+        place(pipe, registry.device, "device")
         side = CPU_SIDE if registry.device == "cpu" else side
         info = dataclasses.replace(
             small.info, model_id=name, pipeline_class=cls.__name__, height=side, width=side,
