@@ -221,7 +221,10 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "string_too_long":
         limit = error["ctx"]["max_length"]
         return f"{name}: received {len(error['input'])} characters, accepted up to {limit}"
-    return f"{name}: received {received}, {_accepted(name) or error['msg'].lower()}"
+    accepted = _accepted(name)
+    if not accepted and error["type"] == "literal_error":
+        accepted = "accepted " + error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+    return f"{name}: received {received}, {accepted or error['msg'].lower()}"
 
 
 def _accepted(name: str) -> str:

@@ -215,6 +215,11 @@ def test_what_cannot_act_is_refused(engine, change, part):
     assert run.status == "failed"
 
 
+def test_a_name_that_nobody_knows_is_answered_with_the_names():
+    with pytest.raises(RequestError, match="attention_backend: received 'fast', accepted native, "):
+        BASE.changed(attention_backend="fast")
+
+
 def test_a_cache_that_would_mix_up_two_calls_is_refused(session_engine, tmp_path):
     tiny.build("qwen_image").save_pretrained(tmp_path / "qwen")
     request = RunRequest(model_id=str(tmp_path / "qwen"), prompt="a", num_inference_steps=8,
