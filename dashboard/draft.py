@@ -88,8 +88,8 @@ class Draft:
         self._step(self.undone, self.done)
 
     def restart(self) -> None:
-        """The browser forgot the canvas: begin a new one with the same strokes and clicks."""
-        self._restart(self.mask, self.strokes, self.drawing)
+        """The browser forgot the canvas: begin a new one; strokes become mask, clicks stay."""
+        self._restart(self.whole_mask(), None, None)
 
     def show(self, canvas: str) -> None:
         """Strokes, clicks or no canvas is on show; the browser forgets one that is not."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dashboard import state
 from pipelines import masks
 from pipelines.errors import PipelineError
 from pipelines.masks import Mask
 from pipelines.request import RunRequest
+from pipelines.samples import paint_sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # In-painting models of the Hub that the large examples run with, where one is on this machine.
 INPAINTERS = (
@@ -33,6 +37,13 @@ class Example:
     values: Mapping[str, Any] = field(default_factory=dict)
     sides: Mapping[str, int] = field(default_factory=dict)
     large: bool = False
+
+    def start(self) -> tuple[Image, Mask]:
+        """Picture and mask as the example has them, extended where it is about that."""
+        image, subject = paint_sample(self.sample)
+        if self.sides:
+            return masks.extend(image, fill="surroundings", **self.sides)
+        return image, self.mask(subject)
 
     def request(self, model_id: str | None = None) -> RunRequest:
         """Image and mask are those of the page."""

@@ -91,8 +91,10 @@ def _drawing_canvas(draft: Draft, size: tuple[int, int], tool: str) -> None:
     erase = st.session_state[ACTION] == "erase"
     how = {"freedraw": "Draw over", "circle": "Drag across, from left to right,",
            "polygon": "Click the corners, the first one again at the end, of"}
+    # The canvas tells of a polygon only when it is closed, so of an undo when it is asked to.
+    after = " After an undo press the toolbar's arrow." if tool == "polygon" else ""
     _hint(f"{how.get(tool, 'Drag across')} what shall "
-          + ("stay as it is; blue takes away." if erase else "be repainted."))
+          + ("stay as it is; blue takes away." if erase else "be repainted.") + after)
     colour = ERASE if erase else PAINT
     result = st_canvas(
         fill_color=colour, stroke_color=colour,

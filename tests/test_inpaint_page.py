@@ -52,6 +52,12 @@ def drag(page, *points):  # noqa: F811
     page.mouse.up()
 
 
+def click(page, x, y):  # noqa: F811
+    """On the canvas, in parts of its sides, wherever the page is scrolled to."""
+    box = page.locator("canvas.upper-canvas").bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"], delay=60)
+
+
 def choose(page, name):  # noqa: F811
     page.get_by_test_id("stMain").get_by_role("radio", name=name, exact=True).click()
     settled(page)
@@ -120,6 +126,45 @@ def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
     expect(share(page)).to_have_text(drawn)
 
 
+def test_each_tool_draws_and_strokes_have_their_own_undo(canvas_page):
+    """Circle, polygon and brush; undo, redo and reset of the canvas; clicks in between."""
+    page = canvas_page  # noqa: F811
+    tools = {name: page.get_by_role("button", name=name, exact=True)
+             for name in ("Undo", "Redo", "Reset canvas & history")}
+
+    def tool(name, hint):
+        choose(page, name)
+        expect(page.get_by_text(hint)).to_be_visible()
+        settled(page)
+
+    def on_canvas(name):
+        page.locator("canvas.upper-canvas").hover()
+        page.locator(".dc-icon-button").and_(tools[name]).click()
+
+    tool("Circle", "Drag across, from left to right,")
+    drag(page, (0.25, 0.25), (0.75, 0.75))
+    expect(share(page)).to_have_text(re.compile(r"^39\.\d%"))  # a diameter of 0.71
+    tool("Polygon", "Click the corners")
+    for x, y in ((0.1, 0.1), (0.4, 0.1), (0.4, 0.2), (0.1, 0.2), (0.1, 0.1)):
+        click(page, x, y)
+    expect(share(page)).to_have_text(re.compile(r"^42\.\d%"))
+    tool("Rectangle", "Drag across")
+    for part in (42, 40, 39):  # the corners of a polygon are taken back one by one
+        on_canvas("Undo")
+        expect(share(page)).to_have_text(re.compile(rf"^{part}\.\d%"))
+    for part in (40, 42, 42):
+        on_canvas("Redo")
+        expect(share(page)).to_have_text(re.compile(rf"^{part}\.\d%"))
+    tool("Click", "Click on what you mean")
+    tool("Brush", "Draw over what shall be repainted.")
+    drag(page, (0.1, 0.9), (0.9, 0.9))
+    expect(share(page)).to_have_text(re.compile(r"^(49|5[0-3])\.\d%"))
+    on_canvas("Reset canvas & history")  # of the strokes; what was drawn before is mask by now
+    expect(share(page)).to_have_text(re.compile(r"^42\.\d%"))
+    press(page, "clear")
+    expect(page.get_by_text("Nothing is masked yet")).to_be_visible()
+
+
 def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     page = canvas_page  # noqa: F811
     choose(page, "Click")
@@ -127,15 +172,16 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     expect(reader).to_have_value("GrabCut (colours and edges; no model)")
     settled(page)
     expect(page.locator("canvas.upper-canvas")).to_be_visible()
-    box = page.locator("canvas.upper-canvas").bounding_box()
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.75 * box["height"])
+    click(page, 0.5, 0.75)
     use = page.get_by_role("button", name="Mask it", exact=True)
     expect(use).to_be_enabled()
     settled(page)
     leave_and_come_back(page)
     expect(use).to_be_enabled()  # the click is still there, and can be taken back
     choose(page, "Not this")
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.2 * box["height"])
+    expect(page.get_by_text("Click on what was found too much.")).to_be_visible()
+    settled(page)
+    click(page, 0.5, 0.2)
     settled(page)
     expect(use).to_be_enabled()
     page.get_by_role("button", name="Get SAM").click()

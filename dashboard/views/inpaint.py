@@ -109,9 +109,7 @@ def choose_picture() -> None:
     with st.container(horizontal=True, gap="medium"):
         for number, example in enumerate(examples):
             with st.container(width=214, gap="xsmall", key=f"{PAGE}-example-{number}"):
-                image, subject = paint_sample(example.sample)
-                shown = masks.overlay(*enlarged(image, example.mask(subject)))
-                st.image(shown, width=192)
+                st.image(masks.overlay(*enlarged(*example.start())), width=192)
                 st.button(example.title, key=f"{PAGE}.example.{number}", on_click=take_example,
                           args=(example,), width=192)
                 words(example.text, "quiet")
@@ -132,9 +130,9 @@ def choose_picture() -> None:
                      on_change=lambda: st.session_state[f"{PAGE}.run"]
                      and take_run(st.session_state[f"{PAGE}.run"]))  # fmt: skip
     st.markdown("#### Samples, painted by this program")
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         for sample in SAMPLES:
-            with st.container(width=150, gap="xsmall"):
+            with st.container(width=176, gap="xsmall"):
                 st.image(enlarged(paint_sample(sample.name)[0])[0], width=128)
                 st.button(sample.title, key=f"{PAGE}.sample.{sample.name}", on_click=take_sample,
                           args=(sample.name,), type="tertiary")
