@@ -203,6 +203,35 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     expect(found).to_have_text(f"{part:.1f}% of the picture is repainted")
 
 
+def test_fingers_draw_and_point(chromium, address):  # noqa: F811
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True,
+                                   has_touch=True)
+    page = context.new_page()  # noqa: F811
+    open_page(page, f"{address}/inpaint", "In-paint")
+    page.get_by_role("button", name="Car on a road, 64 px").tap()
+    canvas = page.locator("canvas.upper-canvas")
+    expect(canvas).to_be_visible()
+    choose(page, "Rectangle")
+    expect(page.get_by_text("Drag across what shall be repainted.")).to_be_visible()
+    settled(page)
+    canvas.scroll_into_view_if_needed()
+    box, touch = canvas.bounding_box(), context.new_cdp_session(page)
+    for kind, parts in (("touchStart", [0.2]), ("touchMove", [0.4]), ("touchMove", [0.7]),
+                        ("touchEnd", [])):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [
+            {"x": box["x"] + part * box["width"], "y": box["y"] + part * box["height"]}
+            for part in parts]})
+    expect(share(page)).to_have_text(re.compile(r"^(2[5-9]|30)\.\d%"))
+    choose(page, "Click")
+    expect(page.get_by_text("Click on what you mean")).to_be_visible()
+    settled(page)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + 0.7 * box["height"])
+    expect(page.get_by_role("button", name="Mask it", exact=True)).to_be_enabled()
+    context.close()
+
+
 def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  # noqa: F811
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Extend the picture").click()

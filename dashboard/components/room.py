@@ -9,6 +9,10 @@ _room = st.components.v2.component(
     html="<div class='room'></div>",
     css=":host { display: block; } .room { height: 1px; margin-bottom: -1px; }",
     js="""
+// The canvas takes presses of button 0; a touch names none, so points and shapes took no finger.
+if (globalThis.TouchEvent && !("button" in TouchEvent.prototype)) {
+  Object.defineProperty(TouchEvent.prototype, "button", { value: 0 });
+}
 const observers = new WeakMap();
 export default function ({ parentElement, setStateValue }) {
   const node = parentElement.querySelector(".room");
