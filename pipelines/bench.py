@@ -1,8 +1,9 @@
 """`python -m pipelines.bench`: the engine against plain diffusers, as ratios from one run.
 
-Variants are interleaved and repeated; medians are compared. Nothing is logged. `--large` adds
-random weights of the true shapes of SD 1.5 and SDXL: two steps of a smaller grid, on the CPU at
-256 px. `--output` keeps what was printed (docs/bench.md).
+The bundled model, and random weights of the true shapes of SD 1.5 and SDXL: of these two steps of
+a smaller grid, on the CPU at 256 px and once (half an hour on two cores; `--models postcards`
+leaves them out). Variants are interleaved and repeated; medians are compared. Nothing is logged.
+`--output` keeps what was printed (docs/bench.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
 from pipelines.generation import generate, resolve, run_scheduler
-from pipelines.hardware import environment
+from pipelines.hardware import environment, free_memory_bytes
 from pipelines.noise import make_generator
 from pipelines.registry import LoadedModel, Registry, free_memory, place, weight_bytes
 from pipelines.request import RunRequest
@@ -41,20 +42,28 @@ _printed: list[str] = []
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=["postcards", *LARGE],
+                        default=["postcards", *LARGE])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-inference-steps", type=int, default=20)
-    parser.add_argument("--large", action="store_true",
-                        help="SD 1.5's and SDXL's shapes too (4 and 14 GB in float32)")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     registry = Registry()
     machine = environment(registry.device)
     say(", ".join(f"{name} {machine[name]}" for name in (
         "device_name", "torch_threads", "torch", "diffusers", "transformers")))
-    with registry.borrow("postcards") as (model, _):
-        bench(model, AXES, options.num_inference_steps, options.repeats)
-    for build in (stable_diffusion_15, stable_diffusion_xl) if options.large else ():
-        bench(build(registry), SMALL_AXES, 2, options.repeats)
+    if "postcards" in options.models:
+        with registry.borrow("postcards") as (model, _):
+            bench(model, AXES, options.num_inference_steps, options.repeats)
+    for name, (build, gigabytes) in LARGE.items():
+        if name not in options.models:
+            continue
+        free = free_memory_bytes(registry.device) / 1e9
+        if free < gigabytes:
+            say(f"\n{name}: left out, it needs {gigabytes} GB of memory and {free:.1f} GB are free")
+            continue
+        repeats = 1 if registry.device == "cpu" else options.repeats
+        bench(build(registry), SMALL_AXES, 2, repeats)
         free_memory(registry.device)
     if options.output:
         command = " ".join(["python -m pipelines.bench", *sys.argv[1:]])
@@ -283,6 +292,9 @@ def _random(
             task_classes=task_classes(cls.__name__))
         return dataclasses.replace(small, info=info, pipe=pipe, views={}, warmed=set(),
                                    size_bytes=weight_bytes(pipe))
+
+
+LARGE = {"sd15": (stable_diffusion_15, 7), "sdxl": (stable_diffusion_xl, 19)}  # GB in float32
 
 
 if __name__ == "__main__":
