@@ -208,3 +208,19 @@ def test_examples_for_an_inpainting_model_come_with_it_and_run(home, models):  #
         assert (run.width, run.height, run.changed_unmasked_pixels) == (480, 320, 0)
         assert run.unmasked_pixels > 10_000 and run.guidance_scale == 7.5
     assert f"0 of {run.unmasked_pixels:,} unmasked pixels changed." in html(app)
+
+
+def test_compare_keeps_the_mask_when_the_model_changes(home, models, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("dashboard.controls.model_options",
+                        lambda current: ["postcards", models["sdxl_inpaint"]])
+    pictures = Engine(home).pictures
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 32))
+    carried = {"mask_image": pictures.put(mask), "mask_feather": 0, "revision": "main"}
+    app = page("compare", {"compare.task": "inpainting", "compare.carried": carried,
+                           "compare.image": pictures.put(Image.new("RGB", (64, 64), "teal"))})
+    assert "25.0% of the picture is repainted" in html(app)
+    app = keyed(app, "selectbox", "compare.model_id").set_value(models["sdxl_inpaint"]).run()
+    assert not app.exception
+    assert "revision" not in app.session_state["compare.carried"]
+    assert "25.0% of the picture is repainted" in html(app)
