@@ -29,6 +29,7 @@ PATIENCE = 60_000  # milliseconds
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 )  # fmt: skip
 expect.set_options(timeout=PATIENCE)
 

@@ -203,6 +203,16 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     expect(found).to_have_text(f"{part:.1f}% of the picture is repainted")
 
 
+def test_a_picture_of_the_camera(page, address):  # noqa: F811
+    open_page(page, f"{address}/inpaint", "In-paint")
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_role("button", name="Take Photo").click()
+    expect(page.locator("canvas.upper-canvas")).to_be_visible()
+    choose(page, "Rectangle")
+    drag(page, (0.25, 0.25), (0.75, 0.75))
+    expect(share(page)).to_be_visible()
+
+
 def test_fingers_draw_and_point(chromium, address):  # noqa: F811
     context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True,
                                    has_touch=True)

@@ -106,7 +106,7 @@ def choose_picture() -> None:
     st.markdown("#### In one click")
     inpainter = local_inpainter()
     examples = [one for one in EXAMPLES if inpainter or not one.large]
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         for number, example in enumerate(examples):
             with st.container(width=214, gap="xsmall", key=f"{PAGE}-example-{number}"):
                 st.image(masks.overlay(*enlarged(*example.start())), width=192)
@@ -132,7 +132,7 @@ def choose_picture() -> None:
     st.markdown("#### Samples, painted by this program")
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         for sample in SAMPLES:
-            with st.container(width=176, gap="xsmall"):
+            with st.container(width=168, gap="xsmall"):
                 st.image(enlarged(paint_sample(sample.name)[0])[0], width=128)
                 st.button(sample.title, key=f"{PAGE}.sample.{sample.name}", on_click=take_sample,
                           args=(sample.name,), type="tertiary")
