@@ -206,6 +206,8 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
 def test_a_picture_of_the_camera(page, address):  # noqa: F811
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Camera").click()
+    page.wait_for_function("document.querySelector('video')?.readyState === 4")
+    settled(page)
     page.get_by_role("button", name="Take Photo").click()
     expect(page.locator("canvas.upper-canvas")).to_be_visible()
     choose(page, "Rectangle")
