@@ -111,11 +111,8 @@ def test_a_consistency_model_runs_its_own_schedulers_and_has_no_converged_pictur
             find(comparison, runs, "converged")
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux"])
-def test_flow_matching_families_come_closer_to_their_converged_picture(
-    folders, family_engine, name
-):
-    base = request_for(family_engine, folders(name), "text-to-image")
+def test_a_flow_matching_model_comes_closer_to_its_converged_picture(folders, family_engine):
+    base = request_for(family_engine, folders("flux"), "text-to-image")
     comparison = Comparison.parse(base, ["num_inference_steps=4,8"])
     runs = family_engine.compare(comparison)
     few, many = family_engine.measure(comparison, runs, "converged")

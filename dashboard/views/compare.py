@@ -171,7 +171,7 @@ def heading(comparison: Comparison) -> None:
     if "prompt" not in varied:
         words(base.prompt or "(no prompt)", "large")
     shared = [f"negative prompt: {base.negative_prompt}"] if base.negative_prompt else []
-    for name, text in (("scheduler", "{}"), ("num_inference_steps", "{} steps"),
+    for name, text in (("scheduler", "{} scheduler"), ("num_inference_steps", "{} steps"),
                        ("guidance_scale", "guidance {}"), ("seed", "seed {}"), ("model_id", "{}")):
         if name not in varied:
             shared.append(text.format(label(name, getattr(base, name))))
