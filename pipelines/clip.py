@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError
+from pipelines.model_info import find_weights
 from pipelines.registry import warm_libraries
 
 if TYPE_CHECKING:
@@ -92,25 +92,11 @@ def find_clip(device: str) -> Clip | None:
     is in the cache, None without one. Raises LoadError where the named one is not there."""
     named = os.environ.get("CONTACT_SHEET_CLIP")
     for candidate in [named] if named else CHECKPOINTS:
-        if folder := _folder(candidate):
+        if folder := find_weights(candidate, FILES, FILES):
             return Clip(folder, candidate, device)
     if named:
         raise LoadError(f"CONTACT_SHEET_CLIP: received {named!r}, accepted a folder or a cached id "
                         f"with {', '.join(FILES)}")
-    return None
-
-
-def _folder(model_id: str) -> Path | None:
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        folder = Path(model_id).expanduser()
-        if all((folder / name).is_file() for name in FILES):
-            return folder
-    from huggingface_hub import try_to_load_from_cache
-
-    with contextlib.suppress(ValueError):  # no such id
-        found = [try_to_load_from_cache(model_id, name) for name in FILES]
-        if all(isinstance(path, str) for path in found):
-            return Path(found[0]).parent
     return None
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,39 @@ logger = logging.getLogger(__name__)
 
 # Pictures of one call that differ in their seed only; they appear together, so it is not to last.
 MOST_SEEDS, SEEDS_SECONDS = 8, 10.0
+
+
+@dataclass
+class _Work:
+    """A comparison that is being made; `runs` fills up."""
+
+    comparison_id: str
+    cells: list[Cell]
+    runs: list[Run | None]
+    on_step: Callable[[int, Any], None] | None
+    on_cell: Callable[[int, Run], None] | None
+
+    def missing(self, like: int | None = None) -> list[int]:
+        """The cells to make, in the order of work; only those that differ in their seed at most
+        from the cell `like`."""
+        return [number for number in self._order if not self.runs[number]
+                and (like is None or self._without_seed[number] == self._without_seed[like])]
+
+    @functools.cached_property
+    def _order(self) -> list[int]:
+        return work_order(self.cells)
+
+    @functools.cached_property
+    def _without_seed(self) -> list[str]:
+        return [cell.request.model_dump_json(exclude={"seed"}) for cell in self.cells]
+
+    def watch(self, number: int) -> Callable[[Any], None] | None:
+        return self.on_step and functools.partial(self.on_step, number)
+
+    def ended(self, number: int, run: Run) -> None:
+        self.runs[number] = run
+        if self.on_cell:
+            self.on_cell(number, run)
 
 
 class Engine:
@@ -257,31 +292,26 @@ class Engine:
                 )
             )
         runs: list[Run | None] = [None] * len(cells)
+        work = _Work(comparison_id, cells, runs, on_step, on_cell)
         status = "cancelled"
         try:
             for number, run in self._from_log(cells, own, fresh):
                 if run is not own[number]:
                     run = run.copy_for(comparison_id, cells[number].axes)
                     self.run_log.add(run)
-                runs[number] = run
-                if on_cell:
-                    on_cell(number, run)
-            order = [number for number in work_order(cells) if not runs[number]]
+                work.ended(number, run)
             if shared:
-                self._share(cells, order, runs, on_step, on_cell, comparison_id)
-            for number in order:
-                if runs[number]:
+                self._share(work)
+            for number in work.missing():
+                if runs[number]:  # came with another's seeds
                     continue
                 cell = cells[number]
-                watch = on_step and (lambda step, number=number: on_step(number, step))
-                run = self.run(cell.request, watch, comparison_id, cell.axes)
+                run = self.run(cell.request, work.watch(number), comparison_id, cell.axes)
                 if run.status == "cancelled":
                     return runs
-                runs[number] = run
-                if on_cell:
-                    on_cell(number, run)
+                work.ended(number, run)
                 if shared and run.status == "ok":
-                    self._run_seeds(number, cells, order, runs, on_step, on_cell, comparison_id)
+                    self._run_seeds(work, number)
             status = "done"
         except Cancelled:
             pass
@@ -529,20 +559,12 @@ class Engine:
         known = self.run_log.timings([run.source_id for run in runs if run])
         return [known.get(run.source_id) if run else None for run in runs]
 
-    def _share(
-        self,
-        cells: list[Cell],
-        order: Sequence[int],
-        runs: list[Run | None],
-        on_step: Callable[[int, Any], None] | None,
-        on_cell: Callable[[int, Run], None] | None,
-        comparison_id: str,
-    ) -> None:
+    def _share(self, work: _Work) -> None:
         """Fill in the runs of cells that can share their UNet calls, group by group."""
         from pipelines.shared import fits, generate_shared
 
-        groups: dict[tuple, list[int]] = {}
-        for number in order:
+        cells, groups = work.cells, {}
+        for number in work.missing():
             r = cells[number].request
             key = (*r.weights.values(), r.task, r.height, r.width, as_usual(r))
             groups.setdefault(key, []).append(number)
@@ -564,15 +586,13 @@ class Engine:
                         requests=requests, model=model, results=results,
                     ) -> None:  # fmt: skip
                         number = numbers[place]
-                        run = self._log(requests[place], outcome, model, comparison_id,
+                        run = self._log(requests[place], outcome, model, work.comparison_id,
                                         cells[number].axes)
-                        runs[number] = run
                         if isinstance(outcome, RunResult):
                             results.append((run, outcome))
-                        if on_cell:
-                            on_cell(number, run)
+                        work.ended(number, run)
 
-                    watch = on_step and (lambda n, numbers=numbers: on_step(numbers[0], n))
+                    watch = work.watch(numbers[0])
                     load_ms = model.load_ms * fresh
                     try:
                         generate_shared(model, requests, on_result, watch, load_ms,
@@ -585,31 +605,22 @@ class Engine:
                 # What is missing runs one by one, and each cell shows its own error.
                 logger.info("cells could not share their UNet calls", exc_info=True)
 
-    def _run_seeds(
-        self,
-        made: int,
-        cells: list[Cell],
-        order: Sequence[int],
-        runs: list[Run | None],
-        on_step: Callable[[int, Any], None] | None,
-        on_cell: Callable[[int, Run], None] | None,
-        comparison_id: str,
-    ) -> None:
+    def _run_seeds(self, work: _Work, made: int) -> None:
         """Fill in the cells that differ from the one just made in their seed only, in calls of
         several pictures where the pipeline allows it; what fails is left to run alone."""
-        base = cells[made].request
-        pending = [n for n in order
-                   if not runs[n] and cells[n].request.changed(seed=base.seed) == base]
+        cells, pending = work.cells, work.missing(like=made)
         if not pending:
             return
-        watch = on_step and (lambda step: on_step(pending[0], at_once))
+        base, at_once = cells[made].request, 1
+        tell = work.watch(pending[0])
+        watch = tell and (lambda _step: tell(at_once))
         try:
             images = self._images(base)
             with self.registry.borrow(**base.weights) as (model, _):
                 requests = {n: resolve(cells[n].request, model.info, images.get("image"))
                             for n in pending}
                 images = fit(requests[pending[0]], images)
-                timely = int(SEEDS_SECONDS * 1000 / runs[made].total_ms)
+                timely = int(SEEDS_SECONDS * 1000 / work.runs[made].total_ms)
                 at_once = min(MOST_SEEDS, len(pending), timely)
                 while pending and at_once > 1 and takes_seeds(model, requests[pending[0]]):
                     some = pending[:at_once]
@@ -623,10 +634,9 @@ class Engine:
                         continue
                     for number, result in zip(some, results, strict=True):
                         steps = self._draw_steps(model, result)
-                        runs[number] = self._log(result.request, result, model, comparison_id,
-                                                 cells[number].axes, steps)
-                        if on_cell:
-                            on_cell(number, runs[number])
+                        work.ended(number, self._log(
+                            result.request, result, model, work.comparison_id, cells[number].axes,
+                            steps))  # fmt: skip
                     del pending[: len(some)]
         except (Cancelled, StorageError):
             raise

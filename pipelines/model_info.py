@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,6 +291,20 @@ def cached_folder(model_id: str, revision: str | None = None) -> Path | None:
     except HFValidationError:
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def find_weights(name: str, files: Sequence[str], in_folder: Sequence[str]) -> Path | None:
+    """The folder `name` where it holds the files `in_folder`, or the snapshot of that Hub id in
+    the local cache that holds `files`; None where there is neither."""
+    if (place := _existing(name)) and all((place / file).is_file() for file in in_folder):
+        return place
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # no such id
+        found = [try_to_load_from_cache(name, file) for file in files]
+        if all(isinstance(path, str) for path in found):
+            return Path(found[0]).parent
+    return None
 
 
 def find_lora(path: str) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.errors import LoadError, RequestError
 from pipelines.hardware import best_device
 from pipelines.masks import Box, Mask
+from pipelines.model_info import find_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,17 +106,7 @@ def local_segmenters() -> list[str]:
 
 def _folder(model_id: str) -> Path | None:
     """Where the weights lie; nothing is downloaded."""
-    with contextlib.suppress(OSError, ValueError):
-        folder = Path(model_id).expanduser()
-        if (folder / "config.json").is_file():
-            return folder
-    from huggingface_hub import try_to_load_from_cache
-
-    with contextlib.suppress(ValueError):  # no such id
-        found = [try_to_load_from_cache(model_id, name) for name in FILES]
-        if all(isinstance(path, str) for path in found):
-            return Path(found[0]).parent
-    return None
+    return find_weights(model_id, FILES, ["config.json"])
 
 
 class GrabCut:

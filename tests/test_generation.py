@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from pipelines import RunRequest
 from pipelines.errors import Cancelled
+from pipelines.model_info import BUNDLED
 from pipelines.noise import make_generator, noise_sha256
 from pipelines.schedulers import make_scheduler
 
@@ -32,17 +33,23 @@ def test_noise_of_a_seed_is_the_same_on_every_machine(engine, request_):
     assert engine.run(request_.changed(seed=0)).noise_sha256 == SEED_0
 
 
+@pytest.fixture(scope="module")
+def plain_pipe():
+    from diffusers import AutoPipelineForText2Image
+
+    return AutoPipelineForText2Image.from_pretrained(BUNDLED["postcards"], use_safetensors=True)
+
+
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_a", "dpmpp_2m_sde", "ddpm"])
-def test_picture_is_the_plain_pipelines(engine, request_, scheduler):
+def test_picture_is_the_plain_pipelines(engine, request_, plain_pipe, scheduler):
     """What diffusers makes with one CPU generator of that seed, stochastic schedulers included."""
     run = engine.run(request_.changed(scheduler=scheduler))
-    with engine.registry.borrow("postcards") as (model, _):
-        pipe = model.view("text-to-image")
-        pipe.scheduler = make_scheduler(scheduler, model.info.original_scheduler_config)
-        plain = pipe(
-            request_.prompt, num_inference_steps=4, guidance_scale=request_.guidance_scale,
-            generator=make_generator(request_.seed),
-        ).images[0]  # fmt: skip
+    config = engine.registry.describe("postcards").original_scheduler_config
+    plain_pipe.scheduler = make_scheduler(scheduler, config)
+    plain = plain_pipe(
+        request_.prompt, num_inference_steps=4, guidance_scale=request_.guidance_scale,
+        generator=make_generator(request_.seed),
+    ).images[0]  # fmt: skip
     assert np.abs(pixels(engine, run) - np.asarray(plain).astype(int)).max() <= 1
 
 

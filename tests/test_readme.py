@@ -24,7 +24,7 @@ def test_make_targets_exist():
 
 
 def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)#\"]+)", README):
         assert (ROOT / target).exists(), target
 
 
