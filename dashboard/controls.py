@@ -378,13 +378,13 @@ def advanced_controls(page: str, without: Collection[str] = ()) -> None:
                       "behind = its weight, else 1.")  # fmt: skip
     left, middle, right = st.columns(3)
     left.selectbox("dtype", [None, *DTYPES], key=state.key(page, "torch_dtype"), **KEEP,
-                   format_func=lambda name: name or "the device's",
+                   format_func=lambda name: name or "the device's", placeholder="the device's",
                    help="Precision of weights and arithmetic.")
     middle.selectbox("Memory", ["auto", *MEMORY_POLICIES], key=state.key(page, "memory_policy"),
                      **KEEP, help="Where weights lie between uses. On the device is fastest; each "
                                   "further one needs less memory and more time.")  # fmt: skip
     right.selectbox("Quantise", [None, "int8", "int4"], key=state.key(page, "quantization"),
-                    **KEEP, format_func=lambda name: name or "no",
+                    **KEEP, format_func=lambda name: name or "no", placeholder="no",
                     help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
                          "and CUDA.")  # fmt: skip
     execution_controls(page, without)
