@@ -34,12 +34,12 @@ from pipelines.axes import (
 from pipelines.chain import default_strength
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, StorageError
-from pipelines.execution import attention_backends, caches, compile_obstacle
-from pipelines.masks import as_mask
-from pipelines.model_info import ModelInfo
-from pipelines.pictures_in import open_rgb
+from pipelines.inpainting.masks import as_mask
+from pipelines.inpainting.pictures_in import open_rgb
+from pipelines.models.info import ModelInfo
+from pipelines.models.registry import MEMORY_POLICIES
+from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
-from pipelines.registry import MEMORY_POLICIES
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 from pipelines.schedulers import BY_KEY

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines import masks
-from pipelines.masks import Mask
-from pipelines.segmentation import Clicks
+from pipelines.inpainting import masks
+from pipelines.inpainting.clicks import Clicks
+from pipelines.inpainting.masks import Mask
 
 UNDO_STEPS = 30
 

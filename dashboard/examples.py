@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dashboard import state
-from pipelines import masks
 from pipelines.errors import PipelineError
-from pipelines.masks import Mask
+from pipelines.inpainting import masks
+from pipelines.inpainting.masks import Mask
+from pipelines.inpainting.samples import paint_sample
 from pipelines.request import RunRequest
-from pipelines.samples import paint_sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,8 +11,8 @@ from typing import Any
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.run_log import ComparisonRow, Distance, PictureStore, Run, RunLog
-from pipelines.sheet import cell_record, cells_table, draw, recipe, save_png, to_csv
-from pipelines.sheet_html import html_page
+from pipelines.sheet.draw import cell_record, cells_table, draw, recipe, save_png, to_csv
+from pipelines.sheet.page import html_page
 
 
 def sheet_pngs(

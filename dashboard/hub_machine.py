@@ -11,10 +11,9 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.text import facts, notice, words
 from dashboard.hub_model import open_model, section, split_id
-from pipelines.download_plan import size_text
-from pipelines.downloads import free_bytes
 from pipelines.errors import PipelineError
-from pipelines.local_models import (
+from pipelines.hub.download import free_bytes
+from pipelines.hub.folders import (
     CachedRevision,
     LocalFolders,
     cached_revisions,
@@ -25,6 +24,7 @@ from pipelines.local_models import (
     freed_bytes,
     leftovers,
 )
+from pipelines.hub.plan import size_text
 
 DELETING = "hub.deleting"
 DAY = 86_400  # seconds

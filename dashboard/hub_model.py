@@ -13,10 +13,9 @@ import streamlit as st
 from dashboard import controls, state
 from dashboard.components.downloads import download_details
 from dashboard.components.text import facts, notice, words
-from pipelines.download_plan import INDEX, checkpoint_files, size_text
-from pipelines.downloads import SPARE, free_bytes
 from pipelines.errors import GatedError, HubError, PipelineError
-from pipelines.hub import (
+from pipelines.hub.card import LOCAL, card_html, picture_paths
+from pipelines.hub.client import (
     HubDetails,
     HubModel,
     example_pictures,
@@ -25,8 +24,9 @@ from pipelines.hub import (
     host,
     missing_bytes,
 )
-from pipelines.local_models import LocalFolders, local_details, missing_configs
-from pipelines.model_card import LOCAL, card_html, picture_paths
+from pipelines.hub.download import SPARE, free_bytes
+from pipelines.hub.folders import LocalFolders, local_details, missing_configs
+from pipelines.hub.plan import INDEX, checkpoint_files, size_text
 
 MODEL = "hub.model"
 CHOICES = ("revision", "variant", "file")  # of one model, by widgets that may be out of sight

@@ -11,10 +11,10 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.text import facts, notice
 from dashboard.hub_model import components, show_card, show_files
-from pipelines.download_plan import PICTURE_TASKS
 from pipelines.errors import PipelineError
-from pipelines.hub import HubDetails, HubModel, HubQuery
-from pipelines.local_models import local_details, local_models
+from pipelines.hub.client import HubDetails, HubModel, HubQuery
+from pipelines.hub.folders import local_details, local_models
+from pipelines.hub.plan import PICTURE_TASKS
 
 VIEW, VIEWS, NUMBER, FOUND = "hub.view", ("Models", "This machine", "Tour"), "hub.page", "hub.found"
 STEP = "hub.tour"

@@ -13,13 +13,13 @@ from dashboard.components.room import room
 from dashboard.components.text import facts, notice, words
 from dashboard.draft import Draft
 from dashboard.hub_model import get_it, hub_details
-from pipelines import masks
-from pipelines.download_plan import size_text
-from pipelines.downloads import free_bytes
 from pipelines.errors import HubError, PipelineError, RequestError
-from pipelines.masks import Mask
-from pipelines.pictures_in import open_mask
-from pipelines.segmentation import CHECKPOINTS, SMALLEST, Clicks, local_segmenters
+from pipelines.hub.download import free_bytes
+from pipelines.hub.plan import size_text
+from pipelines.inpainting import masks
+from pipelines.inpainting.clicks import CHECKPOINTS, SMALLEST, Clicks, local_segmenters
+from pipelines.inpainting.masks import Mask
+from pipelines.inpainting.pictures_in import open_mask
 
 PAGE = state.INPAINT
 TOOL, ACTION, BRUSH, PIXELS = (f"{PAGE}.{name}" for name in ("tool", "action", "brush", "pixels"))

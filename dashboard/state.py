@@ -14,16 +14,16 @@ from streamlit.runtime import get_instance
 
 from dashboard.draft import Draft
 from pipelines.comparison import Comparison
-from pipelines.downloads import Downloads
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.hub import Hub
+from pipelines.hub.client import Hub
+from pipelines.hub.download import Downloads
+from pipelines.hub.folders import offered_models
+from pipelines.inpainting.clicks import Segmenter, find_segmenter
 from pipelines.jobs import ACTIVE, Job, JobQueue
-from pipelines.local_models import offered_models
+from pipelines.models.registry import warm_libraries
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
-from pipelines.registry import warm_libraries
 from pipelines.request import MASK_OPTIONS, Lora, RunRequest, join_model_id
-from pipelines.segmentation import Segmenter, find_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
-from pipelines.generation import generate, resolve, run_scheduler
 from pipelines.hardware import environment, free_memory_bytes
-from pipelines.noise import make_generator
-from pipelines.registry import LoadedModel, Registry, free_memory, place, weight_bytes
+from pipelines.models.registry import LoadedModel, Registry, free_memory, place, weight_bytes
+from pipelines.models.signatures import task_classes
+from pipelines.painting.generation import generate, resolve, run_scheduler
+from pipelines.painting.noise import make_generator
+from pipelines.painting.shared import generate_shared
 from pipelines.request import RunRequest
-from pipelines.shared import generate_shared
-from pipelines.signatures import task_classes
 
 if TYPE_CHECKING:
     import torch

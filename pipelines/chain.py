@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.errors import RequestError
-from pipelines.model_info import ModelInfo
+from pipelines.models.info import ModelInfo
+from pipelines.models.signatures import call_parameters
 from pipelines.request import RunRequest
-from pipelines.signatures import call_parameters
 
 OF_THE_MODEL = ("scheduler", "scheduler_options", "num_inference_steps", "guidance_scale",
                 "guidance_rescale", "eta", "height", "width", "loras", "quantization",

@@ -12,9 +12,9 @@ from PIL import Image
 
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError
-from pipelines.model_info import ModelInfo, read_json
+from pipelines.models.info import ModelInfo, read_json
+from pipelines.models.signatures import REQUIRED, call_parameters, picture_parameters
 from pipelines.request import RunRequest
-from pipelines.signatures import REQUIRED, call_parameters, picture_parameters
 
 SIDE = 64  # pixels; small, since only whether it runs is asked
 

@@ -18,21 +18,21 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from pipelines import sheet
 from pipelines.axes import label, parse_option
 from pipelines.chain import default_strength, parse_stage
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
-from pipelines.hub import Hub
+from pipelines.hub.client import Hub
+from pipelines.hub.folders import offered_models
 from pipelines.hub_cli import app as hub_app
-from pipelines.local_models import offered_models
+from pipelines.inpainting.pictures_in import open_mask, open_rgb
 from pipelines.measurement import CONVERGED, reference_cells
-from pipelines.pictures_in import open_mask, open_rgb
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.schedulers import CATALOGUE
-from pipelines.sheet_html import html_page
+from pipelines.sheet import draw as sheet
+from pipelines.sheet.page import html_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(hub_app, name="hub")

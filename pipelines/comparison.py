@@ -18,7 +18,7 @@ from pipelines.run_log import ComparisonRow, Run, RunLog
 from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
-    from pipelines.registry import Registry
+    from pipelines.models.registry import Registry
 
 MAX_CELLS = 1000
 

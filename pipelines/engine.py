@@ -15,8 +15,14 @@ from pipelines.chain import next_request
 from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
-from pipelines.execution import as_usual, check_execution
-from pipelines.generation import (
+from pipelines.hardware import default_dtype, environment
+from pipelines.inpainting.canvas import changed_unmasked_pixels
+from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
+from pipelines.models.identity import identity, lora_contents, model_content
+from pipelines.models.info import ModelInfo
+from pipelines.models.registry import LoadedModel, Registry, free_memory
+from pipelines.painting.execution import as_usual, check_execution
+from pipelines.painting.generation import (
     OnStep,
     RunResult,
     Step,
@@ -27,13 +33,7 @@ from pipelines.generation import (
     resolve,
     takes_seeds,
 )
-from pipelines.hardware import default_dtype, environment
-from pipelines.identity import identity, lora_contents, model_content
-from pipelines.inpainting import changed_unmasked_pixels
-from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
-from pipelines.model_info import ModelInfo
-from pipelines.previews import draw_strip
-from pipelines.registry import LoadedModel, Registry, free_memory
+from pipelines.painting.previews import draw_strip
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import (
     ComparisonRow,
@@ -561,7 +561,7 @@ class Engine:
 
     def _share(self, work: _Work) -> None:
         """Fill in the runs of cells that can share their UNet calls, group by group."""
-        from pipelines.shared import fits, generate_shared
+        from pipelines.painting.shared import fits, generate_shared
 
         cells, groups = work.cells, {}
         for number in work.missing():

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from pipelines.download_plan import checkpoint_files, size_text
-from pipelines.downloads import Download, Downloads
 from pipelines.errors import HubError, RefusedError, RequestError
-from pipelines.hub import SORTS, Hub, HubQuery
-from pipelines.local_models import (
+from pipelines.hub.client import SORTS, Hub, HubQuery
+from pipelines.hub.download import Download, Downloads
+from pipelines.hub.folders import (
     cached_revisions,
     damaged_files,
     delete_leftovers,
@@ -25,6 +24,7 @@ from pipelines.local_models import (
     freed_bytes,
     leftovers,
 )
+from pipelines.hub.plan import checkpoint_files, size_text
 
 app = typer.Typer(help="Search the Hub, download a model, look after the local cache.")
 Sort = StrEnum("Sort", {name: name for name in SORTS})

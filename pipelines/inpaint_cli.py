@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import masks, sheet
 from pipelines.cli import (
     Json,
     _check_writable,
@@ -21,8 +20,10 @@ from pipelines.cli import (
 )
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.pictures_in import alpha_mask, open_picture, open_rgb
-from pipelines.segmentation import Clicks, find_segmenter
+from pipelines.inpainting import masks
+from pipelines.inpainting.clicks import Clicks, find_segmenter
+from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
+from pipelines.sheet import draw as sheet
 
 Points = Annotated[list[str] | None, typer.Option(metavar="X,Y", help="May be repeated.")]
 

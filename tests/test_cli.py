@@ -11,9 +11,9 @@ import tiny
 from PIL import Image
 
 from pipelines import CATALOGUE, cli
-from pipelines.local_models import LocalFolders
-from pipelines.model_info import BUNDLED
-from pipelines.registry import Registry
+from pipelines.hub.folders import LocalFolders
+from pipelines.models.info import BUNDLED
+from pipelines.models.registry import Registry
 from pipelines.run_log import RunLog
 
 CELL_KEYS = {"axes", "status", "error", "nfe", "noise_sha256", "timings_ms", "image"}
@@ -360,7 +360,7 @@ def test_a_bad_recipe_is_explained(run, tmp_path, text, part):
 
 
 def test_clicks_make_a_mask_and_a_mask_a_picture(run, tmp_path):
-    from pipelines.samples import paint_sample
+    from pipelines.inpainting.samples import paint_sample
 
     picture, subject = paint_sample("car")
     picture.save(tmp_path / "car.png")

@@ -10,10 +10,10 @@ from fakehub import FakeHub
 from huggingface_hub import try_to_load_from_cache
 from tiny import build
 
-from pipelines import downloads
-from pipelines.downloads import PARTIAL, Downloads, checksum
 from pipelines.errors import HubError, RefusedError, StorageError
-from pipelines.hub import Hub, repo_folder
+from pipelines.hub import download as downloads
+from pipelines.hub.client import Hub, repo_folder
+from pipelines.hub.download import PARTIAL, Downloads, checksum
 
 WAIT = 60
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -263,7 +263,7 @@ def test_a_single_file_and_its_name(fake, hub):
     assert download.status == "done"
     assert try_to_load_from_cache("ada/loose", "small.safetensors", hub.cache_dir)
     with pytest.raises(RefusedError, match="small.safetensors"):
-        from pipelines.download_plan import checkpoint_file
+        from pipelines.hub.plan import checkpoint_file
 
         checkpoint_file(hub.details("ada/loose").files, "other.safetensors")
 

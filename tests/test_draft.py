@@ -6,8 +6,8 @@ import pytest
 
 from dashboard.draft import Draft
 from dashboard.mask_tools import clicks_of, display_size, drawing_of
-from pipelines import masks
-from pipelines.segmentation import Clicks
+from pipelines.inpainting import masks
+from pipelines.inpainting.clicks import Clicks
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (513, 77), (4000, 3000), (60, 3000)])

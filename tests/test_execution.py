@@ -14,10 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipelines import Comparison, Engine, RunRequest
 from pipelines.comparison import work_order
 from pipelines.errors import RequestError
-from pipelines.execution import attention_backends, caches, compile_obstacle, denoiser_class
-from pipelines.generation import resolve, run_scheduler
-from pipelines.identity import YOUNGER, identity
 from pipelines.measurement import converged_request
+from pipelines.models.identity import YOUNGER, identity
+from pipelines.painting.execution import (
+    attention_backends,
+    caches,
+    compile_obstacle,
+    denoiser_class,
+)
+from pipelines.painting.generation import resolve, run_scheduler
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=8)
 
@@ -276,7 +281,7 @@ def test_old_rows_keep_their_identity(monkeypatch):
     old = BASE.model_dump(mode="json", exclude=set(YOUNGER))
     assert RunRequest(**old) == BASE
     hashed = []
-    monkeypatch.setattr("pipelines.identity._hash", hashed.append)
+    monkeypatch.setattr("pipelines.models.identity._hash", hashed.append)
     identity(BASE, "", (), "cpu", "float32")
     assert not set(YOUNGER) & set(hashed[0]["request"])
     monkeypatch.undo()

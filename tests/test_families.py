@@ -12,7 +12,7 @@ from pipelines import Engine, RequestError, RunRequest, cli
 from pipelines.check import check_folder, two_step_request
 from pipelines.comparison import Comparison
 from pipelines.errors import Cancelled
-from pipelines.generation import generate_seeds
+from pipelines.painting.generation import generate_seeds
 
 
 @pytest.fixture(scope="module")

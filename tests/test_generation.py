@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 
 from pipelines import RunRequest
 from pipelines.errors import Cancelled
-from pipelines.model_info import BUNDLED
-from pipelines.noise import make_generator, noise_sha256
+from pipelines.models.info import BUNDLED
+from pipelines.painting.noise import make_generator, noise_sha256
 from pipelines.schedulers import make_scheduler
 
 # The seed's noise on every machine: torch's CPU generator, 1x4x16x16, float32.

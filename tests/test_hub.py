@@ -13,11 +13,11 @@ from fakehub import FakeHub
 from huggingface_hub import constants
 
 from pipelines import cli
-from pipelines.download_plan import HubFile, make_plan
-from pipelines.downloads import PARTIAL, Downloads
 from pipelines.errors import HubError, OfflineError, PipelineError, RefusedError
-from pipelines.hub import PAGE, Hub, HubQuery, example_pictures, repo_folder
-from pipelines.local_models import (
+from pipelines.hub.card import card_html, picture_path, picture_paths
+from pipelines.hub.client import PAGE, Hub, HubQuery, example_pictures, repo_folder
+from pipelines.hub.download import PARTIAL, Downloads
+from pipelines.hub.folders import (
     LocalFolders,
     cached_pipelines,
     cached_revisions,
@@ -29,9 +29,9 @@ from pipelines.local_models import (
     local_details,
     offered_models,
 )
-from pipelines.model_card import card_html, picture_path, picture_paths
-from pipelines.model_info import BUNDLED
-from pipelines.registry import Registry
+from pipelines.hub.plan import HubFile, make_plan
+from pipelines.models.info import BUNDLED
+from pipelines.models.registry import Registry
 
 WAIT = 60
 PAGE_OF_CARD = "http://hub.example/ada/sd"
@@ -486,7 +486,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
 
 
 def test_a_broken_off_download_is_listed_and_deleted(fake, run, hub, monkeypatch):
-    monkeypatch.setattr("pipelines.downloads.TRIES", 0)
+    monkeypatch.setattr("pipelines.hub.download.TRIES", 0)
     fake.fault("/blobs/.*large", cut=1000)
     code, _, err = run("download", "ada/large")
     assert code == 2 and "what is here is kept" in err

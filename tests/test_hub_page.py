@@ -12,7 +12,7 @@ from test_dashboard import APP, html
 from test_hub import small_repo
 
 from dashboard import state
-from pipelines.model_info import BUNDLED
+from pipelines.models.info import BUNDLED
 
 WAIT = 60
 
@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_before_the_download(fake, monkeypatch):
 
 
 def test_a_failed_download_says_why_and_tries_again(fake, monkeypatch):
-    monkeypatch.setattr("pipelines.downloads.TRIES", 0)
+    monkeypatch.setattr("pipelines.hub.download.TRIES", 0)
     fake.fault("/blobs/.*small", status=500, times=99)
     app = page("hub", model="ada/small")
     app.button(key="hub.download").click().run()

@@ -9,7 +9,8 @@ from PIL import Image
 from playwright.sync_api import expect
 from test_browser import address, chromium, open_page, page  # noqa: F401
 
-from pipelines import RunRequest, masks
+from pipelines import RunRequest
+from pipelines.inpainting import masks
 from pipelines.run_log import PictureStore, RunLog
 
 pytestmark = pytest.mark.browser

@@ -7,9 +7,10 @@ import pytest
 import tiny
 from PIL import Image, ImageDraw
 
-from pipelines import Engine, RunRequest, masks
+from pipelines import Engine, RunRequest
 from pipelines.errors import RequestError
-from pipelines.inpainting import changed_unmasked_pixels, soft_mask, working_size
+from pipelines.inpainting import masks
+from pipelines.inpainting.canvas import changed_unmasked_pixels, soft_mask, working_size
 from pipelines.postcards.painter import paint_with_mask
 from pipelines.postcards.vocabulary import Scene
 from pipelines.schedulers import expected_evaluations

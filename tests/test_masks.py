@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import masks
 from pipelines.errors import RequestError
+from pipelines.inpainting import masks
 
 
 def disc(side=64, radius=12):

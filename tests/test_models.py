@@ -14,9 +14,9 @@ from peft.utils import get_peft_model_state_dict
 
 from pipelines import Engine, RequestError, RunRequest
 from pipelines.errors import LoadError
-from pipelines.model_info import BUNDLED, describe, weight_files
-from pipelines.registry import Registry, advice, place
-from pipelines.signatures import call_parameters, connected_class, task_classes
+from pipelines.models.info import BUNDLED, describe, weight_files
+from pipelines.models.registry import Registry, advice, place
+from pipelines.models.signatures import call_parameters, connected_class, task_classes
 
 TINY = {"prompt": "a cat", "num_inference_steps": 2, "height": 64, "width": 64}
 
@@ -315,7 +315,7 @@ def test_out_of_memory_is_named_answered_and_the_next_run_works(engine):
 
 
 def test_quantization_says_which_library_is_missing(engine, monkeypatch):
-    monkeypatch.setattr("pipelines.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.models.registry.find_spec", lambda name: None)
     run = engine.run(RunRequest(prompt="a", quantization="int8", num_inference_steps=1))
     assert "int8 needs the library torchao" in run.error
 

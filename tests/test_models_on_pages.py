@@ -9,7 +9,7 @@ from test_dashboard import component_data, finish, home, html, page  # noqa: F40
 
 from dashboard import state
 from pipelines import Engine, RunRequest
-from pipelines.local_models import LocalFolders
+from pipelines.hub.folders import LocalFolders
 
 
 @pytest.fixture(scope="module")

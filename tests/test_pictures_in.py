@@ -12,7 +12,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipelines.errors import RequestError
-from pipelines.pictures_in import MAX_PIXELS, alpha_mask, open_mask, open_picture, open_rgb
+from pipelines.inpainting.pictures_in import (
+    MAX_PIXELS,
+    alpha_mask,
+    open_mask,
+    open_picture,
+    open_rgb,
+)
 
 RED, BLUE = (224, 32, 32), (32, 64, 224)
 

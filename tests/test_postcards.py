@@ -453,7 +453,7 @@ def test_a_sheet_holds_each_picture_with_its_text():
 
 @pytest.fixture(scope="module")
 def ddpm_pictures():
-    from pipelines.registry import Registry
+    from pipelines.models.registry import Registry
 
     registry = Registry("cpu")
     return registry, figures.sample_ddpm(registry, 24, scheduler="ddim", num_inference_steps=20)

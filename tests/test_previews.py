@@ -5,8 +5,8 @@ import pytest
 
 from pipelines import Comparison, RunRequest
 from pipelines.errors import Cancelled
-from pipelines.generation import generate, resolve
-from pipelines.previews import LONGEST_SIDE, MAX_KEPT, StepKeeper, draw_strip, kept_steps
+from pipelines.painting.generation import generate, resolve
+from pipelines.painting.previews import LONGEST_SIDE, MAX_KEPT, StepKeeper, draw_strip, kept_steps
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=6)
 
@@ -37,7 +37,7 @@ def test_a_run_keeps_a_strip_that_ends_in_its_picture(engine, scheduler):
 
 
 def test_a_long_run_keeps_a_bounded_strip(engine, monkeypatch):
-    monkeypatch.setattr("pipelines.previews.MAX_KEPT", 4)
+    monkeypatch.setattr("pipelines.painting.previews.MAX_KEPT", 4)
     run = engine.run(BASE.changed(num_inference_steps=8))
     assert run.steps_shown == [1, 3, 6, 8]
     assert engine.pictures.get(run.steps_sha256).size == (64 * 4, 64)
@@ -102,6 +102,6 @@ def test_after_a_cancel_the_steps_are_drawn_the_quick_way(engine):
 
 
 def test_a_strip_that_fails_costs_no_picture(engine, monkeypatch):
-    monkeypatch.setattr("pipelines.previews._pictures", lambda _: 1 / 0)
+    monkeypatch.setattr("pipelines.painting.previews._pictures", lambda _: 1 / 0)
     run = engine.run(BASE)
     assert (run.status, run.steps_sha256, run.steps_shown) == ("ok", None, [])

@@ -9,7 +9,7 @@ import pytest
 from pipelines import Engine, RequestError, RunRequest
 from pipelines.errors import LoadError, UnknownModelError
 from pipelines.hardware import best_device
-from pipelines.registry import BUNDLED, Registry
+from pipelines.models.registry import BUNDLED, Registry
 
 
 def test_tasks_are_views_of_the_same_weights(session_engine):
@@ -118,7 +118,8 @@ def test_pickles_are_refused(tmp_path):
 
 def test_description_is_read_without_torch():
     code = (
-        "import sys, json; from pipelines import Engine; from pipelines.registry import Registry;"
+        "import sys, json; from pipelines import Engine; "
+        "from pipelines.models.registry import Registry;"
         "i = Registry('cpu').describe('postcards'); loaded = {'torch', 'diffusers'} & "
         "set(sys.modules); print(json.dumps([i.height, i.default_scheduler, sorted(loaded)]))"
     )

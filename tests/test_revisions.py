@@ -12,7 +12,7 @@ from pipelines import Comparison, Engine, RunRequest, cli
 from pipelines.axes import label, parse_axis
 from pipelines.errors import UnknownModelError
 from pipelines.request import join_model_id, split_model_id
-from pipelines.sheet import draw, read_recipe, recipe, save_png
+from pipelines.sheet.draw import draw, read_recipe, recipe, save_png
 
 OLD, NEW = "1" * 40, "2" * 40
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipelines import CATALOGUE, RequestError, RunRequest
-from pipelines.noise import make_generator
+from pipelines.painting.noise import make_generator
 from pipelines.schedulers import accepted_options, make_scheduler, own_scheduler, scheduler_class
 
 FITTING = [info for info in CATALOGUE if not info.flow_matching]

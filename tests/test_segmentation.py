@@ -7,13 +7,10 @@ import pytest
 from fakehub import FakeHub
 from PIL import Image
 
-from pipelines.downloads import Downloads
 from pipelines.errors import LoadError, RequestError
-from pipelines.hub import Hub
-from pipelines.masks import bounding_box
-from pipelines.postcards.painter import paint_with_mask
-from pipelines.postcards.vocabulary import Scene, sample_scene
-from pipelines.segmentation import (
+from pipelines.hub.client import Hub
+from pipelines.hub.download import Downloads
+from pipelines.inpainting.clicks import (
     FILES,
     GRABCUT,
     Clicks,
@@ -22,6 +19,9 @@ from pipelines.segmentation import (
     find_segmenter,
     local_segmenters,
 )
+from pipelines.inpainting.masks import bounding_box
+from pipelines.postcards.painter import paint_with_mask
+from pipelines.postcards.vocabulary import Scene, sample_scene
 
 SCENES = 36
 

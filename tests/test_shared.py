@@ -6,9 +6,9 @@ from PIL import Image
 
 from pipelines import CATALOGUE, Comparison, RunRequest
 from pipelines.errors import Cancelled, DeviceMemoryError
-from pipelines.generation import generate, resolve
-from pipelines.registry import Registry
-from pipelines.shared import fits, generate_shared, likely_rows
+from pipelines.models.registry import Registry
+from pipelines.painting.generation import generate, resolve
+from pipelines.painting.shared import fits, generate_shared, likely_rows
 
 FITTING = [info.key for info in CATALOGUE if not info.flow_matching]
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=6)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from pipelines import Comparison, RunRequest, sheet
+from pipelines import Comparison, RunRequest
 from pipelines.errors import StorageError
+from pipelines.sheet import draw as sheet
 
 BASE = RunRequest(prompt="a red car", num_inference_steps=1)
 

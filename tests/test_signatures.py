@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from diffusers.pipelines import auto_pipeline
 
-from pipelines.signatures import (
+from pipelines.models.signatures import (
     call_parameters,
     component_parameters,
     other_output,

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 from test_browser import chromium  # noqa: F401
 
 from pipelines import Comparison, Engine, RunRequest
-from pipelines.sheet import cell_record, cells_table, read_recipe, recipe
-from pipelines.sheet_html import html_page
+from pipelines.sheet.draw import cell_record, cells_table, read_recipe, recipe
+from pipelines.sheet.page import html_page
 
 pytestmark = pytest.mark.browser
 

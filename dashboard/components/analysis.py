@@ -27,7 +27,7 @@ from pipelines.comparison import Comparison
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measurement import CONVERGED
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import to_csv
+from pipelines.sheet.draw import to_csv
 
 HEIGHT = 430
 # Told apart on light and on dark ground.

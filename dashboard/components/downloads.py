@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import duration, notice, words
-from pipelines.download_plan import size_text
-from pipelines.downloads import Download
 from pipelines.errors import PipelineError
+from pipelines.hub.download import Download
+from pipelines.hub.plan import size_text
 
 MOST_FILES = 12
 ORDER = ("running", "checking", "waiting", "done")

@@ -7,9 +7,9 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.text import words
-from pipelines import masks
-from pipelines.inpainting import feathered
-from pipelines.masks import Mask
+from pipelines.inpainting import masks
+from pipelines.inpainting.canvas import feathered
+from pipelines.inpainting.masks import Mask
 
 SIDE = 192  # pixels of a thumbnail's longer side
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pipelines.viewer import SCRIPT, STYLE
+from pipelines.sheet.viewer import SCRIPT, STYLE
 
 _sheet = st.components.v2.component(
     "contact_sheet.sheet",

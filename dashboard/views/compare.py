@@ -17,8 +17,8 @@ from pipelines.comparison import Comparison, forecast, work_order
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet import recipe, to_csv, unusual
-from pipelines.viewer import viewer_data
+from pipelines.sheet.draw import recipe, to_csv, unusual
+from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
 SETUP_OPEN = f"{PAGE}.setup"

@@ -15,8 +15,8 @@ from pipelines.axes import label
 from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
-from pipelines.generation import check_extras, check_size
 from pipelines.jobs import Job, submit_generation
+from pipelines.painting.generation import check_extras, check_size
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 

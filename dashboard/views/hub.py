@@ -21,10 +21,10 @@ from dashboard.hub_model import (
     stated,
 )
 from dashboard.hub_tour import NUMBER, VIEW, VIEWS, tour
-from pipelines.download_plan import PICTURE_TASKS, size_text
 from pipelines.errors import HubError, PipelineError
-from pipelines.hub import PAGE, SORTS, HubModel, HubQuery, host, matches
-from pipelines.local_models import local_models
+from pipelines.hub.client import PAGE, SORTS, HubModel, HubQuery, host, matches
+from pipelines.hub.folders import local_models
+from pipelines.hub.plan import PICTURE_TASKS, size_text
 
 SEARCH = "hub.search"
 LICENCES = ("apache-2.0", "mit", "openrail", "openrail++", "creativeml-openrail-m", "cc-by-4.0",

@@ -21,17 +21,17 @@ from dashboard.components.run_details import (
 from dashboard.components.text import duration, notice, words
 from dashboard.draft import Draft
 from dashboard.examples import EXAMPLES, Example, local_inpainter
-from pipelines import masks
 from pipelines.axes import label
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError, RequestError
-from pipelines.inpainting import painted_box, soft_mask, working_size
+from pipelines.inpainting import masks
+from pipelines.inpainting.canvas import painted_box, soft_mask, working_size
+from pipelines.inpainting.masks import Mask
+from pipelines.inpainting.pictures_in import alpha_mask, flat, open_picture
+from pipelines.inpainting.samples import SAMPLES, paint_sample
 from pipelines.jobs import Job, submit_generation
-from pipelines.masks import Mask
-from pipelines.pictures_in import alpha_mask, flat, open_picture
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
-from pipelines.samples import SAMPLES, paint_sample
 
 PAGE = state.INPAINT
 COUNT, STRENGTH, AREA, PADDING, FEATHER, CONTENT, DIFFERENTIAL = (

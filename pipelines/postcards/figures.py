@@ -33,10 +33,10 @@ from pipelines.postcards.vocabulary import (
     Scene,
     full_caption,
 )
-from pipelines.sheet import enlarge
+from pipelines.sheet.draw import enlarge
 
 if TYPE_CHECKING:
-    from pipelines.registry import LoadedModel, Registry
+    from pipelines.models.registry import LoadedModel, Registry
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"
@@ -448,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="pictures a figure; default: 200; behaviour: 24")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    from pipelines.registry import Registry
+    from pipelines.models.registry import Registry
 
     registry = Registry()
     models = (options.model,) if options.model else (POSTCARDS, DDPM)

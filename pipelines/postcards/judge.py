@@ -33,7 +33,7 @@ from pipelines.schedulers import key_of_class, make_scheduler
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipelines.registry import LoadedModel
+    from pipelines.models.registry import LoadedModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 ACCEPTED = {"subject": SUBJECTS, "colour": COLOURS, "scene": PLACES}
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             make = detailed_captions if options.details else held_out_captions
             wanted = make(options.count, options.seed)
-        from pipelines.registry import Registry
+        from pipelines.models.registry import Registry
 
         with Registry().borrow(str(options.model)) as (model, _):
             if options.table:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pipelines.registry import AUTOENCODERS
-from pipelines.timing import Timings
+from pipelines.models.registry import AUTOENCODERS
+from pipelines.painting.timing import Timings
 
 if TYPE_CHECKING:
     import torch

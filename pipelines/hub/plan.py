@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RefusedError
-from pipelines.model_info import PICKLES, refusal
-from pipelines.segmentation import FILES as SEGMENTER_FILES
+from pipelines.inpainting.clicks import FILES as SEGMENTER_FILES
+from pipelines.models.info import PICKLES, refusal
 
 MAX_FILES = 500
 INDEX, CARD = "model_index.json", "README.md"

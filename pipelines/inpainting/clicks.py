@@ -16,8 +16,8 @@ import numpy as np
 
 from pipelines.errors import LoadError, RequestError
 from pipelines.hardware import best_device
-from pipelines.masks import Box, Mask
-from pipelines.model_info import find_weights
+from pipelines.inpainting.masks import Box, Mask
+from pipelines.models.info import find_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

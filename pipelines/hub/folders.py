@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.download_plan import CARD, INDEX, HubFile, pipeline_obstacle
-from pipelines.downloads import PARTIAL, checksum
 from pipelines.errors import LoadError, RequestError, StorageError
-from pipelines.hub import HubDetails, HubModel, licence_of, repo_folder
-from pipelines.model_info import (
+from pipelines.hub.client import HubDetails, HubModel, licence_of, repo_folder
+from pipelines.hub.download import PARTIAL, checksum
+from pipelines.hub.plan import CARD, INDEX, HubFile, pipeline_obstacle
+from pipelines.models.info import (
     BUNDLED,
     cached_folder,
     checkpoint_shapes,
     read_json,
     single_file_repository,
 )
-from pipelines.registry import Registry, warm_libraries
+from pipelines.models.registry import Registry, warm_libraries
 
 logger = logging.getLogger(__name__)
 FOLDERS = "models.json"

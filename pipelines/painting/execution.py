@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError, RequestError
-from pipelines.model_info import ModelInfo, read_json
-from pipelines.request import RunRequest
-from pipelines.schedulers import expected_evaluations
-from pipelines.signatures import (
+from pipelines.models.info import ModelInfo, read_json
+from pipelines.models.signatures import (
     call_parameters,
     dispatches_attention,
     is_cacheable,
     uses_cache_contexts,
 )
+from pipelines.request import RunRequest
+from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from pipelines.registry import LoadedModel
+    from pipelines.models.registry import LoadedModel
 
 DENOISERS = ("unet", "transformer", "decoder", "prior")  # the first that a pipeline has
 UNETS = ("UNet2DModel", "UNet2DConditionModel")

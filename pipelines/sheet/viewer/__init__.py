@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.axes import label
 from pipelines.comparison import Comparison
 from pipelines.run_log import Run
-from pipelines.sheet import time_text
+from pipelines.sheet.draw import time_text
 
 FOLDER = Path(__file__).parent
 SCRIPT, STYLE, PAGE = (FOLDER / name for name in ("viewer.js", "viewer.css", "page.html"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.pictures_in import check_size
+from pipelines.inpainting.pictures_in import check_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image

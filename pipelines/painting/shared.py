@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
-from pipelines.execution import as_usual
-from pipelines.generation import (
+from pipelines.hardware import free_memory_bytes
+from pipelines.models.registry import BYTES, LoadedModel, free_memory
+from pipelines.models.signatures import call_parameters
+from pipelines.painting.execution import as_usual
+from pipelines.painting.generation import (
     ONE_SEED_A_CALL,
     RunResult,
     check_finite,
@@ -23,14 +26,11 @@ from pipelines.generation import (
     run_scheduler,
     warm_up,
 )
-from pipelines.hardware import free_memory_bytes
-from pipelines.noise import NoiseWatch, draw_noise, make_generator, noise_sha256
-from pipelines.previews import StepKeeper, StepLatents
-from pipelines.registry import BYTES, LoadedModel, free_memory
+from pipelines.painting.noise import NoiseWatch, draw_noise, make_generator, noise_sha256
+from pipelines.painting.previews import StepKeeper, StepLatents
+from pipelines.painting.timing import Clock, MemoryWatch, Timings
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations
-from pipelines.signatures import call_parameters
-from pipelines.timing import Clock, MemoryWatch, Timings
 
 if TYPE_CHECKING:
     import torch

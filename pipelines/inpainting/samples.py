@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.masks import Mask, as_mask
+from pipelines.inpainting.masks import Mask, as_mask
 from pipelines.postcards.painter import paint_with_mask
 from pipelines.postcards.vocabulary import Scene
 

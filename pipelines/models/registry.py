@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, PipelineError, RequestError
 from pipelines.hardware import best_device, default_dtype, device_memory_bytes, use_device
-from pipelines.identity import lora_contents, model_content
-from pipelines.model_info import (
+from pipelines.models.identity import lora_contents, model_content
+from pipelines.models.info import (
     BUNDLED,
     ModelInfo,
     checkpoint_shapes,
@@ -27,7 +27,7 @@ from pipelines.model_info import (
     find_model,
     read_json,
 )
-from pipelines.signatures import connected_class, deprecated_module
+from pipelines.models.signatures import connected_class, deprecated_module
 
 if TYPE_CHECKING:
     import torch

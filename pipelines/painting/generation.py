@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError, RequestError
-from pipelines.execution import DENOISERS, as_usual, check_execution, computing
-from pipelines.inpainting import Canvas, takes_differential, use_differential_mask
-from pipelines.model_info import ModelInfo
-from pipelines.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
-from pipelines.registry import LoadedModel, advice, free_memory, inner_pipelines
-from pipelines.request import RunRequest
-from pipelines.schedulers import make_scheduler, own_scheduler
-from pipelines.signatures import (
+from pipelines.inpainting.canvas import Canvas, takes_differential, use_differential_mask
+from pipelines.models.info import ModelInfo
+from pipelines.models.registry import LoadedModel, advice, free_memory, inner_pipelines
+from pipelines.models.signatures import (
     PICTURE_OUTPUTS,
     picture_parameters,
 )
-from pipelines.timing import Clock, MemoryWatch, Timings
+from pipelines.painting.execution import DENOISERS, as_usual, check_execution, computing
+from pipelines.painting.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
+from pipelines.painting.timing import Clock, MemoryWatch, Timings
+from pipelines.request import RunRequest
+from pipelines.schedulers import make_scheduler, own_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -230,7 +230,7 @@ def _measured(
     warm_up_ms: float,
 ) -> list[RunResult]:
     """The pictures of one call: of one request, or of several that differ in their seed only."""
-    from pipelines.noise import make_generator, noise_sha256
+    from pipelines.painting.noise import make_generator, noise_sha256
 
     request, count = requests[0], len(requests)
     pipe = model.view(request.task)
@@ -425,7 +425,7 @@ def _arguments(
     pipe: DiffusionPipeline, info: ModelInfo, request: RunRequest, images: dict[str, Image]
 ) -> dict[str, Any]:
     """What `pipe(...)` is called with: the request's fields that its signature knows."""
-    from pipelines.noise import make_generator
+    from pipelines.painting.noise import make_generator
 
     known = known_arguments(pipe)
     arguments: dict[str, Any] = {
@@ -586,7 +586,7 @@ class _Probe:
     def _keep_noise(self, prepare: Callable) -> Callable:
         import torch
 
-        from pipelines.noise import NoiseWatch
+        from pipelines.painting.noise import NoiseWatch
 
         @functools.wraps(prepare)
         def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -15,8 +15,8 @@ from PIL import Image
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.run_log import PictureStore, Run
-from pipelines.sheet import heading_of, recipe, subtitle, to_csv
-from pipelines.viewer import PAGE, SCRIPT, STYLE, viewer_data
+from pipelines.sheet.draw import heading_of, recipe, subtitle, to_csv
+from pipelines.sheet.viewer import PAGE, SCRIPT, STYLE, viewer_data
 
 LOSSLESS_BYTES = 64_000_000  # of all pictures; beyond it they are WebP
 QUALITY, STEPS_QUALITY = 92, 85

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import masks
 from pipelines.errors import RequestError
+from pipelines.inpainting import masks
 from pipelines.request import MAX_SIDE, RunRequest
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
-    from pipelines.generation import OnStep, RunResult
-    from pipelines.model_info import ModelInfo
+    from pipelines.models.info import ModelInfo
+    from pipelines.painting.generation import OnStep, RunResult
 
 OWN_SIDE = 1024  # pixels, for models whose files name no size: Flux and those after it
 LONGEST = 4  # times the model's own side: a strip is not drawn out further

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError, UnknownModelError
-from pipelines.request import RunRequest, join_model_id, split_model_id
-from pipelines.schedulers import (
-    IN_SIGMAS,
-    SchedulerInfo,
-    compatible_schedulers,
-    is_flow_matching,
-    key_of_class,
-)
-from pipelines.signatures import (
+from pipelines.models.signatures import (
     REQUIRED,
     call_parameters,
     component_libraries,
@@ -33,13 +25,21 @@ from pipelines.signatures import (
     task_classes,
     unknown_inputs,
 )
+from pipelines.request import RunRequest, join_model_id, split_model_id
+from pipelines.schedulers import (
+    IN_SIGMAS,
+    SchedulerInfo,
+    compatible_schedulers,
+    is_flow_matching,
+    key_of_class,
+)
 
 if TYPE_CHECKING:
     from pipelines.request import RunRequest
 
 BUNDLED = {
-    "postcards": Path(__file__).parent / "postcards" / "weights",
-    "postcards-ddpm": Path(__file__).parent / "postcards" / "weights-ddpm",
+    "postcards": Path(__file__).parents[1] / "postcards" / "weights",
+    "postcards-ddpm": Path(__file__).parents[1] / "postcards" / "weights-ddpm",
 }
 DEFAULT_STEPS, DEFAULT_GUIDANCE, FEW_STEPS = 20, 5.0, 4
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")

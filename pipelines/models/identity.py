@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.hardware import environment
-from pipelines.model_info import ModelInfo, find_lora
+from pipelines.models.info import ModelInfo, find_lora
 from pipelines.request import Lora, RunRequest
 
 ENGINE = 2  # raise it when a change of this code changes pictures

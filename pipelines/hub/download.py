@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.download_plan import DownloadPlan, HubFile, size_text
 from pipelines.errors import HubError, PipelineError, StorageError
-from pipelines.hub import TIMEOUT, Hub, cached_path, host, repo_folder, reworded
+from pipelines.hub.client import TIMEOUT, Hub, cached_path, host, repo_folder, reworded
+from pipelines.hub.plan import DownloadPlan, HubFile, size_text
 
 logger = logging.getLogger(__name__)
 

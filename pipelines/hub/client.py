@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from pipelines.download_plan import (
+from pipelines.errors import GatedError, HubError, OfflineError, PipelineError, RefusedError
+from pipelines.hub.plan import (
     CARD,
     INDEX,
     DownloadPlan,
@@ -22,9 +23,8 @@ from pipelines.download_plan import (
     make_plan,
     pipeline_obstacle,
 )
-from pipelines.errors import GatedError, HubError, OfflineError, PipelineError, RefusedError
-from pipelines.segmentation import KINDS as SEGMENTERS
-from pipelines.signatures import connected_class
+from pipelines.inpainting.clicks import KINDS as SEGMENTERS
+from pipelines.models.signatures import connected_class
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: search, plans, downloads, and what lies on this machine."""

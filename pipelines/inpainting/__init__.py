@@ -1,0 +1,1 @@
+"""In-painting: masks, clicks, and what the model sees of a picture."""

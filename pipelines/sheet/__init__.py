@@ -1,0 +1,1 @@
+"""A comparison as a picture, a page and files."""
