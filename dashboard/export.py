@@ -43,7 +43,7 @@ def cell_records(
     they were measured."""
     measured = zip(_distances(engine, row, runs), engine.timings(runs), strict=True)
     return [cell_record(cell.axes, run, engine.pictures, *found) for cell, run, found
-            in zip(Comparison.from_row(row).cells(), runs, measured, strict=True)]
+            in zip(Comparison.from_row(row).cells, runs, measured, strict=True)]
 
 
 def cells(engine: Engine, comparison_id: str) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def methods(
     timings: Sequence[TimingSummary | None] = (),
 ) -> list[Method]:
     """The comparison's ways to compute, in the order of its cells."""
-    cells = comparison.cells()
+    cells = comparison.cells
     groups: dict[tuple, list[int]] = {}
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True)):
         if run and run.status == "ok" and not cell.left_out:
@@ -277,7 +277,7 @@ def flags(
 
 def _without_effect(comparison: Comparison, runs: Sequence[Run | None]) -> list[Flag]:
     """For each axis the values that make the same picture in every place that has both."""
-    cells = comparison.cells()
+    cells = comparison.cells
     found = []
     for axis in comparison.axes:
         if set(axis.parts) <= COST_ONLY:
@@ -321,7 +321,7 @@ def _saturated(
     """Cells with many saturated pixels, where the lowest guidance in the same place has few."""
     if "guidance_scale" not in {axis.name for axis in comparison.axes}:
         return []
-    cells, facts = comparison.cells(), dict(_facts(runs, pictures))
+    cells, facts = comparison.cells, dict(_facts(runs, pictures))
     places: dict[tuple, list[int]] = {}
     for number in facts:
         place = tuple(value for name, value in cells[number].axes.items()
@@ -402,7 +402,7 @@ def _guidance_point(
     judged = [_follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
               for n in numbers if runs[n].model_id == "postcards"]
     judged = [follows for follows in judged if follows is not None]
-    cells = comparison.cells()
+    cells = comparison.cells
     families: dict[tuple, list[int]] = {}
     for n in numbers:
         rest = tuple((name, value) for name, value in cells[n].axes.items() if name != "seed")

@@ -83,7 +83,7 @@ def say(text: str) -> None:
 def bench(model: LoadedModel, axes: Sequence[str], steps: int, repeats: int) -> None:
     """Print the ratios for one model."""
     base = RunRequest(model_id=model.info.model_id, prompt=PROMPT, num_inference_steps=steps)
-    cells = [resolve(cell.request, model.info) for cell in Comparison.parse(base, axes).cells()]
+    cells = [resolve(cell.request, model.info) for cell in Comparison.parse(base, axes).cells]
     one = next(r for r in cells if r.scheduler == "ddim" and r.guidance_scale == 5)
     say(f"\n{model.info.model_id}, {one.width} x {one.height} px, {steps} steps, "
         f"{len(cells)} cells: {'; '.join(axes)}")

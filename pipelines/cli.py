@@ -302,7 +302,7 @@ def compare(
         comparison = Comparison.parse(request, axis, skip or ())
     if reference and reference != CONVERGED:
         reference_cells(comparison, reference)
-    cells = comparison.cells()
+    cells = comparison.cells
     wanted = [number for number, cell in enumerate(cells) if not cell.left_out]
     comparison_id = resume or new_comparison_id()
     with _Interrupt() as interrupt:

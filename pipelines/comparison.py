@@ -101,7 +101,8 @@ class Comparison:
         flat = flat_values(self.axes, values)
         return any(rule.holds(flat) for rule in self._rules)
 
-    def cells(self) -> list[Cell]:
+    @functools.cached_property
+    def cells(self) -> tuple[Cell, ...]:
         """All combinations, sheet by sheet and row by row, each a valid request; those that a rule
         leaves out among them, so that a cell's number is its place."""
         cells = []
@@ -110,12 +111,12 @@ class Comparison:
             left_out = self._left_out(axes)
             request = self.base if left_out else request_with(self.base, self._ordered, values)
             cells.append(Cell(axes, request, left_out))
-        return cells
+        return tuple(cells)
 
     def match(self, runs: Sequence[Run]) -> list[Run | None]:
         """For each cell the newest of these runs that is its own."""
         by_axes = {axes_key(run.axes): run for run in sorted(runs, key=lambda run: run.id)}
-        return [by_axes.get(axes_key(cell.axes)) for cell in self.cells()]
+        return [by_axes.get(axes_key(cell.axes)) for cell in self.cells]
 
 
 def work_order(cells: Sequence[Cell]) -> list[int]:

@@ -275,7 +275,7 @@ class Engine:
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
         comparison_id = comparison_id or new_comparison_id()
-        cells = comparison.cells()
+        cells = comparison.cells
         own: list[Run | None] = [None] * len(cells)
         if self.run_log.comparison(comparison_id):
             self.run_log.begin_again(comparison_id)
@@ -340,7 +340,7 @@ class Engine:
 
     def in_log(self, comparison: Comparison) -> list[int]:
         """The numbers of the cells that compare() would take from the log."""
-        cells = comparison.cells()
+        cells = comparison.cells
         return [number for number, _ in self._from_log(cells, [None] * len(cells))]
 
     def measure(

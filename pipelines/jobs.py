@@ -241,7 +241,7 @@ def submit_comparison(
 ) -> Job:
     """Queue a comparison; the job's result is its id in the run log. `resume`: the id of one that
     is gone on with."""
-    cells = comparison.cells()
+    cells = comparison.cells
     costs = [0 if cell.left_out else _evaluations(cell.request, engine) for cell in cells]
     count = sum(not cell.left_out for cell in cells)
     comparison_id = resume or new_comparison_id()

@@ -48,7 +48,7 @@ def reference_cells(comparison: Comparison, text: str) -> list[int]:
     Raises RequestError where the text names no value of an axis.
     """
     wanted = _parse_cell(comparison, text)
-    cells = comparison.cells()
+    cells = comparison.cells
     places = {axes_key(cell.axes): number for number, cell in enumerate(cells)}
     return [places[axes_key({**cell.axes, **wanted})] for cell in cells]
 

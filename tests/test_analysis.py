@@ -120,7 +120,7 @@ def test_an_option_without_effect_is_flagged(engine):
     comparison, runs = compare(engine, "eta=0,1", "scheduler=ddim,euler")
     (flag,) = flags(comparison, runs, engine.pictures)
     assert flag.text == "eta: 0 and 1 make the same picture in 1 of 2 places."
-    assert {comparison.cells()[n].axes["scheduler"] for n in flag.cells} == {"euler"}
+    assert {comparison.cells[n].axes["scheduler"] for n in flag.cells} == {"euler"}
     comparison, runs = compare(engine, "memory_policy=auto,device")
     assert flags(comparison, runs, engine.pictures) == [], "meant to change the cost only"
 

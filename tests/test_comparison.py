@@ -16,7 +16,7 @@ def test_two_axes_make_rows_and_columns_and_a_third_makes_sheets():
     comparison = Comparison.parse(BASE, axes)
     assert comparison.rows == Axis("scheduler", ("ddim", "euler"))
     assert comparison.columns == Axis("guidance_scale", (1.0, 3.0, 7.0))
-    cells = comparison.cells()
+    cells = comparison.cells
     assert len(cells) == 12
     assert [cell.axes["seed"] for cell in cells] == [0] * 6 + [1] * 6
     assert [cell.axes["guidance_scale"] for cell in cells[:4]] == [1, 3, 7, 1]
@@ -113,7 +113,7 @@ def test_cancel_keeps_what_is_done(engine):
 
 def test_forecast_counts_before_and_times_after_runs(engine):
     comparison = Comparison.parse(BASE, ["scheduler=ddim,heun", "guidance_scale=1,5"])
-    requests = [cell.request for cell in comparison.cells()]
+    requests = [cell.request for cell in comparison.cells]
     before = forecast(requests, engine.run_log, engine.registry)
     assert (before.cells, before.nfe, before.seconds) == (4, 2 * 3 + 2 * 5, None)
     runs = engine.compare(comparison)
@@ -206,7 +206,7 @@ def test_weights_that_changed_do_not_pass_as_old(engine, tmp_path):
 
 def test_models_are_loaded_one_after_the_other_and_cells_keep_their_order():
     cells = Comparison.parse(BASE, ["seed=0,1", "model_id=a,b", "torch_dtype=float32,bfloat16",
-                                    "height=64,72"]).cells()
+                                    "height=64,72"]).cells
     order = [cells[number].axes for number in work_order(cells)]
     keys = [(axes["model_id"], axes["torch_dtype"], axes["height"]) for axes in order]
     assert keys == sorted(keys, key=[*dict.fromkeys(keys)].index), "each setup once"

@@ -180,7 +180,7 @@ def test_compare_forecasts_live(filled):
     line = next(c.value for c in app.caption if "function evaluations" in c.value)
     comparison = Comparison.parse(RunRequest(num_inference_steps=4),
                                   ["scheduler=ddim,heun", "guidance_scale=1,3,7"])
-    requests = [cell.request for cell in comparison.cells()]
+    requests = [cell.request for cell in comparison.cells]
     expected = forecast(requests, filled.run_log, filled.registry)
     assert expected.nfe == 3 * 4 + 3 * 7
     assert line.startswith(f"**6 cells** · {expected.nfe} function evaluations · about ")

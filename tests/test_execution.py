@@ -269,7 +269,7 @@ def test_each_is_an_axis_and_its_cells_run_apart(engine):
 
 def test_what_is_dear_to_change_changes_seldom():
     cells = Comparison.parse(BASE, ["seed=0,1", "compile=false,true",
-                                    "attention_backend=native,eager"]).cells()
+                                    "attention_backend=native,eager"]).cells
     order = [cells[number].axes for number in work_order(cells)]
     assert [(a["compile"], a["attention_backend"]) for a in order[::2]] == [
         (False, "native"), (True, "native"), (False, "eager"), (True, "eager")]

@@ -68,7 +68,7 @@ def test_revisions_are_values_of_the_model_axis(cache, tmp_path):
     assert label("model_id", comparison.axes[0].values[1]) == "ada/small@2222222:fp16"
     ruled = Comparison.parse(BASE, [f"model_id=postcards, ada/small@{NEW}", "seed=0,1"],
                              ["model_id=ada/small,seed>0"])
-    assert [cell.left_out for cell in ruled.cells()] == [False, False, False, True]
+    assert [cell.left_out for cell in ruled.cells] == [False, False, False, True]
     with pytest.raises(UnknownModelError, match="'ada/small@v9'"):
         engine.registry.describe("ada/small@v9")
     again = Comparison.from_row(engine.run_log.comparison(one.comparison_id))

@@ -102,7 +102,7 @@ def test_a_shared_comparison_is_logged_and_marked(engine):
                           shared=True)
     assert sorted(seen) == [0, 1, 2, 3]
     assert all(run.status == "ok" and run.shared and run.total_ms > 0 for run in runs)
-    assert [run.axes for run in runs] == [cell.axes for cell in comparison.cells()]
+    assert [run.axes for run in runs] == [cell.axes for cell in comparison.cells]
     assert len({run.noise_sha256 for run in runs}) == 1
     assert not engine.run(BASE).shared
 

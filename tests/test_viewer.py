@@ -25,7 +25,7 @@ def viewer_engine(tmp_path_factory):
 
 def write(engine, comparison, runs, path):
     records = [cell_record(cell.axes, run, engine.pictures)
-               for cell, run in zip(comparison.cells(), runs, strict=True)]
+               for cell, run in zip(comparison.cells, runs, strict=True)]
     table = cells_table(comparison, runs, engine.pictures)
     path.write_text(html_page(comparison, runs, engine.pictures, records, table), "utf-8")
     return path

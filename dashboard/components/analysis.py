@@ -68,7 +68,7 @@ def _measuring(
     comparison: Comparison, row: ComparisonRow, runs: Sequence[Run | None]
 ) -> str | None:
     """The reference, and the two buttons that measure; the reference whose distances to show."""
-    cells = comparison.cells()
+    cells = comparison.cells
     names = {CONVERGED: "the converged picture"} | {
         _cell_text(cell.axes): _cell_name(cell.axes)
         for cell, run in zip(cells, runs, strict=True) if run and run.status == "ok"

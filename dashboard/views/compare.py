@@ -114,7 +114,7 @@ def setup() -> None:
 
 
 def prompts_of(comparison: Comparison) -> list[str]:
-    requests = [cell.request for cell in comparison.cells() if not cell.left_out]
+    requests = [cell.request for cell in comparison.cells if not cell.left_out]
     return list(dict.fromkeys(text for r in requests for text in (r.prompt, r.negative_prompt)))
 
 
@@ -122,7 +122,7 @@ def forecast_line(comparison: Comparison) -> str:
     engine = state.engine()
     engine.registry.describe(comparison.base.model_id)
     in_log = set() if st.session_state.get(FRESH) else state.cells_in_log(comparison)
-    requests = [cell.request for number, cell in enumerate(comparison.cells())
+    requests = [cell.request for number, cell in enumerate(comparison.cells)
                 if not cell.left_out and number not in in_log]
     if not requests:
         return f"**{len(in_log)} cells**, all in the log already"
@@ -196,7 +196,7 @@ def live_sheet(
     kept_line(runs)
     ended = "cancelled" if row.status == "cancelled" else "not run"
     states = ["waiting" if job and job.active else ended] * len(runs)
-    missing = (number for number in work_order(comparison.cells()) if runs[number] is None)
+    missing = (number for number in work_order(comparison.cells) if runs[number] is None)
     if job and job.active and (now := next(missing, None)) is not None:
         states[now] = "running"
 
@@ -224,7 +224,7 @@ def status_line(
             st.progress(job.fraction, text=progress_text(job).removeprefix("Compare · "))
             cancel_button(job, "page")
         return
-    count = sum(not cell.left_out for cell in comparison.cells())
+    count = sum(not cell.left_out for cell in comparison.cells)
     done = sum(run is not None and run.status == "ok" for run in runs)
     failed = sum(run is not None and run.status == "failed" for run in runs)
     reused = sum(run is not None and run.reused_from is not None for run in runs)

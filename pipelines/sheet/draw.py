@@ -54,7 +54,7 @@ def draw(
     rows = comparison.rows.values if comparison.rows else (None,)
     columns = comparison.columns.values if comparison.columns else (None,)
     size = len(rows) * len(columns)
-    sheets, cells = [], comparison.cells()
+    sheets, cells = [], comparison.cells
     for number, values in enumerate(itertools.product(*(a.values for a in comparison.sheet_axes))):
         block = list(runs[number * size : (number + 1) * size])
         left_out = [cell.left_out for cell in cells[number * size : (number + 1) * size]]
@@ -307,7 +307,7 @@ def cells_table(
     times, then every column of the log."""
     rows = []
     distances, timings = (list(given) or [None] * len(runs) for given in (distances, timings))
-    for cell, run, distance, timing in zip(comparison.cells(), runs, distances, timings,
+    for cell, run, distance, timing in zip(comparison.cells, runs, distances, timings,
                                            strict=True):
         if cell.left_out:
             continue
@@ -358,7 +358,7 @@ def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -
     place, several = axis.parts.index(name), len(axis.parts) > 1
     values = []
     for value in axis.values:
-        found = {commit for cell, commit in zip(comparison.cells(), commits, strict=False)
+        found = {commit for cell, commit in zip(comparison.cells, commits, strict=False)
                  if cell.axes[axis.name] == value and commit}
         parts = list(value) if several else [value]
         if len(found) == 1 and name == "revision":
@@ -395,7 +395,7 @@ def read_recipe(path: Path) -> Comparison:
             f"recipe: {path} holds none; accepted the JSON, labelled PNG or HTML page that "
             "Contact Sheet wrote"
         ) from error
-    comparison.cells()  # what is wrong in it is said now
+    len(comparison.cells)  # builds them: what is wrong in one is said now
     return comparison
 
 

@@ -59,7 +59,7 @@ def viewer_data(
     axes = comparison.axes
     cells: list[dict[str, Any]] = []
     used: dict[str, None] = {}
-    places = zip(comparison.cells(), runs, records, strict=True)
+    places = zip(comparison.cells, runs, records, strict=True)
     for number, (cell, run, record) in enumerate(places):
         if cell.left_out:
             continue
