@@ -23,8 +23,9 @@ from pipelines.comparison import Comparison
 from pipelines.hardware import environment, free_memory_bytes
 from pipelines.models.registry import LoadedModel, Registry, free_memory, place, weight_bytes
 from pipelines.models.signatures import task_classes
-from pipelines.painting.generation import generate, resolve, run_scheduler
+from pipelines.painting.generation import generate, run_scheduler
 from pipelines.painting.noise import make_generator
+from pipelines.painting.resolve import resolve
 from pipelines.painting.shared import generate_shared
 from pipelines.request import RunRequest
 

@@ -22,18 +22,10 @@ from pipelines.models.identity import identity, lora_contents, model_content
 from pipelines.models.info import ModelInfo
 from pipelines.models.registry import LoadedModel, Registry, free_memory
 from pipelines.painting.execution import as_usual, check_execution
-from pipelines.painting.generation import (
-    OnStep,
-    RunResult,
-    Step,
-    fit,
-    generate,
-    generate_seeds,
-    is_out_of_memory,
-    resolve,
-    takes_seeds,
-)
+from pipelines.painting.generation import generate, generate_seeds, is_out_of_memory, takes_seeds
 from pipelines.painting.previews import draw_strip
+from pipelines.painting.resolve import fit, resolve
+from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import (
     ComparisonRow,

@@ -16,7 +16,7 @@ from pipelines.chain import next_request
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine, new_comparison_id
 from pipelines.errors import Cancelled, PipelineError, RequestError
-from pipelines.painting.generation import Step
+from pipelines.painting.result import Step
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations
 

@@ -22,7 +22,8 @@ from pipelines.painting.execution import (
     compile_obstacle,
     denoiser_class,
 )
-from pipelines.painting.generation import resolve, run_scheduler
+from pipelines.painting.generation import run_scheduler
+from pipelines.painting.resolve import resolve
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=8)
 

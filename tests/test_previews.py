@@ -5,8 +5,9 @@ import pytest
 
 from pipelines import Comparison, RunRequest
 from pipelines.errors import Cancelled
-from pipelines.painting.generation import generate, resolve
+from pipelines.painting.generation import generate
 from pipelines.painting.previews import LONGEST_SIDE, MAX_KEPT, StepKeeper, draw_strip, kept_steps
+from pipelines.painting.resolve import resolve
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=6)
 

@@ -7,7 +7,8 @@ from PIL import Image
 from pipelines import CATALOGUE, Comparison, RunRequest
 from pipelines.errors import Cancelled, DeviceMemoryError
 from pipelines.models.registry import Registry
-from pipelines.painting.generation import generate, resolve
+from pipelines.painting.generation import generate
+from pipelines.painting.resolve import resolve
 from pipelines.painting.shared import fits, generate_shared, likely_rows
 
 FITTING = [info.key for info in CATALOGUE if not info.flow_matching]

@@ -16,7 +16,7 @@ from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_generation
-from pipelines.painting.generation import check_extras, check_size
+from pipelines.painting.resolve import check_extras, check_size
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipelines.models.info import ModelInfo
-    from pipelines.painting.generation import OnStep, RunResult
+    from pipelines.painting.result import OnStep, RunResult
 
 OWN_SIDE = 1024  # pixels, for models whose files name no size: Flux and those after it
 LONGEST = 4  # times the model's own side: a strip is not drawn out further

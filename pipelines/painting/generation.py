@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError, RequestError
+from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError
 from pipelines.inpainting.canvas import Canvas, takes_differential, use_differential_mask
 from pipelines.models.info import ModelInfo
 from pipelines.models.registry import LoadedModel, advice, free_memory, inner_pipelines
@@ -17,10 +16,11 @@ from pipelines.models.signatures import (
     picture_parameters,
 )
 from pipelines.painting.execution import DENOISERS, as_usual, check_execution, computing
-from pipelines.painting.previews import StepKeeper, StepLatents, autoencoder, decoded, step_latents
+from pipelines.painting.previews import StepKeeper, autoencoder, decoded, step_latents
+from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.painting.timing import Clock, MemoryWatch, Timings
 from pipelines.request import RunRequest
-from pipelines.schedulers import make_scheduler, own_scheduler
+from pipelines.schedulers import make_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -30,116 +30,6 @@ if TYPE_CHECKING:
 COUNTS = ("num_images_per_prompt", "batch_size")  # how a call names its number of pictures
 ONE_SEED_A_CALL = {"dpmpp_sde", "dpmpp_sde_karras"}  # their noise has one seed a batch
 NOISE_METHODS = ("prepare_latents", "prepare_intermediate_images")
-# Fields that some models need and others do not know, and what they are.
-EXTRAS = {
-    "control_image": "a picture of the edges, depth or pose to follow",
-    "control_mode": "the kind of its control_image, a number of its model card",
-    "class_label": "the number of a class that it was trained on",
-}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One finished scheduler step; `preview()` decodes the predicted x0, None if it cannot."""
-
-    index: int
-    total: int
-    preview: Callable[[], Image | None]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
-    in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
-    other cells, and its timings are its share of them. `steps`: the predicted x0 on the way.
-    `latents` are those that were decoded, on the CPU, without the batch dimension."""
-
-    request: RunRequest
-    image: Image
-    timings: Timings
-    nfe: int
-    denoiser_rows: int
-    noise_sha256: str | None
-    peak_memory_bytes: int
-    notes: tuple[str, ...] = ()
-    shared: bool = False
-    steps: StepLatents | None = None
-    latents: torch.Tensor | None = None
-
-    def with_timings(self, **values: float) -> RunResult:
-        return replace(self, timings=replace(self.timings, **values))
-
-
-OnStep = Callable[[Step], None]
-
-
-def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) -> RunRequest:
-    """The request with the model's own values where it left them open, and the commit of a Hub
-    model in place of a branch; RequestError on a misfit.
-
-    Image-to-image keeps the size of its picture, rounded down to what the model can do; in-painting
-    leaves open what it was not told.
-    """
-    scheduler, options = request.scheduler, request.scheduler_options
-    fitting = [known.key for known in info.schedulers]
-    if scheduler != "default" and fitting and scheduler not in fitting:
-        raise RequestError(f"scheduler: received {scheduler!r}, accepted for {info.model_id} "
-                           f"({info.pipeline_class}): {', '.join(fitting)}")
-    if scheduler == "default":
-        scheduler, own = own_scheduler(info.original_scheduler_config)
-        options = {**own, **options}
-    own_height, own_width = info.height, info.width
-    if request.task == "inpainting":  # there the picture's aspect decides
-        own_height = own_width = None
-    elif image is not None and request.task == "image-to-image":
-        step = info.size_multiple
-        own_width, own_height = (max(step, side // step * step) for side in image.size)
-    height, width = request.height or own_height, request.width or own_width
-    check_size(info, height, width)
-    check_extras(request, info)
-    return request.changed(
-        scheduler=scheduler, scheduler_options=options, height=height, width=width,
-        revision=info.commit or request.revision,
-    )  # fmt: skip
-
-
-def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
-    """The input pictures of a resolved request; image-to-image starts from one of its size."""
-    images = dict(images)
-    if request.task == "image-to-image":
-        from PIL.Image import Resampling
-
-        size = (request.width, request.height)
-        images["image"] = images["image"].convert("RGB")
-        if None not in size and images["image"].size != size:
-            images["image"] = images["image"].resize(size, Resampling.LANCZOS)
-    return images
-
-
-def check_extras(request: RunRequest, info: ModelInfo) -> None:
-    """Raise RequestError where the call of a task needs what the request lacks, or takes none."""
-    name = info.task_classes.get(request.task)
-    if name is None:  # refused later
-        return
-    extras = info.extra_inputs(request.task)
-    for field, meaning in EXTRAS.items():
-        given = getattr(request, field) is not None
-        if extras.get(field) and not given:
-            raise RequestError(f"{field}: {name} needs one, {meaning}")
-        if given and field not in extras:
-            raise RequestError(f"{field}: {name} takes none")
-
-
-def check_size(info: ModelInfo, height: int | None, width: int | None) -> None:
-    """Raise RequestError where a side is no multiple of what the model needs."""
-    for name, side in (("height", height), ("width", width)):
-        if side and side % info.size_multiple:
-            lower = side - side % info.size_multiple
-            near = [str(s) for s in (lower, lower + info.size_multiple) if s >= info.size_multiple]
-            raise RequestError(
-                f"{name}: received {side}, accepted multiples of {info.size_multiple} px for "
-                f"{info.model_id}; nearest {' and '.join(near)}"
-            )
 
 
 def generate(

@@ -19,7 +19,6 @@ from pipelines.models.signatures import call_parameters
 from pipelines.painting.execution import as_usual
 from pipelines.painting.generation import (
     ONE_SEED_A_CALL,
-    RunResult,
     check_finite,
     is_out_of_memory,
     out_of_memory,
@@ -28,6 +27,7 @@ from pipelines.painting.generation import (
 )
 from pipelines.painting.noise import NoiseWatch, draw_noise, make_generator, noise_sha256
 from pipelines.painting.previews import StepKeeper, StepLatents
+from pipelines.painting.result import RunResult
 from pipelines.painting.timing import Clock, MemoryWatch, Timings
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations

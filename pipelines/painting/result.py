@@ -1,0 +1,50 @@
+"""What a run gives back: its steps while it runs, its picture and measurements at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipelines.painting.previews import StepLatents
+from pipelines.painting.timing import Timings
+from pipelines.request import RunRequest
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished scheduler step; `preview()` decodes the predicted x0, None if it cannot."""
+
+    index: int
+    total: int
+    preview: Callable[[], Image | None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
+    in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
+    other cells, and its timings are its share of them. `steps`: the predicted x0 on the way.
+    `latents` are those that were decoded, on the CPU, without the batch dimension."""
+
+    request: RunRequest
+    image: Image
+    timings: Timings
+    nfe: int
+    denoiser_rows: int
+    noise_sha256: str | None
+    peak_memory_bytes: int
+    notes: tuple[str, ...] = ()
+    shared: bool = False
+    steps: StepLatents | None = None
+    latents: torch.Tensor | None = None
+
+    def with_timings(self, **values: float) -> RunResult:
+        return replace(self, timings=replace(self.timings, **values))
+
+
+OnStep = Callable[[Step], None]
