@@ -125,7 +125,7 @@ def _watch(job: Download) -> None:
                   dynamic_ncols=True) as bar:
             while not job.finished.wait(0.2):
                 bar.update(job.done - bar.n)
-                bar.set_postfix_str(job.note, refresh=False)
+                bar.set_postfix_str(job.message, refresh=False)
                 if stopped:
                     job.pause()
                     print("stopped; the same command resumes", file=sys.stderr)

@@ -151,7 +151,7 @@ def test_pause_acts_inside_a_file_and_resume_goes_on(fake, hub):
     download.pause()
     assert download.status == "paused"  # at once, although the server is silent
     assert not download.finished.is_set()
-    assert download.bytes_per_second() is None
+    assert download.pace() is None
     hold.go.set()
     assert pool.start(hub, download.plan) is download  # a second click resumes it
     assert download.finished.wait(WAIT)
@@ -174,7 +174,7 @@ def test_speed_and_time_left_are_told(fake, hub):
     fake.fault(r"/blobs/.*unet", rate=100_000)
     download = Downloads().start(hub, hub.details("ada/sd").plan)
     until(download.eta_seconds)
-    assert 0 < download.bytes_per_second() < 10_000_000
+    assert 0 < download.pace() < 10_000_000
     assert 0 < download.fraction < 1
     download.cancel()
 
@@ -237,7 +237,7 @@ def test_two_downloads_of_one_model_fetch_it_once(fake, hub):
     one = Downloads().start(hub, plan)
     until(lambda: fake.fetched("/blobs/ada/sd/unet"))
     two = Downloads().start(Hub(fake.url, hub.cache_dir, token=False), plan)
-    until(lambda: "another program" in two.note)
+    until(lambda: "another program" in two.message)
     hold.go.set()
     assert one.finished.wait(WAIT) and two.finished.wait(WAIT)
     assert (one.status, two.status) == ("done", "done")

@@ -39,9 +39,9 @@ def progress_line(download: Download, short: bool = False) -> str:
         parts.append(f"{size_text(download.done)} of {size_text(download.total)}")
     if download.status == "paused":
         parts.append("paused")
-    elif download.note:
-        parts.append(download.note)
-    elif speed := download.bytes_per_second():
+    elif download.message:
+        parts.append(download.message)
+    elif speed := download.pace():
         left = max(1, round(download.eta_seconds() or 0))
         parts += [f"{size_text(speed)}/s", f"{duration(left).replace('.00', '')} left"]
     return " · ".join(parts)

@@ -10,22 +10,19 @@ import collections
 import contextlib
 import errno
 import hashlib
-import itertools
-import logging
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import HubError, PipelineError, StorageError
+from pipelines.errors import Cancelled, HubError, StorageError
 from pipelines.hub.client import TIMEOUT, Hub, cached_path, host, repo_folder, reworded
 from pipelines.hub.plan import DownloadPlan, HubFile, size_text
-
-logger = logging.getLogger(__name__)
+from pipelines.tasks import Task, TaskList, outcome
 
 WORKERS = 4  # files at once
 TRIES = 5  # without a new byte in between
@@ -45,44 +42,18 @@ class FileProgress:
     done: int = 0
 
 
-class Stopped(Exception):
-    """Somebody paused or cancelled."""
+class Download(Task):
+    """One model on its way; its units are bytes. A paused or failed one can be started again."""
 
+    def __init__(self, id: int, plan: DownloadPlan, hub: Hub) -> None:
+        super().__init__(id, plan.model_id, plan.size_bytes)
+        self.plan, self.hub = plan, hub
+        self.files: list[FileProgress] = []
+        self._lock = threading.Lock()
+        self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
-@dataclass
-class Download:
-    """One model on its way. `status`: new, running, paused, done, failed or cancelled."""
-
-    id: int
-    plan: DownloadPlan
-    hub: Hub
-    status: str = "new"
-    error: str | None = None
-    note: str = ""
-    files: list[FileProgress] = field(default_factory=list)
-    finished: threading.Event = field(default_factory=threading.Event)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _samples: collections.deque[tuple[float, int]] = field(default_factory=collections.deque)
-
-    @property
-    def active(self) -> bool:
-        return self.status in ("running", "paused")
-
-    @property
-    def total(self) -> int:
-        return self.plan.size_bytes
-
-    @property
-    def done(self) -> int:
-        return sum(file.done for file in self.files)
-
-    @property
-    def fraction(self) -> float:
-        return min(1.0, self.done / self.total) if self.total else 0.0
-
-    def bytes_per_second(self) -> float | None:
-        """Over the last seconds; None before there is something to measure."""
+    def pace(self) -> float | None:
+        """Bytes per second over the last seconds."""
         with self._lock:
             samples = list(self._samples)
         if self.status != "running" or len(samples) < 2:
@@ -90,53 +61,48 @@ class Download:
         seconds = time.monotonic() - samples[0][0]
         return (samples[-1][1] - samples[0][1]) / seconds if seconds > 0.2 else None
 
-    def eta_seconds(self) -> float | None:
-        speed = self.bytes_per_second()
-        return (self.total - self.done) / speed if speed else None
-
     def start(self) -> None:
         """Begin, or go on after a pause or a failure; raises StorageError where the disk is full.
 
         What an earlier attempt fetched is kept. That attempt's threads may still wait for a silent
         server: their stop flag stays set, so that they write nothing more.
         """
-        missing = [FileProgress(f) for f in self.plan.files]
-        for one in missing:
-            one.done = self._bytes_here(one.file)
-        needed = self.total - sum(one.done for one in missing)
-        check_room(self.hub.cache_dir, needed)
+        files = [FileProgress(file, done=self._bytes_here(file)) for file in self.plan.files]
+        here = sum(file.done for file in files)
+        check_room(self.hub.cache_dir, self.total - here)
         with self._lock:
             if self.status == "running":  # a second click
                 return
-            self._stop = threading.Event()
-            self.files, self.error, self.note, self.status = missing, None, "", "running"
+            self.stop = threading.Event()
+            self.files, self.done = files, here
+            self.error, self.message, self.status = None, "", "running"
             self._samples.clear()
             self.finished.clear()
-        threading.Thread(target=self._run, args=(self._stop,), daemon=True,
+        threading.Thread(target=self._run, args=(self.stop,), daemon=True,
                          name=f"contact-sheet-download-{self.id}").start()
 
     def pause(self) -> None:
         """Stop fetching at once; what is here stays, also when the program ends."""
         if self.status == "running":
-            self._end("paused", self._stop)
+            self._end("paused", self.stop)
 
     def cancel(self) -> None:
         """Stop for good and remove the parts of files; whole files stay in the cache."""
         if self.status in ("running", "paused", "failed"):
-            self._end("cancelled", self._stop)
-            for one in self.files:
+            self._end("cancelled", self.stop)
+            for progress in self.files:
                 with contextlib.suppress(OSError):
-                    self._partial(one.file).unlink(missing_ok=True)
+                    self._partial(progress.file).unlink(missing_ok=True)
 
     def _end(self, status: str, stop: threading.Event, error: str | None = None) -> None:
         """Leave the running state once, by whoever comes first."""
         with self._lock:
-            if self._stop is not stop or self.status not in ("running", "paused", "failed"):
+            if self.stop is not stop or self.status not in ("running", "paused", "failed"):
                 return
             if stop.is_set() and status in ("done", "failed"):
                 return
             stop.set()
-            self.status, self.error, self.note = status, error, ""
+            self.status, self.error, self.message = status, error, ""
             if status != "paused":
                 self.finished.set()
 
@@ -144,25 +110,22 @@ class Download:
 
     def _run(self, stop: threading.Event) -> None:
         """Fetch all files, the main one last: only then is there a model to be found."""
-        main = [one for one in self.files if one.file.path == self.plan.main_file]
-        others = [one for one in self.files if one not in main]
-        others.sort(key=lambda one: -one.file.size)
-        try:
-            self._together(others, stop)
-            for one in main:
-                self._fetch(one, stop)
-            self._write_ref()
-        except Stopped:
-            return
-        except PipelineError as error:
-            self._end("failed", stop, str(error))
-        except OSError as error:
-            self._end("failed", stop, _disk_text(self.hub.cache_dir, error))
-        except Exception as error:
-            logger.exception("the download of %s failed", self.plan.model_id)
-            self._end("failed", stop, f"{type(error).__name__}: {error}")
-        else:
-            self._end("done", stop)
+        main = [progress for progress in self.files if progress.file.path == self.plan.main_file]
+        others = [progress for progress in self.files if progress not in main]
+        others.sort(key=lambda progress: -progress.file.size)
+
+        def fetch_all() -> None:
+            try:
+                self._together(others, stop)
+                for progress in main:
+                    self._fetch(progress, stop)
+                self._write_ref()
+            except OSError as error:
+                raise StorageError(_disk_text(self.hub.cache_dir, error)) from error
+
+        status, error = outcome(f"the download of {self.plan.model_id}", fetch_all)
+        if status != "cancelled":  # else pause() or cancel() has said so
+            self._end(status, stop, error)
 
     def _together(self, files: list[FileProgress], stop: threading.Event) -> None:
         """Fetch files in a few threads; raises what the first of them raised."""
@@ -171,11 +134,11 @@ class Download:
         def work() -> None:
             while not stop.is_set() and not problems:
                 try:
-                    one = waiting.popleft()
+                    progress = waiting.popleft()
                 except IndexError:
                     return
                 try:
-                    self._fetch(one, stop, problems)
+                    self._fetch(progress, stop, problems)
                 except Exception as error:
                     problems.append(error)
 
@@ -188,7 +151,7 @@ class Download:
             raise problems[0]
 
     def _fetch(
-        self, one: FileProgress, stop: threading.Event, problems: list | None = None
+        self, progress: FileProgress, stop: threading.Event, problems: list | None = None
     ) -> None:
         """One file, whole, verified and in its place in the cache."""
         from huggingface_hub import hf_hub_download
@@ -196,13 +159,14 @@ class Download:
 
         def check() -> None:
             if stop.is_set() or problems:
-                raise Stopped
+                raise Cancelled("stopped by the user")
 
-        plan, file = self.plan, one.file
+        plan, file = self.plan, progress.file
         if cached_path(plan, file, self.hub.cache_dir):
-            one.status, one.done = "done", file.size
+            progress.status = "done"
+            self._count(progress, file.size)
             return
-        one.status = "running"
+        progress.status = "running"
         lock = self.hub.cache_dir / ".locks" / self._folder.name / f"{file.etag}.contact-sheet.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -212,10 +176,10 @@ class Download:
                     stack.enter_context(WeakFileLock(lock, timeout=0.5))
                     break
                 except TimeoutError:
-                    self.note = "waiting for another program that fetches the same file"
+                    self.message = "waiting for another program that fetches the same file"
             self._forget_damaged(file)
             if not self._blob(file).exists():
-                self._transfer(one, check, stop)
+                self._transfer(progress, check, stop)
         check()
         with reworded(self.hub, plan.model_id, plan.commit):
             path = Path(hf_hub_download(
@@ -224,27 +188,29 @@ class Download:
             ))  # fmt: skip
         if not path.is_symlink():  # a file system without links got a copy
             self._blob(file).unlink(missing_ok=True)
-        one.status, one.done = "done", file.size
+        progress.status = "done"
+        self._count(progress, file.size)
 
     def _transfer(
-        self, one: FileProgress, check: Callable[[], None], stop: threading.Event
+        self, progress: FileProgress, check: Callable[[], None], stop: threading.Event
     ) -> None:
         """The bytes of one file, over as many connections as it takes, and their checksum."""
-        file, partial = one.file, self._partial(one.file)
+        file, partial = progress.file, self._partial(progress.file)
         partial.parent.mkdir(parents=True, exist_ok=True)
         tries, damaged = 0, False
         while True:
             have = partial.stat().st_size if partial.exists() else 0
             try:
                 if have != file.size:
-                    self._stream(one, partial, have if have < file.size else 0, check)
+                    self._stream(progress, partial, have if have < file.size else 0, check)
                 if partial.stat().st_size == file.size:
-                    one.status = "checking"
+                    progress.status = "checking"
                     if checksum(partial, file.etag, check) == file.etag:
                         partial.replace(self._blob(file))
                         return
                     partial.unlink()
-                    one.status, one.done = "running", 0
+                    progress.status = "running"
+                    self._count(progress, 0)
                     if damaged:
                         raise HubError(f"{file.path} arrived damaged twice: its checksum is not "
                                        f"the one that {host(self.hub)} names")  # fmt: skip
@@ -259,11 +225,11 @@ class Download:
             if tries > TRIES:
                 raise HubError(f"{problem}; {TRIES} tries without a new byte. Resume later: what "
                                "is here is kept")  # fmt: skip
-            self.note = f"{problem}: trying again"
+            self.message = f"{problem}: trying again"
             stop.wait(max(wait, 0.1 if tries == 1 else min(2.0 ** (tries - 2), LONGEST_WAIT)))
             check()
 
-    def _stream(self, one: FileProgress, partial: Path, have: int, check: Callable) -> None:
+    def _stream(self, progress: FileProgress, partial: Path, have: int, check: Callable) -> None:
         """Append what is missing of a file; raises _Again where another try may help."""
         import httpx2
         from huggingface_hub.utils import get_session, hf_raise_for_status
@@ -271,7 +237,7 @@ class Download:
         headers = {**self.hub.headers(), "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        url = self.hub.file_url(self.plan.model_id, one.file.path, self.plan.commit)
+        url = self.hub.file_url(self.plan.model_id, progress.file.path, self.plan.commit)
         try:
             with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as answer:
                 if answer.status_code in (408, 429) or answer.status_code >= 500:
@@ -288,19 +254,25 @@ class Download:
                 with partial.open("r+b" if have else "wb") as out:
                     out.seek(have)
                     out.truncate()
-                    one.done = have
+                    self._count(progress, have)
                     for chunk in answer.iter_raw():
                         check()
                         out.write(chunk)
-                        one.done += len(chunk)
+                        self._count(progress, progress.done + len(chunk))
                         self._sample()
         except httpx2.TransportError as error:
             raise _Again(f"the connection to {host(self.hub)} broke ({error or 'no data'})"
                          ) from error
 
+    def _count(self, progress: FileProgress, done: int) -> None:
+        progress.done = done
+        with self._lock:
+            self.done = sum(file.done for file in self.files)
+
     def _sample(self) -> None:
+        """Note the pace, now that bytes come."""
         now = time.monotonic()
-        self.note = ""
+        self.message = ""
         with self._lock:
             self._samples.append((now, self.done))
             while self._samples[0][0] < now - SPEED_SECONDS:
@@ -352,37 +324,24 @@ class _Again(Exception):
         self.wait = wait
 
 
-class Downloads:
+class Downloads(TaskList[Download]):
     """All downloads of this process; they run beside the queue of jobs."""
 
     def __init__(self) -> None:
-        self._downloads: dict[int, Download] = {}
-        self._ids = itertools.count(1)
-        self._lock = threading.Lock()
+        super().__init__(LISTED)
 
     def start(self, hub: Hub, plan: DownloadPlan) -> Download:
         """Begin a download, or go on with the one of the same plan that did not end well."""
-        with self._lock:
-            download = next((d for d in self._downloads.values()
-                             if d.plan == plan and d.status not in ("done", "cancelled")), None)
-            download = download or Download(next(self._ids), plan, hub)
+        with self.lock:
+            download = self.newest(
+                lambda d: d.plan == plan and d.status not in ("done", "cancelled"))
+            download = download or Download(self.next_id(), plan, hub)
             download.start()
-            self._downloads[download.id] = download
-            ended = [d for d in self._downloads.values() if not d.active]
-            for old in ended[:-LISTED]:
-                del self._downloads[old.id]
+            self.add(download)
         return download
 
-    def all(self) -> list[Download]:
-        """The oldest first."""
-        with self._lock:
-            return list(self._downloads.values())
-
-    def active(self) -> list[Download]:
-        return [download for download in self.all() if download.active]
-
     def latest(self, model_id: str) -> Download | None:
-        return next((d for d in reversed(self.all()) if d.plan.model_id == model_id), None)
+        return self.newest(lambda download: download.plan.model_id == model_id)
 
 
 def free_bytes(folder: Path) -> int:
