@@ -9,7 +9,7 @@ import tiny
 from PIL import Image
 
 from pipelines import Engine, RequestError, RunRequest, cli
-from pipelines.check import check_folder, two_step_request
+from pipelines.cli.check import check_folder, two_step_request
 from pipelines.comparison import Comparison
 from pipelines.errors import Cancelled
 from pipelines.painting.generation import generate_seeds

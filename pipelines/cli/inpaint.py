@@ -7,28 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli import (
-    Json,
-    _check_writable,
-    _exit_for,
-    _Interrupt,
-    _print_json,
-    _progress,
-    app,
-    make_request,
-    request_options,
-)
+from pipelines.cli.options import check_requests, make_request, request_options
+from pipelines.cli.output import Json, check_writable, exit_for, print_json, step_bar
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks, find_segmenter
 from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
+from pipelines.request import MASK_OPTIONS, RunRequest
 from pipelines.sheet import draw as sheet
 
 Points = Annotated[list[str] | None, typer.Option(metavar="X,Y", help="May be repeated.")]
 
 
-@app.command()
 @request_options
 def inpaint(
     fields: dict,
@@ -40,56 +31,44 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Repaint the masked part of a picture; without a prompt, remove what is there."""
-    _check_writable(output, ".png")
+    check_writable(output, ".png")
     engine = Engine()
     transparent = None if mask else alpha_mask(open_picture(image))
     if mask is None and transparent is None:
         raise RequestError(f"inpaint: {image} has no transparency, so --mask is needed; `segment` "
-                           "makes one from clicks")  # fmt: skip
+                           "makes one from clicks")
     if transparent is not None:
         fields["task"], fields["mask_image"] = "inpainting", None
     fields |= {"image": image, "prompt": fields["prompt"] or "",
                "strength": fields["strength"] or "1"}
     request = _request(engine, fields, mask, transparent)
-    with _Interrupt() as interrupt:
-        engine.check(request)
-        steps = engine.registry.steps_to_run(request)
-        interrupt.check()
-    with _Interrupt() as interrupt, _progress(steps, "steps") as bar:
-
-        def on_step(step: Any) -> None:
-            interrupt.check()
-            if step.index == 1:
-                bar.reset(step.total)
-            bar.update()
-
+    check_requests(engine, request)
+    with step_bar() as on_step:
         run = engine.run(request, on_step)
     if run.status == "ok":
         sheet.save_png(engine.pictures.get(run.image_sha256), output, {"requests": [run.request]})
     if as_json:
-        _print_json(sheet.cell_record({}, run, engine.pictures))
+        print_json(sheet.cell_record({}, run, engine.pictures))
     elif run.status == "ok":
         print(f"{output}: {run.width} x {run.height} px, {run.total_ms / 1000:.2f} s, {run.nfe} "
               f"function evaluations, {run.changed_unmasked_pixels} of {run.unmasked_pixels} "
               "unmasked pixels changed")
-    _exit_for([run])
+    exit_for([run])
 
 
-def _request(engine: Engine, fields: dict[str, Any], mask: Path | None, transparent: Any) -> Any:
+def _request(
+    engine: Engine, fields: dict[str, Any], mask: Path | None, transparent: Any
+) -> RunRequest:
     """The request; a mask that comes from the picture itself is stored like any other."""
     if transparent is None:
         return make_request(engine, {**fields, "mask_image": mask})
     stored = engine.pictures.put(transparent)
     base = make_request(engine, {**fields, "task": "image-to-image", "mask_image": None,
-                                 **{name: None for name in _MASK_ONLY}})
-    given = {name: fields[name] for name in _MASK_ONLY if fields[name] is not None}
+                                 **dict.fromkeys(MASK_OPTIONS)})
+    given = {name: fields[name] for name in MASK_OPTIONS if fields[name] is not None}
     return base.changed(task="inpainting", mask_image=stored, **given)
 
 
-_MASK_ONLY = ("padding_mask_crop", "mask_feather", "masked_content", "differential")
-
-
-@app.command()
 def segment(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")],
     point: Points = None,
@@ -107,7 +86,7 @@ def segment(
     as_json: Json = False,
 ) -> None:
     """Make a mask from points on a thing, points beside it and a box around it."""
-    _check_writable(output, ".png")
+    check_writable(output, ".png")
     picture = open_rgb(image)
     clicks = Clicks(tuple(_numbers(text, 2, "point") for text in point or []),
                     tuple(_numbers(text, 2, "not") for text in not_point or []),
@@ -118,7 +97,7 @@ def segment(
     mask = masks.invert(mask) if invert else mask
     masks.as_image(mask).save(output)
     if as_json:
-        _print_json({"output": str(output), "segmenter": segmenter.name,
+        print_json({"output": str(output), "segmenter": segmenter.name,
                      "share": masks.share(mask), "box": masks.bounding_box(mask)})
     else:
         print(f"{output}: {masks.share(mask):.1%} of the picture, by {segmenter.name}")
@@ -131,5 +110,5 @@ def _numbers(text: str, count: int, name: str) -> tuple[int, ...]:
         numbers = ()
     if len(numbers) != count:
         raise RequestError(f"{name}: received {text!r}, accepted {count} whole numbers with commas "
-                           "between, such as " + ",".join("12345678"[:count]))  # fmt: skip
+                           "between, such as " + ",".join("12345678"[:count]))
     return numbers

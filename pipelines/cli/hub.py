@@ -1,22 +1,23 @@
-"""`python -m pipelines hub`: search the Hub, download a model, look after the local cache."""
+"""Search the Hub, download a model, look after the local cache."""
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
+from pipelines.cli.output import Interrupt, Json, print_json, print_table
 from pipelines.errors import HubError, RefusedError, RequestError
 from pipelines.hub.client import SORTS, Hub, HubQuery
 from pipelines.hub.download import Download, Downloads
 from pipelines.hub.folders import (
+    CachedRevision,
     cached_revisions,
     damaged_files,
     delete_leftovers,
@@ -26,12 +27,9 @@ from pipelines.hub.folders import (
 )
 from pipelines.hub.plan import checkpoint_files, size_text
 
-app = typer.Typer(help="Search the Hub, download a model, look after the local cache.")
 Sort = StrEnum("Sort", {name: name for name in SORTS})
-Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on standard output.")]
 
 
-@app.command()
 def search(
     text: Annotated[str, typer.Argument(help="What the model's name contains.")] = "",
     task: Annotated[str | None, typer.Option(help="Such as text-to-image.")] = None,
@@ -53,24 +51,23 @@ def search(
         text=text, task=task, library=None if library == "any" else library, author=author,
         licence=licence, gated=gated, base_model=base_model, sort=sort.value,
         max_bytes=None if max_gb is None else int(max_gb * 1e9),
-    )  # fmt: skip
-    found = Hub().search(query)
-    models = found.page(page)
+    )
+    results = Hub().search(query)
+    models = results.page(page)
     if as_json:
-        _print_json([asdict(model) for model in models])
+        print_json([asdict(model) for model in models])
     elif not models:
         print("No model fits. Take away a filter, or try --library any.")
     else:
-        _print_table(
+        print_table(
             ["model_id", "pipeline", "size", "licence", "gated", "here", "downloads", "opens here"],
             [[m.model_id, m.pipeline_class, size_text(m.size_bytes), m.licence, m.gated, m.here,
               m.downloads, m.obstacle or "yes"] for m in models],
-        )  # fmt: skip
-        if found.has_more(page):
+        )
+        if results.has_more(page):
             print(f"More: --page {page + 1}")
 
 
-@app.command()
 def download(
     model_id: Annotated[str, typer.Argument(help="A Hub id: organisation/name.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
@@ -91,8 +88,8 @@ def download(
     record: dict[str, Any] = {
         "model_id": model_id, "revision": plan.revision, "commit": plan.commit, "kind": plan.kind,
         "variant": plan.variant, "size_bytes": plan.size_bytes,
-        "files": [asdict(one) for one in plan.files],
-    }  # fmt: skip
+        "files": [asdict(file) for file in plan.files],
+    }
     if plan.kind == "checkpoint" and len(checkpoint_files(details.files)) > 1 and not file:
         print(f"{plan.main_file} is the largest file; --file takes another one", file=sys.stderr)
     if details.model.obstacle:
@@ -106,37 +103,29 @@ def download(
             raise HubError(job.error or "the download failed")
         record["folder"] = str(hub.folder(plan))
     if as_json:
-        _print_json(record)
+        print_json(record)
     elif dry_run:
-        _print_table(["file", "size"], [[one.path, size_text(one.size)] for one in plan.files])
+        print_table(["file", "size"], [[file.path, size_text(file.size)] for file in plan.files])
         print(f"{plan.file_count}, {size_text(plan.size_bytes)}")
     else:
-        print(f"{record['folder']}: {plan.file_count}, {size_text(plan.size_bytes)}, checksums "
-              "right")  # fmt: skip
+        print(f"{record['folder']}: {plan.file_count}, {size_text(plan.size_bytes)}, "
+              "checksums right")
 
 
 def _watch(job: Download) -> None:
     """A progress bar; Ctrl-C leaves what is here, so that the next start resumes."""
-    stopped: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: stopped.append(number))
-              for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with tqdm(total=job.total, unit="B", unit_scale=True, file=sys.stderr,
-                  dynamic_ncols=True) as bar:
-            while not job.finished.wait(0.2):
-                bar.update(job.done - bar.n)
-                bar.set_postfix_str(job.message, refresh=False)
-                if stopped:
-                    job.pause()
-                    print("stopped; the same command resumes", file=sys.stderr)
-                    raise typer.Exit(130)
+    with Interrupt() as interrupt, tqdm(total=job.total, unit="B", unit_scale=True,
+                                        file=sys.stderr, dynamic_ncols=True) as bar:
+        while not job.finished.wait(0.2):
             bar.update(job.done - bar.n)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            bar.set_postfix_str(job.message, refresh=False)
+            if interrupt.seen:
+                job.pause()
+                print("stopped; the same command resumes", file=sys.stderr)
+                raise typer.Exit(130)
+        bar.update(job.done - bar.n)
 
 
-@app.command()
 def cache(
     delete: Annotated[list[str] | None, typer.Option(
         metavar="COMMIT", help="Delete this revision; may be repeated.")] = None,
@@ -165,18 +154,18 @@ def cache(
          "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(r.last_used)),
          "folder": str(r.folder), **({"damaged": damaged_files(r)} if check else {})}
         for r in revisions
-    ]  # fmt: skip
+    ]
     if as_json:
-        _print_json({"cache": str(folder), "revisions": records, "unfinished": leftovers(folder)})
+        print_json({"cache": str(folder), "revisions": records, "unfinished": leftovers(folder)})
     elif not records:
         print(f"No model in {folder}. Fetch one: python -m pipelines hub download MODEL_ID")
     else:
-        _print_table(
+        print_table(
             ["model_id", "commit", "refs", "files", "size", "last used", "damaged"],
             [[r["model_id"], r["commit"][:12], ", ".join(r["refs"]), r["files"],
               size_text(r["size_bytes"]), r["last_used"][:10],
               ", ".join(r.get("damaged", ())) or ("no" if check else "")] for r in records],
-        )  # fmt: skip
+        )
     if not as_json:
         for model_id, size in leftovers(folder).items():
             print(f"unfinished: {model_id}, {size_text(size)}")
@@ -184,25 +173,25 @@ def cache(
         raise typer.Exit(1)
 
 
-def _delete(folder: Any, commits: list[str], yes: bool, as_json: bool) -> None:
+def _delete(folder: Path, commits: list[str], yes: bool, as_json: bool) -> None:
     size = freed_bytes(folder, commits)
     _confirm(f"Delete {len(commits)} revision{'s' * (len(commits) > 1)} and free "
-             f"{size_text(size)}?", yes)  # fmt: skip
+             f"{size_text(size)}?", yes)
     freed = delete_revisions(folder, commits)
     if as_json:
-        _print_json({"deleted": commits, "freed_bytes": freed})
+        print_json({"deleted": commits, "freed_bytes": freed})
     else:
         print(f"{size_text(freed)} are free again")
 
 
-def _commit(text: str, revisions: list) -> str:
+def _commit(text: str, revisions: list[CachedRevision]) -> str:
     """The commit that a text begins, as git has it; raises RequestError."""
-    found = sorted({r.commit for r in revisions if text and r.commit.startswith(text.lower())})
-    if len(found) != 1:
-        known = ", ".join(r.commit[:12] for r in revisions[:8]) or "none, the cache is empty"
-        raise RequestError(f"delete: received {text!r}, which begins {len(found)} commits of the "
-                           f"cache; accepted one of {known}")  # fmt: skip
-    return found[0]
+    commits = sorted({r.commit for r in revisions if text and r.commit.startswith(text.lower())})
+    if len(commits) != 1:
+        here = ", ".join(r.commit[:12] for r in revisions[:8]) or "none, the cache is empty"
+        raise RequestError(f"delete: received {text!r}, which begins {len(commits)} commits of the "
+                           f"cache; accepted one of {here}")
+    return commits[0]
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -210,13 +199,3 @@ def _confirm(question: str, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise RequestError(f"{question} Say --yes: there is nobody to ask")
         typer.confirm(question, abort=True, err=True)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(head: list[str], rows: list[list[Any]]) -> None:
-    from pipelines.cli import _print_table as print_table
-
-    print_table(head, rows)

@@ -95,14 +95,14 @@ def two_step_request(
     return RunRequest(
         model_id=info.model_id, task=task, num_inference_steps=2, prior_num_inference_steps=2,
         guidance_scale=info.guidance_scale, **values,
-    )  # fmt: skip
+    )
 
 
 def _sides(info: ModelInfo) -> list[int]:
     """Sides to try: the model's own where that is small, then SIDE, in multiples that it takes."""
     step = info.size_multiple
-    own = min(info.height or SIDE, SIDE)
-    return list(dict.fromkeys(-(-side // step) * step for side in (own, SIDE)))
+    of_the_model = min(info.height or SIDE, SIDE)
+    return list(dict.fromkeys(-(-side // step) * step for side in (of_the_model, SIDE)))
 
 
 def _one_line(text: str) -> str:

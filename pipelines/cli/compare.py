@@ -1,0 +1,202 @@
+"""`python -m pipelines compare`: a sheet of pictures from a request and axes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.axes import label
+from pipelines.cli.options import check_requests, make_request, request_options
+from pipelines.cli.output import (
+    Interrupt,
+    Json,
+    check_writable,
+    exit_for,
+    print_json,
+    progress,
+    write,
+)
+from pipelines.comparison import Comparison
+from pipelines.engine import Engine, new_comparison_id
+from pipelines.errors import Cancelled, RequestError
+from pipelines.measurement import CONVERGED, reference_cells
+from pipelines.run_log import ComparisonRow, Distance, Run
+from pipelines.sheet import draw as sheet
+from pipelines.sheet.page import html_page
+
+
+@request_options
+def compare(
+    fields: dict,
+    axis: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUES", help="A field and its values: 1,3,7 or 1..10 or 1..10:2 or "
+        "0.1..0.9/5 or 1,2,..,9; texts are separated by ||; skip: leaves a value out; "
+        "A+B=1+x,2+y links fields. Rows, then columns, then one sheet per value.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(
+        metavar="RULE", help="Leave cells out, such as scheduler=heun,num_inference_steps>20; may "
+        "be repeated.")] = None,
+    num_images_per_prompt: Annotated[int, typer.Option(
+        min=1, help="Pictures per cell: as many seeds, from --seed on.")] = 1,
+    resume: Annotated[str | None, typer.Option(
+        metavar="ID", help="Go on with a comparison of the log.")] = None,
+    fresh: Annotated[bool, typer.Option(
+        "--fresh", help="Make every cell, also those that the log holds already.")] = False,
+    recipe: Annotated[Path | None, typer.Option(
+        help="Make a sheet again: a recipe, or a PNG or HTML page that carries one.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
+    = Path("sheet.png"),
+    csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
+    html: Annotated[Path | None, typer.Option(
+        help="One page with pictures, steps and viewer; it needs no network.")] = None,
+    shared: Annotated[bool, typer.Option(
+        help="Cells share UNet calls where the pipeline allows it: faster, the same pictures, "
+        "shared times.")] = True,
+    reference: Annotated[str | None, typer.Option(
+        metavar="converged|CELL", help="Measure each cell's distance to the converged picture, or "
+        "to a cell such as scheduler=ddim,num_inference_steps=50.")] = None,
+    measure: Annotated[int, typer.Option(
+        metavar="N", min=0, help="Time the cells: each apart, N times, in turns.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a sheet of pictures from one initial noise."""
+    # What is asked for, and whether it can be made and written.
+    check_writable(output, ".png")
+    for path in filter(None, (csv, html)):
+        check_writable(path)
+    engine = Engine()
+    if resume:
+        comparison, row = _logged(engine, resume, axis, fields)
+        reference = reference or row.reference
+    elif recipe:
+        if axis or fields["prompt"]:
+            raise RequestError("recipe: holds the prompt and the axes; give neither beside it")
+        comparison = sheet.read_recipe(recipe)
+    elif not axis:
+        raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
+                           "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
+    else:
+        request = make_request(engine, fields)
+        if num_images_per_prompt > 1:
+            axis = [*axis, f"seed={request.seed}..{request.seed + num_images_per_prompt - 1}"]
+        comparison = Comparison.parse(request, axis, skip or ())
+    if reference and reference != CONVERGED:
+        reference_cells(comparison, reference)
+    cells = comparison.cells
+    wanted = [number for number, cell in enumerate(cells) if not cell.left_out]
+    check_requests(engine, *(cells[number].request for number in wanted))
+
+    # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
+    comparison_id = resume or new_comparison_id()
+    distances = [None] * len(cells)
+    with Interrupt() as interrupt:
+        with progress(len(wanted), "cells") as bar:
+            runs = engine.compare(
+                comparison,
+                lambda _number, _step: interrupt.check(),
+                lambda _number, _run: bar.update(),
+                comparison_id,
+                shared,
+                reference,
+                fresh,
+            )
+        if reference and not interrupt.seen:
+            distances = _measure(engine, comparison, runs, reference, interrupt)
+        if measure and not interrupt.seen:
+            _measure_timings(engine, runs, measure, interrupt)
+    timings = engine.timings(runs)
+
+    # The files.
+    paths = _sheet_paths(comparison, output)
+    for picture, path in zip(sheet.draw(comparison, runs, engine.pictures), paths, strict=True):
+        sheet.save_png(picture, path, sheet.recipe(comparison, runs))
+    table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
+    records = [sheet.cell_record(cell.axes, run, engine.pictures, distance, timing)
+               for cell, run, distance, timing in zip(cells, runs, distances, timings, strict=True)]
+    if csv:
+        write(csv, sheet.to_csv(table))
+    if html:
+        write(html, html_page(comparison, runs, engine.pictures, records, table))
+
+    # What is said, and the exit code.
+    records = [records[number] for number in wanted]
+    if as_json:
+        print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
+                    "sheets": [str(path) for path in paths], "cells": records})
+    else:
+        done = sum(record["status"] == "ok" for record in records)
+        reused = sum(record.get("reused", False) for record in records)
+        print(f"{', '.join(map(str, paths))}: {done} of {len(wanted)} cells"
+              f"{f' ({reused} from the log)' if reused else ''}, comparison {comparison_id}")
+        for record in records:
+            if record["error"]:
+                print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
+    if interrupt.seen:
+        raise typer.Exit(130)
+    exit_for([runs[number] for number in wanted])
+
+
+def _logged(
+    engine: Engine, comparison_id: str, axis: list[str] | None, fields: dict[str, Any]
+) -> tuple[Comparison, ComparisonRow]:
+    """A comparison of the log; RequestError where there is none or other axes are given too."""
+    if axis or fields.get("prompt"):
+        raise RequestError("resume: takes prompt and axes from the log; give neither")
+    row = engine.run_log.comparison(comparison_id)
+    if row is None:
+        recent = [row.id for row in engine.run_log.comparisons(3)]
+        raise RequestError(f"resume: received {comparison_id!r}, accepted the id of a comparison "
+                           f"in the log, such as {', '.join(recent) or '(there is none yet)'}")
+    return Comparison.from_row(row), row
+
+
+def _measure(
+    engine: Engine,
+    comparison: Comparison,
+    runs: Sequence[Run | None],
+    reference: str,
+    interrupt: Interrupt,
+) -> list[Distance | None]:
+    """Distances of the cells; after Ctrl-C those that were measured by then."""
+    with progress(0, "reference steps") as bar:
+
+        def on_step(step: Any) -> None:
+            interrupt.check()
+            bar.total = max(bar.total or 0, bar.n - step.index + 1 + step.total)
+            bar.update()
+
+        try:
+            return engine.measure(comparison, runs, reference, on_step)
+        except Cancelled:
+            return engine.distances(comparison, runs, reference)
+
+
+def _measure_timings(
+    engine: Engine, runs: Sequence[Run | None], repeats: int, interrupt: Interrupt
+) -> None:
+    """Time the cells; Ctrl-C keeps what was measured."""
+    made = {run.source_id for run in runs if run and run.status == "ok"}
+    with progress(repeats * len(made), "timings") as bar, contextlib.suppress(Cancelled):
+        engine.measure_timings(runs, repeats, lambda _step: interrupt.check(),
+                               lambda _done: bar.update())
+
+
+def _sheet_paths(comparison: Comparison, output: Path) -> list[Path]:
+    """One path, or one per value of the further axes: sheet-seed=1.png."""
+    names = []
+    for values in itertools.product(*(axis.values for axis in comparison.sheet_axes)):
+        parts = [f"{axis.name}={label(axis.name, value)}"
+                 for axis, value in zip(comparison.sheet_axes, values, strict=True)]
+        names.append("".join(f"-{_file_name(part)}" for part in parts))
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
+    return [output.with_name(f"{output.stem}{name}{output.suffix or '.png'}") for name in names]
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "=._+" else "-" for c in text)[:60]

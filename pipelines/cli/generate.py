@@ -1,0 +1,46 @@
+"""`python -m pipelines generate`: one picture, or a chain of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.chain import parse_stage
+from pipelines.cli.options import check_requests, make_request, request_options
+from pipelines.cli.output import Json, check_writable, exit_for, print_json, step_bar
+from pipelines.engine import Engine
+from pipelines.sheet import draw as sheet
+
+
+@request_options
+def generate(
+    fields: dict,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
+    then: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE,...", help="A further stage that starts from the picture, such as "
+        "model_id=NAME,strength=0.6; may be repeated. Earlier pictures get a number.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one picture, or a chain of them."""
+    check_writable(output, ".png")
+    engine = Engine()
+    request = make_request(engine, fields)
+    stages = [parse_stage(text) for text in then or []]
+    check_requests(engine, request)
+    with step_bar() as on_step:
+        runs = engine.chain(request, stages, on_step)
+    paths = [*(output.with_stem(f"{output.stem}-{number}") for number in range(1, len(stages) + 1)),
+             output]
+    for run, path in zip(runs, paths, strict=False):
+        if run.status == "ok":
+            picture = engine.pictures.get(run.image_sha256)
+            sheet.save_png(picture, path, {"requests": [run.request]})
+            if not as_json:
+                print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
+                      f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
+    if as_json:
+        records = [sheet.cell_record({}, run, engine.pictures) for run in runs]
+        print_json({**records[-1], "stages": records} if stages else records[0])
+    exit_for(runs[-1:])  # a stage that did not end well is the last

@@ -1,0 +1,71 @@
+"""`python -m pipelines runs`: the run log as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.output import Json, print_json, print_table
+from pipelines.engine import Engine
+from pipelines.errors import RequestError
+from pipelines.run_log import Run
+from pipelines.sheet import draw as sheet
+
+
+class Status(StrEnum):
+    ok = "ok"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def runs(
+    format: Annotated[Format, typer.Option(help="How to print them.")] = Format.table,
+    as_json: Json = False,
+    text: Annotated[str, typer.Option(help="Only runs whose prompts contain this.")] = "",
+    model_id: Annotated[str | None, typer.Option()] = None,
+    scheduler: Annotated[str | None, typer.Option()] = None,
+    status: Annotated[Status | None, typer.Option(help="How they ended.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
+    comparison_id: Annotated[str | None, typer.Option()] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest N.")] = None,
+) -> None:
+    """Print the run log, the newest first."""
+    for name, day in (("since", since), ("until", until)):
+        _check_day(name, day)
+    filters = {"text": text, "model_id": model_id, "scheduler": scheduler, "status": status,
+               "since": since, "until": until, "comparison_id": comparison_id}
+    log = Engine().run_log
+    rows = log.runs(**filters, limit=limit)
+    if as_json or format is Format.json:
+        print_json([run.as_dict() for run in rows])
+    elif format is Format.csv:
+        print(sheet.to_csv([run.as_dict() for run in rows], Run.__table__.columns.keys()), end="")
+    elif not rows and log.count():
+        print("No run fits these filters.")
+    elif not rows:
+        print("No runs yet. Make one: python -m pipelines generate \"a red car\" -o out.png")
+    else:
+        print_table(
+            ["id", "datetime_utc", "status", "scheduler", "steps", "guidance", "seed", "nfe",
+             "total_ms", "prompt"],
+            [[run.id, run.datetime_utc[:19], run.status, run.scheduler, run.num_inference_steps,
+              f"{run.guidance_scale:g}", run.seed, run.nfe,
+              None if run.total_ms is None else round(run.total_ms), run.prompt] for run in rows],
+        )
+
+
+def _check_day(name: str, day: str | None) -> None:
+    try:
+        datetime.date.fromisoformat(day or "2000-01-01")
+    except ValueError:
+        raise RequestError(f"{name}: received {day!r}, accepted a date: YYYY-MM-DD") from None
