@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime import get_instance
 
-from dashboard.draft import Draft
+from dashboard.inpaint.draft import Draft
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
@@ -39,6 +39,8 @@ INPAINT_JOB = "inpaint_job"
 DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
+
+KEEP = {"persist_state": "session"}  # a widget's value survives the visit of another page
 
 # Fields of a request that have a widget; a request that comes from a run may carry others.
 EXTRA_INPUTS = ("control_image", "control_mode", "class_label")

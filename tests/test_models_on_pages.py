@@ -35,7 +35,7 @@ def with_model(home, monkeypatch):  # noqa: F811
     """A page whose model was chosen in the box, with the ids of these folders on offer."""
 
     def start(model_id):
-        monkeypatch.setattr("dashboard.controls.model_options",
+        monkeypatch.setattr("dashboard.form.model.model_options",
                             lambda current: ["postcards", model_id])
         app = page("generate")
         return keyed(app, "selectbox", "generate.model_id").set_value(model_id).run()
@@ -211,7 +211,7 @@ def test_examples_for_an_inpainting_model_come_with_it_and_run(home, models):  #
 
 
 def test_compare_keeps_the_mask_when_the_model_changes(home, models, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("dashboard.controls.model_options",
+    monkeypatch.setattr("dashboard.form.model.model_options",
                         lambda current: ["postcards", models["sdxl_inpaint"]])
     pictures = Engine(home).pictures
     mask = Image.new("L", (64, 64))

@@ -6,12 +6,25 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import controls, state
+from dashboard import state
 from dashboard.components.analysis import analysis_panel
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import duration, notice, words
 from dashboard.export import as_json, cell_records, cells, page_html, sheet_pngs, zipped
+from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
+from dashboard.form.fields import (
+    advanced_controls,
+    example_prompts,
+    number_controls,
+    prompt_control,
+    scheduler_control,
+    size_controls,
+    task_control,
+    unknown_words_note,
+)
+from dashboard.form.model import model_control
+from dashboard.runs import masked_request, open_run, opened_run
 from pipelines.axes import label
 from pipelines.comparison import Comparison, forecast, work_order
 from pipelines.errors import PipelineError
@@ -71,23 +84,23 @@ def setup() -> None:
     names = {part for name in axes for part in name.split("+")}
     left, right = st.columns([5, 6], gap="large")
     with left:
-        controls.task_control(PAGE, without=names)
-        controls.prompt_control(PAGE, without=names)
+        task_control(PAGE, without=names)
+        prompt_control(PAGE, without=names)
         if "prompt" not in names:
-            controls.example_prompts(PAGE)
+            example_prompts(PAGE)
         if "scheduler" not in names:
-            controls.scheduler_control(PAGE)
-        controls.number_controls(PAGE, without=names)
+            scheduler_control(PAGE)
+        number_controls(PAGE, without=names)
         with st.popover("Model, size and more", icon=":material/tune:"):
             if "model_id" not in names:
-                controls.model_control(PAGE)
-            controls.size_controls(PAGE, without=names)
-            controls.advanced_controls(PAGE, without=names)
+                model_control(PAGE)
+            size_controls(PAGE, without=names)
+            advanced_controls(PAGE, without=names)
     with right:
         problem, comparison = None, None
         try:
             base = state.request_of(PAGE)
-            comparison = controls.comparison_controls(PAGE, base)
+            comparison = comparison_controls(PAGE, base)
             line = forecast_line(comparison)
         except PipelineError as error:
             problem, line = error, "No forecast yet"
@@ -95,17 +108,17 @@ def setup() -> None:
             go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
                            shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
             st.caption(line)
-        st.toggle("Share UNet calls", key=SHARED, **controls.KEEP,
+        st.toggle("Share UNet calls", key=SHARED, **state.KEEP,
                   help="Cells in one batch where the pipeline allows it: faster, with the same "
                        "pictures. Their times are then shares of the batch, and marked so; to "
                        "time cells, use Measure timings.")  # fmt: skip
-        st.toggle("Make every cell again", key=FRESH, **controls.KEEP,
+        st.toggle("Make every cell again", key=FRESH, **state.KEEP,
                   help="Otherwise cells that the log holds already, made of exactly the same, are "
                        "taken from there.")  # fmt: skip
         if problem:
-            controls.problem_notice(problem)
+            problem_notice(problem)
         elif comparison:
-            controls.unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
+            unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
     if go and comparison:
         job = submit_comparison(state.job_queue(), state.engine(), comparison,
                                 st.session_state[SHARED], st.session_state[FRESH])
@@ -151,7 +164,7 @@ def show(comparison_id: str) -> None:
     st.fragment(live_sheet, run_every=state.poll_seconds())(comparison, comparison_id, urls)
     downloads(comparison, comparison_id)
     runs = comparison.match(state.engine().run_log.runs(comparison_id=comparison_id))
-    analysis_panel(comparison, row, runs, controls.open_run)
+    analysis_panel(comparison, row, runs, open_run)
 
 
 def waiting(job: Job) -> None:
@@ -180,7 +193,7 @@ def heading(comparison: Comparison) -> None:
         shared.insert(0, f"strength {base.strength:g}")
     words(" · ".join(shared), "quiet")
     if base.task == "inpainting":
-        controls.masked_request(base, "shown")
+        masked_request(base, "shown")
 
 
 def live_sheet(
@@ -213,7 +226,7 @@ def live_sheet(
     data = viewer_data(comparison, runs, cell_records(engine, row, runs), address,
                        name=comparison_id, states=states)
     if run_id := contact_sheet(data, key=key):
-        controls.open_run(run_id)
+        open_run(run_id)
 
 
 def status_line(
@@ -317,7 +330,7 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
 
 
 def use_again(comparison: Comparison) -> None:
-    controls.put_comparison(PAGE, comparison)
+    put_comparison(PAGE, comparison)
     choose(None)
 
 
@@ -341,6 +354,6 @@ try:
     else:
         words("Nothing on the table yet: set the axes and start, or open a recent comparison.",
               "quiet")  # fmt: skip
-    controls.opened_run()
+    opened_run()
 except PipelineError as error:
     notice("error", str(error))

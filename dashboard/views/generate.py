@@ -6,11 +6,23 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import controls, state
+from dashboard import state
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import cancel_button, progress_text
 from dashboard.components.run_details import run_measurements, run_record
 from dashboard.components.text import duration, notice, words
+from dashboard.form.fields import (
+    advanced_controls,
+    example_prompts,
+    number_controls,
+    prompt_control,
+    scheduler_control,
+    size_controls,
+    task_control,
+    unknown_words_note,
+)
+from dashboard.form.model import model_control, model_options
+from dashboard.runs import picture_of, request_buttons
 from pipelines.axes import label
 from pipelines.chain import next_request
 from pipelines.comparison import forecast
@@ -29,21 +41,21 @@ STAGE_NUMBERS = (("strength", 0.05, 1.0, 0.05), ("num_inference_steps", 1.0, 100
 
 def settings() -> None:
     """The left column: the request, and the button that queues it."""
-    controls.task_control(PAGE)
-    controls.prompt_control(PAGE)
+    task_control(PAGE)
+    prompt_control(PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         go = st.button("Generate", type="primary", icon=":material/photo_camera:",
                        shortcut="Ctrl+Enter", key=f"{PAGE}.go")
-        controls.example_prompts(PAGE)
+        example_prompts(PAGE)
     below = st.container(gap="small")
-    controls.scheduler_control(PAGE)
-    controls.number_controls(PAGE)
-    st.number_input("Number of pictures", 1, 16, step=1, key=COUNT, **controls.KEEP,
+    scheduler_control(PAGE)
+    number_controls(PAGE)
+    st.number_input("Number of pictures", 1, 16, step=1, key=COUNT, **state.KEEP,
                     help="Further pictures take the next seeds.")
     with st.expander("Model, size and more"):
-        controls.model_control(PAGE)
-        controls.size_controls(PAGE)
-        controls.advanced_controls(PAGE)
+        model_control(PAGE)
+        size_controls(PAGE)
+        advanced_controls(PAGE)
     stages = stage_controls()
     with below:
         if needs_picture():
@@ -98,14 +110,14 @@ def one_stage(number: int) -> dict[str, Any]:
     st.markdown(f"**Stage {number + 2}**")
     first = st.session_state[state.key(PAGE, "model_id")]
     values = {"model_id": st.selectbox(
-        "Model", controls.model_options(first), key=key("model_id"), index=None,
-        placeholder="the same model", accept_new_options=True, **controls.KEEP)}
+        "Model", model_options(first), key=key("model_id"), index=None,
+        placeholder="the same model", accept_new_options=True, **state.KEEP)}
     values["prompt"] = st.text_input("Prompt", key=key("prompt"), placeholder="the same prompt",
-                                     **controls.KEEP)
+                                     **state.KEEP)
     columns = [st.container(), *st.columns(2)]
     for column, (name, low, high, step) in zip(columns, STAGE_NUMBERS, strict=True):
         values[name] = column.number_input(name, low, high, value=None, step=step, key=key(name),
-                                           placeholder="own", format="%g", **controls.KEEP)
+                                           placeholder="own", format="%g", **state.KEEP)
     if values["num_inference_steps"]:
         values["num_inference_steps"] = int(values["num_inference_steps"])
     return {name: value for name, value in values.items() if value not in (None, "")}
@@ -137,7 +149,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
             else "time not known yet on this machine")
     plural = "s" if expected.cells > 1 else ""
     st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · {time}")
-    controls.unknown_words_note(base.model_id, base.prompt, base.negative_prompt)
+    unknown_words_note(base.model_id, base.prompt, base.negative_prompt)
 
 
 def progress(job: Job) -> None:
@@ -149,7 +161,7 @@ def progress(job: Job) -> None:
     url = state.preview_url(preview) if preview else None
     alt = "Preview of the denoising" if url else "No preview yet"
     pictures = [Picture(url, width, height, alt, "now", waiting=True),
-                *(controls.picture_of(run, f"done-{run.id}", f"seed {run.seed}") for run in done)]
+                *(picture_of(run, f"done-{run.id}", f"seed {run.seed}") for run in done)]
     picture_viewer(pictures, key=f"preview-{job.id}")
     if job.status == "queued":
         waiting = state.waiting_before(job)
@@ -164,7 +176,7 @@ def results(runs: list[Run], job: Job | None) -> None:
     """The pictures of the last job, one of them large, with what they cost."""
     if job and job.status == "cancelled":
         notice("note", "Cancelled; what was finished is kept.")
-    pictures = [controls.picture_of(run, f"picture-{run.id}", f"seed {run.seed}") for run in runs]
+    pictures = [picture_of(run, f"picture-{run.id}", f"seed {run.seed}") for run in runs]
     share = 0.7 if any(picture.url for picture in pictures) else 0.3
     if any(run.parent_id for run in runs):
         chains(runs, pictures)
@@ -180,7 +192,7 @@ def about(run: Run) -> None:
         words(run.prompt or "(no prompt)")
         words(summary(run), "quiet")
     with right:
-        controls.request_buttons(run, PAGE)
+        request_buttons(run, PAGE)
     run_measurements(run)
     with st.expander("Everything about this run", on_change="rerun",
                      key=f"generate.all.{run.id}") as more:

@@ -7,11 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import controls, state
+from dashboard import state
 from dashboard.components.run_details import alt_text, scheduler_label
 from dashboard.components.run_table import Column, run_table
 from dashboard.components.text import duration, notice, words
 from dashboard.export import runs_csv
+from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
 from pipelines.run_log import Run
 
@@ -39,7 +40,7 @@ def filters() -> dict[str, Any]:
     def first_page() -> None:
         st.session_state[PAGE_NUMBER] = 1
 
-    common = {"on_change": first_page, **controls.KEEP}
+    common = {"on_change": first_page, **state.KEEP}
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         text = st.text_input("Prompt contains", type="search", key="runs.text", width=260,
                              placeholder="red car", **common)  # fmt: skip
@@ -81,7 +82,7 @@ def table(found: dict[str, Any], count: int) -> None:
         st.session_state[SORT] = (heading, not ascending if heading == sort else True)
         st.rerun()
     if opened:
-        controls.open_run(opened)
+        open_run(opened)
 
 
 def line(run: Run) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def show() -> None:
         table(found, count)
     else:
         words("No run fits these filters.", "quiet")
-    controls.opened_run()
+    opened_run()
 
 
 st.title("Runs")

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 from PIL import Image
 
-from dashboard import controls, state
-from dashboard.components.room import room
+from dashboard import state
+from dashboard.components.drawing_canvas import room
 from dashboard.components.text import facts, notice, words
-from dashboard.draft import Draft
-from dashboard.hub_model import get_it, hub_details
+from dashboard.hub.model import get_it, hub_details
+from dashboard.inpaint.draft import Draft
 from pipelines.errors import HubError, PipelineError, RequestError
 from pipelines.hub.download import free_bytes
 from pipelines.hub.plan import size_text
@@ -68,19 +68,19 @@ def _tools() -> str:
         st.session_state.setdefault(key, value)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         tool = st.segmented_control(
-            "Tool", list(TOOLS), key=TOOL, required=True, **controls.KEEP,
+            "Tool", list(TOOLS), key=TOOL, required=True, **state.KEEP,
             format_func=lambda name: f":material/{TOOLS[name][1]}: {TOOLS[name][0]}")
         if tool == "click":
             st.segmented_control("A click means", list(CLICKS), key=CLICK, required=True,
                                  format_func=lambda name: CLICKS[name][0])
         else:
             st.segmented_control(
-                "Strokes", ["paint", "erase"], key=ACTION, required=True, **controls.KEEP,
+                "Strokes", ["paint", "erase"], key=ACTION, required=True, **state.KEEP,
                 format_func={"paint": ":material/edit: Add", "erase": ":material/ink_eraser: Erase"
                              }.get)
         if tool == "freedraw":
             st.slider("Brush width, px of the screen", 2, 160, key=BRUSH, width=190,
-                      **controls.KEEP)
+                      **state.KEEP)
     return tool
 
 
@@ -223,7 +223,7 @@ def _segmenters() -> None:
     """Who reads the clicks, and how to get one that does it better."""
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         st.selectbox("Clicks are read by", st.session_state[KNOWN], key=SEGMENTER, width=390,
-                     format_func=lambda name: state.segmenter(name).name, **controls.KEEP,
+                     format_func=lambda name: state.segmenter(name).name, **state.KEEP,
                      help="SAM and SAM 2 were trained to find things; a picture is looked at once, "
                           "then each click is quick. GrabCut parts colours and edges: good for "
                           "plain things on plain ground, and it needs no model.")  # fmt: skip
@@ -237,7 +237,7 @@ def _fetch_segmenter() -> None:
     words("Segment Anything finds things from clicks; of its checkpoints the larger are more exact "
           "and slower.", "quiet")  # fmt: skip
     model_id = st.selectbox("Checkpoint", CHECKPOINTS, index=CHECKPOINTS.index(SMALLEST),
-                            key=FETCHED, **controls.KEEP)
+                            key=FETCHED, **state.KEEP)
     if model_id in st.session_state[KNOWN]:
         notice("good", "It is on this machine.")
         return
@@ -308,7 +308,7 @@ def _operations(draft: Draft) -> None:
         st.button("Clear", key=f"{PAGE}.clear", icon=":material/delete:",
                   on_click=draft.set_mask, args=(masks.empty(draft.width, draft.height),))
         with st.popover("Grow, load, extend", icon=":material/more_horiz:"):
-            st.number_input("Pixels", 1, 512, key=PIXELS, **controls.KEEP)
+            st.number_input("Pixels", 1, 512, key=PIXELS, **state.KEEP)
             with st.container(horizontal=True, gap="small"):
                 st.button("Grow", key=f"{PAGE}.grow", icon=":material/zoom_out_map:", on_click=grow,
                           args=(1,))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import controls, state
+from dashboard import state
 from dashboard.components.downloads import download_details
 from dashboard.components.text import facts, notice, words
+from dashboard.form.model import use_lora, use_model
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub.card import LOCAL, card_html, picture_paths
 from pipelines.hub.client import (
@@ -148,7 +149,7 @@ def panel(found: HubDetails) -> None:
             pairs.append(("Base model", ", ".join(model.base_models)))
         facts(pairs)
         if model.source == "Hub":
-            st.text_input("Revision", key=choice(model.model_id, "revision"), **controls.KEEP,
+            st.text_input("Revision", key=choice(model.model_id, "revision"), **state.KEEP,
                           placeholder="main; or a branch, a tag, a commit")
             st.link_button(f"Page on {host(hub)}", hub.url(model.model_id),
                            icon=":material/open_in_new:", type="tertiary")
@@ -178,13 +179,13 @@ def get_it(found: HubDetails) -> None:
     if len(plan.variants) > 1:
         names = [variant or "" for variant in plan.variants]
         st.selectbox("Variant", names, index=names.index(plan.variant or ""),
-                     key=choice(model.model_id, "variant"), **controls.KEEP,
+                     key=choice(model.model_id, "variant"), **state.KEEP,
                      format_func=lambda name: name or "plain weights")
     single = checkpoint_files(found.files)
     if plan.kind == "checkpoint" and len(single) > 1:
         names = [file.path for file in single]
         sizes = {file.path: size_text(file.size) for file in single}
-        st.selectbox("File", names, index=names.index(plan.main_file), **controls.KEEP,
+        st.selectbox("File", names, index=names.index(plan.main_file), **state.KEEP,
                      key=choice(model.model_id, "file"),
                      format_func=lambda path: f"{path}, {sizes[path]}")
     if model.gated and not access(model):
@@ -267,7 +268,7 @@ def use_buttons(found: HubDetails) -> None:
     if (generate or compare) and plan and plan.kind == "checkpoint":
         LocalFolders(state.engine().home).add(model_id, state.engine().registry)
     if generate:
-        controls.use_model(state.GENERATE, model_id, variant, revision)
+        use_model(state.GENERATE, model_id, variant, revision)
         st.switch_page("views/generate.py")
     if compare:
         state.compare_model(model_id, variant, revision)
@@ -279,7 +280,7 @@ def adapter_buttons(path: str) -> None:
     words("An adapter: it goes on top of the model that is chosen on Generate.", "quiet")
     if st.button("Use as LoRA in Generate", type="primary", icon=":material/photo_camera:",
                  key="hub.lora", width="stretch"):
-        controls.use_lora(state.GENERATE, path)
+        use_lora(state.GENERATE, path)
         st.switch_page("views/generate.py")
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import facts, notice, words
-from dashboard.hub_model import open_model, section, split_id
+from dashboard.hub.model import open_model, section, split_id
 from pipelines.errors import PipelineError
 from pipelines.hub.download import free_bytes
 from pipelines.hub.folders import (

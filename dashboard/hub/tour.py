@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import facts, notice
-from dashboard.hub_model import components, show_card, show_files
+from dashboard.hub.model import components, show_card, show_files
 from pipelines.errors import PipelineError
 from pipelines.hub.client import HubDetails, HubModel, HubQuery
 from pipelines.hub.folders import local_details, local_models

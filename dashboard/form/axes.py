@@ -1,0 +1,139 @@
+"""The axes of a comparison as widgets, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.text import notice
+from dashboard.form.model import fitting_schedulers
+from dashboard.state import KEEP
+from pipelines.axes import (
+    AXIS_NAMES,
+    OPTION,
+    REPLACE,
+    TEXT_AXES,
+    Axis,
+    AxisError,
+    make_axis,
+    parse_axis,
+)
+from pipelines.comparison import Comparison
+from pipelines.errors import PipelineError
+from pipelines.request import RunRequest
+from pipelines.schedulers import BY_KEY
+
+OPTION_AXES = tuple(OPTION + name for name in (
+    "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "timestep_spacing",
+    "solver_order", "algorithm_type", "final_sigmas_type"))  # fmt: skip
+VALUES_HELP = ("1, 3, 7 or 1..10, in steps 1..10:2, a number of values 0.1..0.9/5, going on 1, 2, "
+               ".., 9; skip: before a value leaves it out.")  # fmt: skip
+REPLACE_HELP = "The first line is looked for in the prompt; each line takes its place in turn."
+AXIS_DEFAULTS = {
+    "guidance_scale": "1, 3, 5, 7.5, 12",
+    "num_inference_steps": "5, 10, 20, 40",
+    "seed": "0, 1, 2, 3",
+    "guidance_rescale": "0, 0.5, 1",
+    "eta": "0, 0.5, 1",
+    "strength": "0.2..1/5",
+    "torch_dtype": "float32, bfloat16",
+    "attention_backend": "native, _native_math",
+    "cache": "none, pyramid_attention_broadcast",
+    "compile": "false, true",
+    **dict.fromkeys(OPTION_AXES[:3], "false, true"),
+    OPTION_AXES[3]: "leading, linspace, trailing",
+    OPTION_AXES[4]: "1, 2, 3",
+    OPTION_AXES[5]: "dpmsolver++, sde-dpmsolver++",
+    OPTION_AXES[6]: "zero, sigma_min",
+}
+SCHEDULER_DEFAULTS = ["ddim", "euler", "dpmpp_2m", "unipc", "heun", "euler_a"]
+FIRST_AXES = ("scheduler", "guidance_scale", "num_inference_steps", "seed", "prompt")
+
+
+def comparison_controls(page: str, base: RunRequest) -> Comparison:
+    """Which fields vary, over which values, and which cells are left out; raises RequestError."""
+    names_key = f"{page}.axes"
+    st.session_state.setdefault(names_key, ["scheduler", "guidance_scale"])
+    order = dict.fromkeys([*FIRST_AXES, *OPTION_AXES, *AXIS_NAMES, *st.session_state[names_key]])
+    names = st.multiselect("Axes: the first makes rows, the second columns, others more sheets",
+                           list(order), key=names_key, select_all=False, accept_new_options=True,
+                           help="Any field of the request. Type scheduler_options.NAME for an "
+                                "option of the scheduler, prompt_replace to change words of the "
+                                "prompt, or names with + between to change them together.",
+                           **KEEP)  # fmt: skip
+    axes = [_axis(page, name, names, base) for name in names]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        rules = st.text_input("Leave cells out", key=f"{page}.skip", width="stretch", **KEEP,
+                              placeholder="scheduler=heun, num_inference_steps>20",
+                              help="A rule over the axes; several are separated by semicolons. "
+                                   "Cells for which all of its conditions hold are not made.")
+        if "seed" not in names:
+            count = st.number_input("Pictures per cell", 1, 20, key=f"{page}.pictures", **KEEP,
+                                    width=150, help="As many seeds, from the seed on.")
+            if count > 1:
+                axes.append(parse_axis(f"seed={base.seed}..{base.seed + count - 1}", base))
+    skip = tuple(rule.strip() for rule in rules.split(";") if rule.strip())
+    return Comparison(base, tuple(axes), skip)
+
+
+def _axis(page: str, name: str, names: list[str], base: RunRequest) -> Axis:
+    places = ("Rows", "Columns") if len(names) > 1 else ("Columns",)
+    position = names.index(name)
+    place = places[position] if position < len(places) else "Sheets"
+    key = f"{page}.values.{name}"
+    if name == "scheduler":
+        st.session_state.setdefault(key, SCHEDULER_DEFAULTS)
+        fitting = fitting_schedulers(page)
+        chosen = [scheduler for scheduler in st.session_state[key] if scheduler not in fitting]
+        return make_axis(name, st.multiselect(
+            f"{place}: scheduler", [*fitting, *chosen], key=key, **KEEP,
+            format_func=lambda scheduler: BY_KEY[scheduler].label), base)
+    current = str(st.session_state.get(state.key(page, name)) or "")
+    st.session_state.setdefault(key, AXIS_DEFAULTS.get(name, current))
+    if TEXT_AXES & set(name.split("+")):
+        text = st.text_area(f"{place}: {name}, one per line", key=key, height=96, **KEEP,
+                            help=REPLACE_HELP if name in REPLACE else None)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return parse_axis(f"{name}={' || '.join(lines)}", base)
+    text = st.text_input(f"{place}: {name}", key=key, placeholder="1, 3, 7", help=VALUES_HELP,
+                         **KEEP)  # fmt: skip
+    return parse_axis(f"{name}={text}", base)
+
+
+def axis_text(axis: Axis) -> str | list[str]:
+    """An axis's values as its widget holds them."""
+    if axis.name == "scheduler":
+        return list(axis.values)
+    texts = [_value_text(value) for value in axis.values]
+    if axis.search is not None and axis.search not in axis.values:
+        texts.insert(0, f"skip:{axis.search}")
+    return ("\n" if TEXT_AXES & set(axis.parts) else ", ").join(texts)
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(_value_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def put_comparison(page: str, comparison: Comparison) -> None:
+    """Fill the widgets of a page with a comparison."""
+    state.put_request(page, comparison.base)
+    st.session_state[f"{page}.axes"] = [axis.name for axis in comparison.axes]
+    st.session_state[f"{page}.skip"] = "; ".join(comparison.skip)
+    st.session_state[f"{page}.pictures"] = 1
+    for axis in comparison.axes:
+        st.session_state[f"{page}.values.{axis.name}"] = axis_text(axis)
+
+
+def problem_notice(error: PipelineError) -> None:
+    """An error in words, with the place of a mistake marked where it is known."""
+    if not isinstance(error, AxisError):
+        notice("error", str(error))
+        return
+    notice("error", error.reason)
+    st.code(error.marked, language=None)

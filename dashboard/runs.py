@@ -1,0 +1,178 @@
+"""A run on any page: its picture, the buttons that take it elsewhere, its drawer."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.masked import masked_picture
+from dashboard.components.picture import Picture, picture_viewer
+from dashboard.components.run_details import (
+    alt_text,
+    kept_notice,
+    run_measurements,
+    run_record,
+)
+from dashboard.components.text import notice, words
+from dashboard.inpaint.draft import Draft
+from pipelines.axes import label
+from pipelines.chain import default_strength
+from pipelines.errors import StorageError
+from pipelines.inpainting.masks import as_mask
+from pipelines.request import RunRequest
+from pipelines.run_log import Run
+
+
+def picture_of(run: Run, place: str, caption: str = "") -> Picture:
+    """A run's picture for the viewer; an empty frame where there is none."""
+    path = state.engine().picture_path(run)
+    url = state.picture_url(path, place) if path and path.exists() else None
+    alt = alt_text(run) if url else f"No picture: {run.error or run.status}"
+    return Picture(url, run.width or 64, run.height or 64, alt, caption)
+
+
+def stored_picture(sha256: str, place: str, alt: str) -> Picture:
+    """A picture of the store for the viewer."""
+    from PIL import Image
+
+    path = state.engine().pictures.path(sha256)
+    with Image.open(path) as picture:
+        return Picture(state.picture_url(path, place), *picture.size, alt)
+
+
+def before_and_after(run: Run, place: str) -> None:
+    """A run's picture, beside the one that it started from where there is one."""
+    sha = run.request.get("image")
+    source = state.engine().pictures.path(sha) if sha else None
+    if source is None or not source.exists():
+        picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.5)
+        return
+    before = stored_picture(sha, f"{place}-before", "The picture that it started from")
+    left, right = st.columns(2)
+    with left:
+        words(f"Input, run {run.parent_id}" if run.parent_id else "Input", "quiet")
+        picture_viewer([before], key=f"{place}-before-{run.id}", share_of_height=0.4)
+    with right:
+        words(f"Output, strength {run.request['strength']:g}", "quiet")
+        picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.4)
+
+
+def masked_request(request: RunRequest, key: str) -> None:
+    """The picture and mask of an in-painting request, and the way back to the canvas."""
+    try:
+        pictures = state.engine().pictures
+        image, mask = pictures.get(request.image), as_mask(pictures.get(request.mask_image))
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    below = masked_picture(image.convert("RGB"), mask, request.mask_feather, request.differential)
+    if below.button("Change picture or mask", key=f"{key}.change", icon=":material/brush:",
+                    type="tertiary"):
+        open_inpainting(request)
+
+
+def request_buttons(run: Run, place: str) -> None:
+    """Take a run's request elsewhere, or its picture home."""
+    with st.container(horizontal=True, gap="small"):
+        if place != "generate" and st.button(
+            "Open in Generate", key=f"{place}.open.{run.id}", icon=":material/photo_camera:"
+        ):
+            state.put_request(state.GENERATE, RunRequest(**run.request))
+            st.session_state.pop(state.OPENED_RUN, None)
+            st.switch_page("views/generate.py")
+        if run.image_sha256 and st.button(
+            "Use as input", key=f"{place}.input.{run.id}", icon=":material/image:",
+            on_click=use_as_input, args=(run,),
+        ) and place != "generate":
+            st.switch_page("views/generate.py")
+        if run.task == "inpainting" and st.button(
+            "Retry in In-paint", key=f"{place}.retry.{run.id}", icon=":material/brush:",
+            help="The same picture, mask and settings",
+        ):
+            open_inpainting(RunRequest(**run.request), run.parent_id)
+        if run.image_sha256 and st.button(
+            "In-paint this", key=f"{place}.inpaint.{run.id}", icon=":material/format_paint:"
+        ):
+            inpaint_picture(run)
+        if st.button("Compare this", key=f"{place}.compare.{run.id}", icon=":material/grid_on:"):
+            state.put_request(state.COMPARE, RunRequest(**run.request))
+            state.start_comparison_setup()
+            st.switch_page("views/compare.py")
+        path = state.engine().picture_path(run)
+        if path and path.exists():
+            st.download_button("Download", path.read_bytes, f"contact-sheet-{run.id}.png",
+                               "image/png", key=f"{place}.download.{run.id}", on_click="ignore",
+                               icon=":material/download:")  # fmt: skip
+
+
+def use_as_input(run: Run) -> None:
+    """Let Generate start from a run's picture, with the same prompt and model."""
+    request = RunRequest(**run.request)
+    info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
+    if "image-to-image" not in info.tasks:
+        request, info = RunRequest(prompt=request.prompt), state.engine().registry.bundled()[0]
+    state.put_request(state.GENERATE, request.changed(
+        task="image-to-image", image=run.image_sha256, mask_image=None, height=None, width=None,
+        strength=default_strength(info),
+    ))  # fmt: skip
+    st.session_state.pop(state.OPENED_RUN, None)
+
+
+def inpaint_picture(run: Run) -> None:
+    """Take a run's picture to the in-painting page, with an empty mask."""
+    image = state.engine().pictures.get(run.image_sha256)
+    state.put_draft(Draft(run.image_sha256, *image.size,
+                          [(run.image_sha256, f"Run {run.id}", run.id)]))
+    st.session_state.pop(state.OPENED_RUN, None)
+    st.switch_page("views/inpaint.py")
+
+
+def open_inpainting(request: RunRequest, parent_id: int | None = None) -> None:
+    """Take an in-painting's picture, mask and settings back to its page."""
+    pictures = state.engine().pictures
+    image, mask = pictures.get(request.image), pictures.get(request.mask_image)
+    state.put_draft(Draft(request.image, *image.size, [(request.image, "Picture", parent_id)],
+                          mask=as_mask(mask)))
+    state.put_inpainting(request)
+    st.session_state.pop(state.OPENED_RUN, None)
+    st.switch_page("views/inpaint.py")
+
+
+@st.dialog("Run", width="medium", position="right", on_dismiss=lambda: forget_opened_run())
+def run_drawer(run: Run) -> None:
+    """Everything about one run, at the side of the page."""
+    if run.image_sha256:
+        before_and_after(run, "drawer")
+    words(run.prompt or "(no prompt)")
+    if run.negative_prompt:
+        words(f"Negative prompt: {run.negative_prompt}", "quiet")
+    words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
+          f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id} · "
+          f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")  # fmt: skip
+    kept_notice(run)
+    request_buttons(run, "drawer")
+    run_measurements(run)
+    run_record(run)
+
+
+def open_run(run_id: int) -> None:
+    st.session_state[state.OPENED_RUN] = run_id
+    st.rerun()
+
+
+def forget_opened_run() -> None:
+    st.session_state.pop(state.OPENED_RUN, None)
+
+
+def opened_run() -> None:
+    """Keep the drawer open over reruns, until it is closed."""
+    run_id = st.session_state.get(state.OPENED_RUN)
+    if run_id is None:
+        return
+    try:
+        run = state.engine().run_log.run(run_id)
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    if run:
+        run_drawer(run)
