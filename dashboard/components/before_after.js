@@ -1,60 +1,41 @@
-const states = new WeakMap();
+// A picture and what was made of it under a slider, with a strip of all tries.
 
-// Like the picture viewer: small pictures grow by whole device pixels, large ones shrink smoothly.
+import { fitInto, forget, showStrip, stateOf } from "./common.js";
+
 function fit({ room, pair, data }) {
-  const available = room.clientWidth - 2;
-  if (available <= 0) return;
-  const density = window.devicePixelRatio || 1;
-  const tallest = Math.max(256, window.innerHeight * data.share);
-  let scale = Math.min(available / data.width, tallest / data.height);
-  const grows = scale * density >= 1;
-  if (grows) scale = Math.floor(scale * density) / density;
-  pair.style.width = `${data.width * scale}px`;
-  pair.style.height = `${data.height * scale}px`;
-  for (const image of pair.querySelectorAll("img")) image.style.imageRendering = grows ? "pixelated" : "auto";
+  fitInto(room, pair, pair.querySelectorAll("img"), data);
 }
 
 function draw(state) {
   const { pair, data, strip } = state;
   const index = Math.min(state.index, data.tries.length - 1);
-  const shown = data.tries[index];
-  for (const [name, url] of [["before", data.before], ["after", shown.url]]) {
+  const { url, alt } = data.tries[index];
+  for (const [name, src] of [["before", data.before], ["after", url]]) {
     const image = pair.querySelector(`.${name}`);
-    if (image.getAttribute("src") !== url) image.src = url;
+    if (image.getAttribute("src") !== src) image.src = src;
   }
-  pair.querySelector(".after").alt = shown.alt;
+  pair.querySelector(".after").alt = alt;
   fit(state);
-  const many = data.tries.length > 1 ? data.tries : [];
-  strip.replaceChildren(...many.map((picture, number) => {
-    const button = document.createElement("button");
-    const small = document.createElement("img");
-    button.type = "button";
-    button.setAttribute("aria-pressed", String(number === index));
-    small.src = picture.url;
-    small.alt = picture.alt;
-    button.append(small, picture.caption);
-    button.onclick = () => {
-      state.index = number;
-      state.setStateValue("index", number);
-      draw(state);
-      strip.children[number]?.focus();
-    };
-    return button;
-  }));
+  showStrip(strip, data.tries, index, (number) => {
+    state.index = number;
+    state.setStateValue("index", number);
+    draw(state);
+  });
 }
 
-export default function ({ data, parentElement, setStateValue }) {
-  let state = states.get(parentElement);
-  if (!state) {
-    const [room, pair, strip] = [".room", ".pair", ".strip"].map((name) => parentElement.querySelector(name));
-    state = { room, pair, strip, index: 0 };
-    const range = parentElement.querySelector("input");
-    range.oninput = () => pair.style.setProperty("--at", `${range.value / 10}%`);
-    state.observer = new ResizeObserver(() => fit(state));
-    state.observer.observe(room);
-    states.set(parentElement, state);
-  }
+export default function show({ data, parentElement, setStateValue }) {
+  const state = stateOf(parentElement, () => {
+    const [room, pair, strip, range] = [".room", ".pair", ".strip", "input"]
+      .map((name) => parentElement.querySelector(name));
+    const made = { room, pair, strip, index: 0 };
+    range.addEventListener("input", () => {
+      pair.style.setProperty("--at", `${range.value / 10}%`);
+    });
+    made.observer = new ResizeObserver(() => made.data && fit(made));
+    made.observer.observe(room);
+    return made;
+  });
   Object.assign(state, { data, setStateValue });
   draw(state);
-  return () => { state.observer.disconnect(); states.delete(parentElement); };
+  return () => forget(parentElement);
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pipelines.sheet.viewer.scripts import joined
+
 HERE = Path(__file__).parent
 
 
@@ -25,7 +27,7 @@ _before_after = st.components.v2.component(
     html=(HERE / "before_after.html").read_text(encoding="utf-8"),
     css="".join((HERE / name).read_text(encoding="utf-8")
                 for name in ("strip.css", "before_after.css")),
-    js=(HERE / "before_after.js").read_text(encoding="utf-8"),
+    js=joined(HERE / "before_after.js"),
 )
 
 

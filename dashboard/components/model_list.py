@@ -8,6 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pipelines.sheet.viewer.scripts import joined
+
 HERE = Path(__file__).parent
 
 
@@ -30,7 +32,7 @@ _list = st.components.v2.component(
     "contact_sheet.model_list",
     html='<ul class="list"></ul>',
     css=(HERE / "model_list.css").read_text(encoding="utf-8"),
-    js=(HERE / "model_list.js").read_text(encoding="utf-8"),
+    js=joined(HERE / "model_list.js"),
 )
 
 

@@ -1,77 +1,52 @@
-const states = new WeakMap();
+// One picture, large, with a strip of its siblings.
 
-// Small pictures grow by whole device pixels only; large ones shrink smoothly.
-function fit(state) {
-  const { root, node, shown, share } = state;
-  const available = root.clientWidth - 2;
-  if (!node || available <= 0) return;
-  const density = window.devicePixelRatio || 1;
-  const tallest = Math.max(256, window.innerHeight * share);
-  let scale = Math.min(available / shown.width, tallest / shown.height);
-  const grows = scale * density >= 1;
-  if (grows) scale = Math.floor(scale * density) / density;
-  node.style.width = `${shown.width * scale}px`;
-  node.style.height = `${shown.height * scale}px`;
-  node.style.imageRendering = grows ? "pixelated" : "auto";
+import { h } from "../../pipelines/sheet/viewer/dom.js";
+import { fitInto, forget, showStrip, stateOf } from "./common.js";
+
+function fit({ stage, picture, size }) {
+  if (picture) fitInto(stage, picture, [picture], size);
 }
 
 function draw(state) {
-  const { root, data } = state;
+  const { data, stage } = state;
   const index = Math.min(state.index, data.pictures.length - 1);
-  const shown = data.pictures[index];
-  const tag = shown.url ? "IMG" : "DIV";
-  if (!state.node || state.node.tagName !== tag) {
-    state.node = document.createElement(tag);
-    root.replaceChildren(state.node);
+  const { url, alt, waiting, width, height } = data.pictures[index];
+  const tag = url ? "img" : "div";
+  if (state.picture?.localName !== tag) {
+    state.picture = h(tag);
+    stage.replaceChildren(state.picture);
   }
-  if (shown.url) {
-    if (state.node.getAttribute("src") !== shown.url) state.node.src = shown.url;
-    state.node.alt = shown.alt;
+  if (url) {
+    if (state.picture.getAttribute("src") !== url) state.picture.src = url;
+    state.picture.alt = alt;
   } else {
-    state.node.className = shown.waiting ? "empty waiting" : "empty";
-    state.node.setAttribute("role", "img");
-    state.node.setAttribute("aria-label", shown.alt);
+    state.picture.className = waiting ? "empty waiting" : "empty";
+    state.picture.setAttribute("role", "img");
+    state.picture.setAttribute("aria-label", alt);
   }
-  state.shown = shown;
-  state.share = data.share;
+  state.size = { width, height, share: data.share };
   fit(state);
-  const strip = data.pictures.length > 1 ? data.pictures : [];
-  state.strip.replaceChildren(...strip.map((picture, number) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.setAttribute("aria-pressed", String(number === index));
-    if (picture.url) {
-      const small = document.createElement("img");
-      small.src = picture.url;
-      small.alt = picture.alt;
-      button.append(small);
-    }
-    button.append(picture.caption);
-    button.onclick = () => {
-      state.index = number;
-      state.setStateValue("index", number);
-      draw(state);
-      state.strip.children[number]?.focus();
-    };
-    return button;
-  }));
+  showStrip(state.strip, data.pictures, index, (number) => {
+    state.index = number;
+    state.setStateValue("index", number);
+    draw(state);
+  });
 }
 
-export default function ({ data, parentElement, setStateValue }) {
-  let state = states.get(parentElement);
-  if (!state) {
-    const root = parentElement.querySelector(".stage");
-    state = { root, strip: parentElement.querySelector(".strip"), index: 0 };
-    state.observer = new ResizeObserver(() => fit(state));
-    state.observer.observe(root);
-    states.set(parentElement, state);
-  }
+export default function show({ data, parentElement, setStateValue }) {
+  const state = stateOf(parentElement, () => {
+    const [stage, strip] = [".stage", ".strip"].map((name) => parentElement.querySelector(name));
+    const made = { stage, strip, index: 0 };
+    made.observer = new ResizeObserver(() => fit(made));
+    made.observer.observe(stage);
+    return made;
+  });
   const first = !state.data;
   Object.assign(state, { data, setStateValue });
   draw(state);
   // On a phone the picture lies far below the button that started it.
   if (first && data.pictures[0].waiting && window.innerWidth <= 640) {
-    state.root.scrollIntoView({ behavior: "smooth", block: "center" });
+    state.stage.scrollIntoView({ behavior: "smooth", block: "center" });
   }
-  return () => { state.observer.disconnect(); states.delete(parentElement); };
+  return () => forget(parentElement);
 }

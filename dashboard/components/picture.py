@@ -8,6 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pipelines.sheet.viewer.scripts import joined
+
 HERE = Path(__file__).parent
 
 
@@ -28,7 +30,7 @@ _picture = st.components.v2.component(
     html='<div class="stage"></div><div class="strip" role="group" aria-label="Pictures"></div>',
     css="".join((HERE / name).read_text(encoding="utf-8")
                 for name in ("strip.css", "picture.css")),
-    js=(HERE / "picture.js").read_text(encoding="utf-8"),
+    js=joined(HERE / "picture.js"),
 )
 
 

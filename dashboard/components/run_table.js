@@ -1,66 +1,37 @@
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
+// The table of runs: a row per run with its thumbnail; headings sort, rows open.
+
+import { h } from "../../pipelines/sheet/viewer/dom.js";
+
+function headings({ columns, sort, ascending }, sortBy) {
+  return h("tr", {}, h("th", { "aria-label": "Picture" }, h("span", {}, " ")),
+    ...columns.map(({ id, label, numeric }) => {
+      const [order, arrow] = sort !== id ? ["none", ""]
+        : ascending ? ["ascending", " ↑"] : ["descending", " ↓"];
+      return h("th", { class: numeric ? "numeric" : "", "aria-sort": order },
+        h("button", { onclick: () => sortBy(id) }, label + arrow));
+    }));
 }
 
-function headings(data, setTriggerValue) {
-  const row = element("tr");
-  const picture = element("th");
-  picture.append(element("span", "", " "));
-  picture.setAttribute("aria-label", "Picture");
-  row.append(picture);
-  for (const column of data.columns) {
-    const th = element("th", column.numeric ? "numeric" : "");
-    const sorted = data.sort === column.id;
-    th.setAttribute("aria-sort", !sorted ? "none" : data.ascending ? "ascending" : "descending");
-    const button = element("button", "", column.label + (sorted ? (data.ascending ? " ↑" : " ↓") : ""));
-    button.type = "button";
-    button.onclick = () => setTriggerValue("sort", column.id);
-    th.append(button);
-    row.append(th);
-  }
-  return row;
+function thumbnail({ url, large, alt }) {
+  return url ? h("img", { class: large ? "large" : "", src: url, alt, loading: "lazy" })
+    : h("div.none");
 }
 
-function line(data, run, setTriggerValue) {
-  const row = element("tr");
-  row.dataset.run = run.id;
-  row.onclick = () => setTriggerValue("open", run.id);
-  const first = element("td", "picture");
-  if (run.url) {
-    const image = element("img", run.large ? "large" : "");
-    image.src = run.url;
-    image.alt = run.alt;
-    image.loading = "lazy";
-    first.append(image);
-  } else {
-    first.append(element("div", "none"));
-  }
-  row.append(first);
-  for (const column of data.columns) {
-    const text = run[column.id];
-    const td = element("td", `${column.numeric ? "numeric" : ""} ${column.wide ? "wide" : ""}`);
-    if (column.wide) {
-      const button = element("button", "", text);
-      button.type = "button";
-      button.title = text;
-      td.append(button);
-    } else if (column.id === "status") {
-      td.append(element("span", `status ${text}`, text));
-    } else {
-      td.textContent = text;
-      if (column.numeric) td.dataset.label = column.label;
-    }
-    row.append(td);
-  }
-  return row;
+function cell({ id, label, numeric, wide }, text) {
+  const kinds = [numeric ? "numeric" : "", wide ? "wide" : ""].join(" ");
+  let content = text;
+  if (wide) content = h("button", { title: text }, text);
+  else if (id === "status") content = h("span", { class: `status ${text}` }, text);
+  const labelled = numeric && !wide && id !== "status";
+  return h("td", { class: kinds, "data-label": labelled ? label : null }, content);
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
-  parentElement.querySelector("thead").replaceChildren(headings(data, setTriggerValue));
-  parentElement.querySelector("tbody").replaceChildren(
-    ...data.rows.map((run) => line(data, run, setTriggerValue)),
+export default function show({ data, parentElement, setTriggerValue }) {
+  parentElement.querySelector("thead").replaceChildren(
+    headings(data, (column) => setTriggerValue("sort", column)),
   );
+  parentElement.querySelector("tbody").replaceChildren(...data.rows.map((run) => (
+    h("tr", { "data-run": run.id, onclick: () => setTriggerValue("open", run.id) },
+      h("td.picture", {}, thumbnail(run)),
+      ...data.columns.map((column) => cell(column, run[column.id]))))));
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from pipelines.sheet.viewer.scripts import joined
+
 HERE = Path(__file__).parent
 
 
@@ -26,7 +28,7 @@ _table = st.components.v2.component(
     "contact_sheet.run_table",
     html='<div class="table"><table><thead></thead><tbody></tbody></table></div>',
     css=(HERE / "run_table.css").read_text(encoding="utf-8"),
-    js=(HERE / "run_table.js").read_text(encoding="utf-8"),
+    js=joined(HERE / "run_table.js"),
 )
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import streamlit as st
 
-from pipelines.sheet.viewer import SCRIPT, STYLE
+from pipelines.sheet.viewer import FOLDER, STYLE
+from pipelines.sheet.viewer.scripts import joined
 
 _sheet = st.components.v2.component(
     "contact_sheet.sheet",
     html='<div class="viewer"></div>',
     css=STYLE.read_text(encoding="utf-8"),
-    js=SCRIPT.read_text(encoding="utf-8"),
+    js=joined(FOLDER / "component.js"),
 )
 
 

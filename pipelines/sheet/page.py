@@ -16,7 +16,8 @@ from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.run_log import PictureStore, Run
 from pipelines.sheet.draw import heading_of, recipe, subtitle, to_csv
-from pipelines.sheet.viewer import PAGE, SCRIPT, STYLE, viewer_data
+from pipelines.sheet.viewer import FOLDER, PAGE, STYLE, viewer_data
+from pipelines.sheet.viewer.scripts import joined
 
 LOSSLESS_BYTES = 64_000_000  # of all pictures; beyond it they are WebP
 QUALITY, STEPS_QUALITY = 92, 85
@@ -69,7 +70,7 @@ def html_page(
         subtitle=escape(subtitle(comparison, runs)),
         made=escape(" · ".join(made)),
         css=STYLE.read_text(encoding="utf-8"),
-        script=SCRIPT.read_text(encoding="utf-8"),
+        script=joined(FOLDER / "page.js"),
         data=_inside_a_script(page),
     )
 

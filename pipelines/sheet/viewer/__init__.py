@@ -14,7 +14,7 @@ from pipelines.run_log import Run
 from pipelines.sheet.draw import time_text
 
 FOLDER = Path(__file__).parent
-SCRIPT, STYLE, PAGE = (FOLDER / name for name in ("viewer.js", "viewer.css", "page.html"))
+STYLE, PAGE = FOLDER / "viewer.css", FOLDER / "page.html"
 
 # key of a cell's record -> its name, what stands before it under a cell, and how it reads
 MEASURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
