@@ -8,7 +8,8 @@ function row({ id, name, author, facts, figures, marks, problem }, open) {
   const head = h("span.head", {},
     h("span.name", {}, author ? h("span.author", {}, `${author} / `) : null,
       h("span.title", {}, name)),
-    h("span.marks", {}, ...marks.map(([kind, text]) => h("span", { class: `mark ${kind}` }, text))));
+    h("span.marks", {}, ...marks.map(([kind, text]) => (
+      h("span", { class: `mark ${kind}` }, text)))));
   const button = h("button.line", {
     "aria-label": said.filter(Boolean).join(", "), onclick: () => open(id),
   },

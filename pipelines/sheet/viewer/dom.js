@@ -1,7 +1,7 @@
 // Elements and what the browser keeps; nothing here knows of sheets or cells.
 
-// An element: h("button.textual", { onclick, title: "Keys" }, "?"). An attribute that is false, null
-// or undefined is left out, and so is a child that is null or undefined.
+// An element: h("button.textual", { onclick, title: "Keys" }, "?"). An attribute that is false,
+// null or undefined is left out, and so is a child that is null or undefined.
 export function h(name, attributes, ...children) {
   const [tag, ...classes] = name.split(".");
   const node = document.createElement(tag);

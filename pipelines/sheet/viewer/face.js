@@ -12,7 +12,8 @@ export class Face {
     this.pane = h("div.pane", {}, this.picture, this.step);
   }
 
-  // `frame` is the step to show, null the final picture; `sheet` has the width and height of frames.
+  // `frame` is the step to show, null the final picture; `sheet` has the width and height that all
+  // pictures are fitted into.
   paint(zoom, frame, sheet) {
     if (this.pane.style.transform !== zoom.transform) this.pane.style.transform = zoom.transform;
     const { cell, step } = this;

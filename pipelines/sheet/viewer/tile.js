@@ -1,4 +1,4 @@
-// A cell of the sheet: its picture, or why there is none, its caption, and the button that picks it.
+// A cell of the sheet: its picture or why there is none, its caption, and the button that picks it.
 
 import { h } from "./dom.js";
 import { Face } from "./face.js";
