@@ -102,6 +102,6 @@ export function pinch(zoom, frame, other, before, now) {
   const middle = (p) => [
     ((p.x + other.x) / 2 - frame.x) / frame.width, ((p.y + other.y) / 2 - frame.y) / frame.height];
   const [was, is] = [middle(before), middle(now)];
-  zoom.by(Math.max(20, distance(now, other)) / Math.max(20, distance(before, other)), ...is);
+  zoom.by(Math.max(20, distance(now, other)) / Math.max(20, distance(before, other)), ...was);
   zoom.pan(is[0] - was[0], is[1] - was[1]);
 }
