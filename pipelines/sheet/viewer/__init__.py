@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.axes import label
-from pipelines.comparison import Comparison
+from pipelines.comparison import Cell, Comparison
 from pipelines.run_log import Run
 from pipelines.sheet.draw import time_text
 
@@ -56,57 +56,66 @@ def viewer_data(
     is a mark. `name` tells one comparison from another in the browser's memory, `states` says of
     each cell without a run what it waits for.
     """
-    axes = comparison.axes
-    cells: list[dict[str, Any]] = []
-    used: dict[str, None] = {}
-    places = zip(comparison.cells, runs, records, strict=True)
-    for number, (cell, run, record) in enumerate(places):
-        if cell.left_out:
-            continue
-        values = _numbers(record | {"peak_memory_bytes": run and run.peak_memory_bytes})
-        texts = {key: _text(key, value) for key, value in values.items()}
-        if run and "total" in texts:
-            texts["total"] = time_text(run)
-        used |= dict.fromkeys(values)
-        picture = address(run, "picture") if run else None
-        lost = "the picture's file is missing" if run and run.status == "ok" else ""
-        cells.append({
-            "at": [axis.values.index(cell.axes[axis.name]) for axis in axes],
-            "label": ", ".join(f"{axis.name} {label(axis.name, cell.axes[axis.name])}"
-                               for axis in axes),
-            "status": run.status if run else states[number] if states else "not run",
-            "text": "" if picture else (run.error or lost) if run else "",
-            "run_id": run.id if run else None,
-            "picture": picture,
-            "strip": address(run, "steps") if run and picture and run.steps_sha256 else None,
-            "steps": run.steps_shown if run and picture and run.steps_sha256 else [],
-            "total_steps": run.steps_shown[-1] if run and run.steps_shown else 0,
-            "width": (run and run.width) or comparison.base.width or 64,
-            "height": (run and run.height) or comparison.base.height or 64,
-            "values": values,
-            "texts": texts,
-            "marks": [key for key, value in record.items() if value is True and key != "shared"]
-                     + [str(flag) for flag in record.get("flags", ())],
-            "notes": list(run.notes) if run else [],
-            "params": (run.request if run else cell.request.model_dump(mode="json")),
-        })  # fmt: skip
+    places = zip(comparison.cells, runs, records, states or ["not run"] * len(runs), strict=True)
+    cells = [cell_data(comparison, cell, run, record, address, state)
+             for cell, run, record, state in places if not cell.left_out]
     base = cells[0]["params"] if cells else {}
-    for cell in cells:
-        cell["params"] = {k: v for k, v in cell["params"].items() if base.get(k, ...) != v}
+    used = dict.fromkeys(key for cell in cells for key in cell["values"])
     shown = [cell for cell in cells if cell["picture"]] or cells
     return {
         "id": name,
         "axes": [{"name": axis.name, "labels": [label(axis.name, value) for value in axis.values]}
-                 for axis in axes],
-        "measures": [{"key": key, "label": MEASURES[key][0] if key in MEASURES else key,
-                      "short": MEASURES[key][1] if key in MEASURES else key}
-                     for key in [*(k for k in MEASURES if k in used),
-                                 *(k for k in used if k not in MEASURES)]],
+                 for axis in comparison.axes],
+        "measures": [{"key": key, "label": title, "short": short}
+                     for key, (title, short, _) in MEASURES.items() if key in used]
+                    + [{"key": key, "label": key, "short": key}
+                       for key in used if key not in MEASURES],
         "base": base,
-        "cells": cells,
+        "cells": [cell | {"params": {key: value for key, value in cell["params"].items()
+                                     if base.get(key, ...) != value}} for cell in cells],
         "width": max((cell["width"] for cell in shown), default=64),
         "height": max((cell["height"] for cell in shown), default=64),
-    }  # fmt: skip
+    }
+
+
+def cell_data(
+    comparison: Comparison,
+    cell: Cell,
+    run: Run | None,
+    record: dict[str, Any],
+    address: Address,
+    state: str,
+) -> dict[str, Any]:
+    """One cell as the viewer's JSON, with all its parameters; `state` counts without a run."""
+    place = [(axis, cell.axes[axis.name]) for axis in comparison.axes]
+    picture = address(run, "picture") if run else None
+    with_steps = run and picture and run.steps_sha256
+    values = _numbers(record | {"peak_memory_bytes": run and run.peak_memory_bytes})
+    texts = {key: _text(key, value) for key, value in values.items()}
+    if run and "total" in texts:
+        texts["total"] = time_text(run)
+    text = ""
+    if run and not picture:
+        text = run.error or ("the picture's file is missing" if run.status == "ok" else "")
+    return {
+        "at": [axis.values.index(value) for axis, value in place],
+        "label": ", ".join(f"{axis.name} {label(axis.name, value)}" for axis, value in place),
+        "status": run.status if run else state,
+        "text": text,
+        "run_id": run.id if run else None,
+        "picture": picture,
+        "strip": address(run, "steps") if with_steps else None,
+        "steps": run.steps_shown if with_steps else [],
+        "total_steps": run.steps_shown[-1] if run and run.steps_shown else 0,
+        "width": (run and run.width) or comparison.base.width or 64,
+        "height": (run and run.height) or comparison.base.height or 64,
+        "values": values,
+        "texts": texts,
+        "marks": [key for key, value in record.items() if value is True and key != "shared"]
+                 + [str(flag) for flag in record.get("flags", ())],
+        "notes": list(run.notes) if run else [],
+        "params": run.request if run else cell.request.model_dump(mode="json"),
+    }
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
