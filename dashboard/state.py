@@ -21,7 +21,7 @@ from pipelines.hub.download import Downloads
 from pipelines.hub.folders import offered_models
 from pipelines.inpainting.clicks import Segmenter, find_segmenter
 from pipelines.jobs import ACTIVE, Job, JobQueue
-from pipelines.models.registry import warm_libraries
+from pipelines.models.opening import warm_libraries
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.request import MASK_OPTIONS, Lora, RunRequest, join_model_id
 

@@ -453,7 +453,7 @@ def _follows_prompt(path: Path, prompt: str) -> bool | None:
 
 @functools.cache
 def _classifier() -> Any:
-    from pipelines.models.registry import warm_libraries
+    from pipelines.models.opening import warm_libraries
 
     warm_libraries()  # another thread may be half through importing them
     from pipelines.postcards.classifier import load_classifier

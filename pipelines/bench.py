@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
 from pipelines.hardware import environment, free_memory_bytes
-from pipelines.models.registry import LoadedModel, Registry, free_memory, place, weight_bytes
+from pipelines.models.loaded import LoadedModel
+from pipelines.models.placement import free_memory, place, weight_bytes
+from pipelines.models.registry import Registry
 from pipelines.models.signatures import task_classes
 from pipelines.painting.generation import generate, run_scheduler
 from pipelines.painting.noise import make_generator

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError
-from pipelines.models.info import find_weights
-from pipelines.models.registry import warm_libraries
+from pipelines.models.files import find_weights
+from pipelines.models.opening import warm_libraries
 
 if TYPE_CHECKING:
     import torch

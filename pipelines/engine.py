@@ -20,7 +20,9 @@ from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
 from pipelines.models.identity import identity, lora_contents, model_content
 from pipelines.models.info import ModelInfo
-from pipelines.models.registry import LoadedModel, Registry, free_memory
+from pipelines.models.loaded import LoadedModel
+from pipelines.models.placement import free_memory
+from pipelines.models.registry import Registry
 from pipelines.painting.execution import as_usual, check_execution
 from pipelines.painting.generation import generate, generate_seeds, is_out_of_memory, takes_seeds
 from pipelines.painting.previews import draw_strip

@@ -43,3 +43,8 @@ class RefusedError(PipelineError):
 
 class Cancelled(PipelineError):
     """The user stopped the run."""
+
+
+def first_line(error: Exception) -> str:
+    """The start of another library's message, or the name of its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

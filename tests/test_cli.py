@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines import CATALOGUE, cli
 from pipelines.hub.folders import LocalFolders
-from pipelines.models.info import BUNDLED
+from pipelines.models.files import BUNDLED
 from pipelines.models.registry import Registry
 from pipelines.run_log import RunLog
 

@@ -190,7 +190,7 @@ def test_weights_that_changed_do_not_pass_as_old(engine, tmp_path):
     """An interrupted comparison whose model was trained on in between."""
     import shutil
 
-    from pipelines.models.registry import BUNDLED
+    from pipelines.models.files import BUNDLED
 
     folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "model")
     comparison = Comparison.parse(BASE.changed(model_id=str(folder)), ["seed=0,1"])

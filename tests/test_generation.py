@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from pipelines import RunRequest
 from pipelines.errors import Cancelled
-from pipelines.models.info import BUNDLED
+from pipelines.models.files import BUNDLED
 from pipelines.painting.noise import make_generator, noise_sha256
 from pipelines.schedulers import make_scheduler
 

@@ -30,7 +30,7 @@ from pipelines.hub.folders import (
     offered_models,
 )
 from pipelines.hub.plan import HubFile, make_plan
-from pipelines.models.info import BUNDLED
+from pipelines.models.files import BUNDLED
 from pipelines.models.registry import Registry
 
 WAIT = 60

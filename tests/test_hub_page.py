@@ -12,7 +12,7 @@ from test_dashboard import APP, html
 from test_hub import small_repo
 
 from dashboard import state
-from pipelines.models.info import BUNDLED
+from pipelines.models.files import BUNDLED
 
 WAIT = 60
 

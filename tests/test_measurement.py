@@ -8,7 +8,7 @@ from PIL import Image
 from pipelines import Comparison, RequestError, RunRequest
 from pipelines.errors import Cancelled
 from pipelines.measurement import CONVERGED, reference_cells
-from pipelines.models.registry import BUNDLED
+from pipelines.models.files import BUNDLED
 from pipelines.run_log import LatentStore
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=4)

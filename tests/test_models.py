@@ -14,8 +14,10 @@ from peft.utils import get_peft_model_state_dict
 
 from pipelines import Engine, RequestError, RunRequest
 from pipelines.errors import LoadError
-from pipelines.models.info import BUNDLED, describe, weight_files
-from pipelines.models.registry import Registry, advice, place
+from pipelines.models.files import BUNDLED, weight_files
+from pipelines.models.info import describe
+from pipelines.models.placement import advice, choose_policy, place
+from pipelines.models.registry import Registry
 from pipelines.models.signatures import call_parameters, connected_class, task_classes
 
 TINY = {"prompt": "a cat", "num_inference_steps": 2, "height": 64, "width": 64}
@@ -293,8 +295,8 @@ def test_every_policy_makes_the_same_picture(saved, policy):
 def test_auto_takes_the_fastest_policy_that_fits(saved):
     info = describe(str(saved("sd")))
     for share, policy in ((1.1, "device"), (0.8, "model-offload"), (0.5, "group-offload")):
-        registry = Registry("cuda", max_bytes=int(share * info.size_bytes))
-        assert registry._policy(info, "float32", "auto") == policy
+        limit = int(share * info.size_bytes)
+        assert choose_policy(info, "float32", "auto", "cuda", limit) == policy
 
 
 def test_out_of_memory_is_named_answered_and_the_next_run_works(engine):
@@ -315,7 +317,7 @@ def test_out_of_memory_is_named_answered_and_the_next_run_works(engine):
 
 
 def test_quantization_says_which_library_is_missing(engine, monkeypatch):
-    monkeypatch.setattr("pipelines.models.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.models.placement.find_spec", lambda name: None)
     run = engine.run(RunRequest(prompt="a", quantization="int8", num_inference_steps=1))
     assert "int8 needs the library torchao" in run.error
 

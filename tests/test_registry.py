@@ -9,7 +9,8 @@ import pytest
 from pipelines import Engine, RequestError, RunRequest
 from pipelines.errors import LoadError, UnknownModelError
 from pipelines.hardware import best_device
-from pipelines.models.registry import BUNDLED, Registry
+from pipelines.models.files import BUNDLED
+from pipelines.models.registry import Registry
 
 
 def test_tasks_are_views_of_the_same_weights(session_engine):

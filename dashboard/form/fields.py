@@ -17,7 +17,7 @@ from dashboard.state import KEEP
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.inpainting.pictures_in import open_rgb
-from pipelines.models.registry import MEMORY_POLICIES
+from pipelines.models.placement import MEMORY_POLICIES
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
 from pipelines.schedulers import BY_KEY

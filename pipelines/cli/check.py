@@ -12,7 +12,8 @@ from PIL import Image
 
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError
-from pipelines.models.info import ModelInfo, read_json
+from pipelines.models.files import read_json
+from pipelines.models.info import ModelInfo
 from pipelines.models.signatures import REQUIRED, call_parameters, picture_parameters
 from pipelines.request import RunRequest
 

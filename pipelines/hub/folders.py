@@ -14,14 +14,15 @@ from pipelines.errors import LoadError, RequestError, StorageError
 from pipelines.hub.client import HubDetails, HubModel, licence_of, repo_folder
 from pipelines.hub.download import PARTIAL, checksum
 from pipelines.hub.plan import CARD, INDEX, HubFile, pipeline_obstacle
-from pipelines.models.info import (
+from pipelines.models.files import (
     BUNDLED,
     cached_folder,
     checkpoint_shapes,
     read_json,
     single_file_repository,
 )
-from pipelines.models.registry import Registry, warm_libraries
+from pipelines.models.opening import warm_libraries
+from pipelines.models.registry import Registry
 
 logger = logging.getLogger(__name__)
 FOLDERS = "models.json"

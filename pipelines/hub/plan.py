@@ -10,7 +10,8 @@ from typing import Any
 
 from pipelines.errors import RefusedError
 from pipelines.inpainting.clicks import FILES as SEGMENTER_FILES
-from pipelines.models.info import PICKLES, refusal
+from pipelines.models.files import PICKLES
+from pipelines.models.info import refusal
 
 MAX_FILES = 500
 INDEX, CARD = "model_index.json", "README.md"

@@ -17,7 +17,7 @@ import numpy as np
 from pipelines.errors import LoadError, RequestError
 from pipelines.hardware import best_device
 from pipelines.inpainting.masks import Box, Mask
-from pipelines.models.info import find_weights
+from pipelines.models.files import find_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

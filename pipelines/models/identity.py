@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.hardware import environment
-from pipelines.models.info import ModelInfo, find_lora
+from pipelines.models.files import find_lora
+from pipelines.models.info import ModelInfo
 from pipelines.request import Lora, RunRequest
 
 ENGINE = 2  # raise it when a change of this code changes pictures

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError, RequestError
-from pipelines.models.info import ModelInfo, read_json
+from pipelines.models.files import read_json
+from pipelines.models.info import ModelInfo
+from pipelines.models.parts import DENOISERS, denoiser_of
 from pipelines.models.signatures import (
     call_parameters,
     dispatches_attention,
@@ -31,9 +33,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-    from pipelines.models.registry import LoadedModel
+    from pipelines.models.loaded import LoadedModel
 
-DENOISERS = ("unet", "transformer", "decoder", "prior")  # the first that a pipeline has
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
 # Torch's scaled dot product attention, left to choose its kernel or held to one: the devices that
 # have it. Works in every family.
@@ -146,7 +147,7 @@ def computing(
 
     Raises RequestError where one of the three cannot act, PipelineError where compiling fails.
     """
-    denoiser = next(filter(None, (getattr(pipe, name, None) for name in DENOISERS)), None)
+    denoiser = denoiser_of(pipe)
     with contextlib.ExitStack() as stack:
         try:
             if request.cache != "none":

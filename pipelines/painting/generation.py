@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import Cancelled, DeviceMemoryError, PipelineError
 from pipelines.inpainting.canvas import Canvas, takes_differential, use_differential_mask
 from pipelines.models.info import ModelInfo
-from pipelines.models.registry import LoadedModel, advice, free_memory, inner_pipelines
+from pipelines.models.loaded import LoadedModel
+from pipelines.models.parts import autoencoder_of, denoiser_of, inner_pipelines
+from pipelines.models.placement import advice, free_memory
 from pipelines.models.signatures import (
     PICTURE_OUTPUTS,
     picture_parameters,
 )
-from pipelines.painting.execution import DENOISERS, as_usual, check_execution, computing
-from pipelines.painting.previews import StepKeeper, autoencoder, decoded, step_latents
+from pipelines.painting.execution import as_usual, check_execution, computing
+from pipelines.painting.previews import StepKeeper, decoded, step_latents
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.painting.timing import Clock, MemoryWatch, Timings
 from pipelines.request import RunRequest
@@ -418,11 +420,10 @@ class _Probe:
 
     def __enter__(self) -> _Probe:
         pipe, scheduler = self.pipe, self.scheduler
-        parts = (getattr(pipe, name, None) for name in DENOISERS)
-        if denoiser := next(filter(None, parts), None):
+        if denoiser := denoiser_of(pipe):
             self._hooks.append(
                 denoiser.register_forward_pre_hook(self._before_denoiser, with_kwargs=True))
-        if decoder := getattr(autoencoder(pipe), "decoder", None):
+        if decoder := getattr(autoencoder_of(pipe), "decoder", None):
             self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder))
             self._hooks.append(decoder.register_forward_hook(self._after_decoder))
         # The pipeline objects and the scheduler are this run's own.

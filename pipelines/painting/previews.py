@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pipelines.models.registry import AUTOENCODERS
+from pipelines.models.parts import autoencoder_of
 from pipelines.painting.timing import Timings
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def decoded(pipe: DiffusionPipeline, x0: torch.Tensor) -> list[Image.Image] | No
     size than the model's own mean nothing to its decoder."""
     import torch
 
-    vae = autoencoder(pipe)
+    vae = autoencoder_of(pipe)
     if vae is None:
         return _pictures(x0 / 2 + 0.5) if x0.shape[1] == 3 else None
     if "AutoencoderKL" not in type(vae).__name__ or "scaling_factor" not in vae.config:
@@ -186,12 +186,6 @@ def _linear_decode(x0: torch.Tensor, picture: Image.Image) -> list[Image.Image]:
     weights = torch.linalg.solve(known.T @ known + ridge, known.T @ wanted)
     out = (windows @ weights).transpose(1, 2).unflatten(2, (height, width))
     return _pictures(pixel_shuffle(out, patch))
-
-
-def autoencoder(pipe: DiffusionPipeline) -> Any:
-    """What turns latents into pixels, None where the model works on pixels."""
-    parts = (getattr(pipe, name, None) for name in AUTOENCODERS)
-    return next(filter(None, parts), None)
 
 
 def _what_x0_needs(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.hardware import free_memory_bytes
-from pipelines.models.registry import BYTES, LoadedModel, free_memory
+from pipelines.models.loaded import LoadedModel
+from pipelines.models.placement import BYTES, free_memory
 from pipelines.models.signatures import call_parameters
 from pipelines.painting.execution import as_usual
 from pipelines.painting.generation import (

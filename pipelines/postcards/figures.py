@@ -36,7 +36,8 @@ from pipelines.postcards.vocabulary import (
 from pipelines.sheet.draw import enlarge
 
 if TYPE_CHECKING:
-    from pipelines.models.registry import LoadedModel, Registry
+    from pipelines.models.loaded import LoadedModel
+    from pipelines.models.registry import Registry
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"

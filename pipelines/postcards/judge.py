@@ -33,7 +33,7 @@ from pipelines.schedulers import key_of_class, make_scheduler
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipelines.models.registry import LoadedModel
+    from pipelines.models.loaded import LoadedModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 ACCEPTED = {"subject": SUBJECTS, "colour": COLOURS, "scene": PLACES}

@@ -1,0 +1,223 @@
+"""Where the files of models lie, and which of them are read; nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import LoadError, UnknownModelError
+from pipelines.models.parts import parts_of_index
+from pipelines.request import join_model_id
+
+BUNDLED = {
+    "postcards": Path(__file__).parents[1] / "postcards" / "weights",
+    "postcards-ddpm": Path(__file__).parents[1] / "postcards" / "weights-ddpm",
+}
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | None]:
+    """Folder of the configs, kind of source, and the checkpoint where the weights are one file.
+
+    Raises UnknownModelError or LoadError.
+    """
+    if model_id in BUNDLED:
+        return BUNDLED[model_id], "bundled", None
+    path = _existing_path(model_id)
+    if path and path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise LoadError(f"{model_id} is a folder without model_index.json, so no pipeline")
+        return path, "folder", None
+    if path:
+        return _single_file_config(path), "single file", path
+    if folder := cached_folder(model_id, revision):
+        return folder, "Hub cache", None
+    raise UnknownModelError(
+        f"model_id: received {join_model_id(model_id, revision, None)!r}, which is not on this "
+        "machine; accepted: "
+        f"{', '.join(BUNDLED)}, the path of a diffusers folder or of a .safetensors checkpoint, "
+        "or a Hub id that lies in the Hugging Face cache"
+    )
+
+
+def cached_folder(model_id: str, revision: str | None = None) -> Path | None:
+    """The snapshot of a Hub model in the local cache, None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(model_id, "model_index.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(index).parent if isinstance(index, str) else None
+
+
+def find_weights(name: str, files: Sequence[str], in_folder: Sequence[str]) -> Path | None:
+    """The folder `name` where it holds the files `in_folder`, or the snapshot of that Hub id in
+    the local cache that holds `files`; None where there is neither."""
+    if (folder := _existing_path(name)) and all((folder / file).is_file() for file in in_folder):
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # no such id
+        paths = [try_to_load_from_cache(name, file) for file in files]
+        if all(isinstance(path, str) for path in paths):
+            return Path(paths[0]).parent
+    return None
+
+
+def find_lora(path: str) -> Path:
+    """The file of an adapter: a .safetensors file, a folder that holds one, or a Hub id in the
+    local cache, with the file's name behind it where there are several. Raises LoadError."""
+    place = _existing_path(path)
+    if place is None:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+
+        repo_id, name = "/".join(path.split("/")[:2]), "/".join(path.split("/")[2:])
+        try:
+            repos = [repo for repo in scan_cache_dir().repos if repo.repo_id == repo_id]
+        except CacheNotFound:
+            repos = []
+        revisions = sorted((revision for repo in repos for revision in repo.revisions),
+                           key=lambda revision: revision.last_modified)
+        place = revisions[-1].snapshot_path / name if revisions else None
+    if place is None or not place.exists():
+        raise LoadError(f"lora: received {path!r}, accepted a .safetensors file, a folder that "
+                        "holds one, or a Hub id in the Hugging Face cache")
+    if place.is_file() and place.suffix in PICKLES:
+        raise LoadError(f"lora: {path} is a pickle, which can run code when it is opened; "
+                        "accepted: .safetensors")
+    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    if len(files) != 1:
+        listed = ", ".join(file.name for file in files[:5]) or "no .safetensors file"
+        raise LoadError(f"lora: {path} holds {listed}; name one file")
+    return files[0]
+
+
+def weight_files(
+    folder: Path, index: Mapping[str, Any], variant: str | None = None
+) -> tuple[list[Path], str | None]:
+    """The safetensors files that are read, and their variant: the one asked for, else the plain
+    one, else the only one there is. Raises LoadError where weights are missing or only pickles."""
+    by_part: dict[str, dict[str | None, list[Path]]] = {}  # part -> variant -> files
+    for name in parts_of_index(index):
+        part = folder / name
+        if not part.is_dir():
+            raise LoadError(f"{folder} is not complete: {name} is missing; download it again")
+        if not (part / "config.json").is_file():  # tokenizers, schedulers, processors
+            continue
+        by_variant = by_part.setdefault(name, {})
+        for file in sorted(part.glob("*.safetensors")):
+            by_variant.setdefault(_variant_of(file.name), []).append(file)
+        if not by_variant:
+            raise LoadError(_no_weights(part))
+        _check_shards(part)
+    variants = {name for by_variant in by_part.values() for name in by_variant}
+    if variant and variant not in variants:
+        have = ", ".join(sorted(name or "no variant" for name in variants))
+        raise LoadError(f"variant: received {variant!r}, {folder} has {have or 'none'}")
+    if not variant and any(None not in by_variant for by_variant in by_part.values()):
+        named = sorted(name for name in variants if name)
+        if len(named) > 1:
+            raise LoadError(f"{folder} has the variants {', '.join(named)}: name one")
+        variant = named[0]
+    files = [file for by_variant in by_part.values()
+             for file in by_variant.get(variant) or by_variant.get(None)
+             or next(iter(by_variant.values()))]
+    return files, variant
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A config file's content, {} where there is none; LoadError where it is broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise LoadError(f"{path.name} of {path.parent} holds no JSON object")
+    return value
+
+
+def checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes of a .safetensors file, from its header; raises LoadError."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(100_000_000, path.stat().st_size):
+                raise ValueError("its header has no sensible length")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if path.stat().st_size != end:
+            raise ValueError(f"it has {path.stat().st_size} of {end} bytes; download it again")
+        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoadError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def single_file_repository(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The Hub model whose configs diffusers takes for a checkpoint of these tensors."""
+    import torch
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+
+    checkpoint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return fetch_diffusers_config(checkpoint)["pretrained_model_name_or_path"]
+
+
+def _existing_path(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
+        return None
+
+
+def _variant_of(name: str) -> str | None:
+    """'model.fp16-00001-of-00002.safetensors' -> 'fp16'."""
+    pieces = re.sub(r"-\d{5}-of-\d{5}", "", name.removesuffix(".safetensors")).split(".")
+    return pieces[1] if len(pieces) > 1 else None
+
+
+def _no_weights(part: Path) -> str:
+    if pickles := [file.name for file in part.iterdir() if file.suffix in PICKLES]:
+        return (f"{part.parent} has the weights of {part.name} only as a pickle "
+                f"({pickles[0]}), which can run code when it is opened; accepted: .safetensors")
+    return f"{part.parent} is not complete: {part.name} has no weights; download it again"
+
+
+def _check_shards(part: Path) -> None:
+    for index in part.glob("*.safetensors.index*.json"):
+        for name in set(read_json(index).get("weight_map", {}).values()):
+            if not (part / name).is_file():
+                raise LoadError(f"{part.parent} is not complete: {part.name}/{name} is "
+                                "missing; download it again")
+
+
+def _single_file_config(path: Path) -> Path:
+    """The folder of configs that a single-file checkpoint goes with: one of the file's own name
+    beside it, else the cached configs of the Hub model that diffusers recognises in it."""
+    if path.suffix in PICKLES:
+        raise LoadError(f"{path} is a pickle, which can run code when it is opened; accepted: "
+                        ".safetensors")
+    if path.suffix != ".safetensors":
+        raise LoadError(f"{path} is neither a diffusers folder nor a .safetensors checkpoint")
+    shapes = checkpoint_shapes(path)
+    if any("lora" in name for name in shapes):
+        raise LoadError(f"{path} is a LoRA adapter, no model: add it to a model as a LoRA")
+    beside = path.with_suffix("")
+    if (beside / "model_index.json").is_file():
+        return beside
+    repository = single_file_repository(shapes)
+    if folder := cached_folder(repository):
+        return folder
+    raise LoadError(
+        f"{path} needs the config files of {repository}, which are not on this machine: download "
+        f"them, or put them into a folder {beside.name} beside the file"
+    )

@@ -1,0 +1,114 @@
+"""A pipeline in memory: its views for the tasks, and the LoRA adapters that are on its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipelines.errors import LoadError, RequestError, first_line
+from pipelines.models.files import find_lora
+from pipelines.models.identity import lora_contents
+from pipelines.models.info import ModelInfo
+from pipelines.models.parts import inner_pipelines
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from pipelines.request import Lora
+
+
+@dataclass
+class LoadedModel:
+    """A pipeline in memory; its tasks are views of the same weights.
+
+    `size_bytes` counts each weight once, however many tasks use it; `memory_policy` is where the
+    weights lie between uses; `content` and `lora_contents` hash the files as they were read.
+    """
+
+    info: ModelInfo
+    content: str
+    device: str
+    dtype: str
+    memory_policy: str
+    load_ms: float
+    pipe: DiffusionPipeline
+    size_bytes: int
+    views: dict[str, DiffusionPipeline] = field(default_factory=dict)
+    warmed: set[tuple] = field(default_factory=set)
+    loras: tuple[Lora, ...] = ()
+    lora_contents: tuple[str, ...] = ()
+    seeds_together: dict[str, bool] = field(default_factory=dict)  # task -> in one call
+    compiled: dict[str, Callable] = field(default_factory=dict)  # by attention backend
+    shared_rows: int | None = None  # what a shared UNet call was found to hold
+    row_seconds: float | None = None  # of such a call
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.info.tasks
+
+    def view(self, task: str) -> DiffusionPipeline:
+        """A new pipeline object for one run, which shares nothing but the weights."""
+        if task not in self.tasks:
+            raise RequestError(
+                f"task: received {task!r}, accepted for {self.info.model_id} "
+                f"({self.info.pipeline_class}): {', '.join(self.tasks)}"
+            )
+        if task not in self.views:
+            import diffusers
+
+            cls = getattr(diffusers, self.info.task_classes[task])
+            self.views[task] = self.pipe if type(self.pipe) is cls else cls.from_pipe(self.pipe)
+        view = _copy_of(self.views[task])
+        if self.memory_policy == "model-offload" and len(self.views) > 1:
+            view.enable_model_cpu_offload(device=self.device)  # its hooks know one pipeline
+        return view
+
+    def use_loras(self, loras: Sequence[Lora]) -> None:
+        """Put these adapters on the weights, and remove those of the run before.
+
+        Raises RequestError where the pipeline takes none, LoadError where one does not fit.
+        """
+        loras = tuple(loras)
+        if loras and not hasattr(self.pipe, "load_lora_weights"):
+            raise RequestError(f"loras: {self.info.pipeline_class} takes no LoRA adapters")
+        contents = lora_contents(loras)
+        if (loras, contents) == (self.loras, self.lora_contents):
+            return
+        if self.loras:
+            self._remove_loras()
+        if not loras:
+            return
+        names = [f"lora{number}" for number in range(len(loras))]
+        try:
+            for lora, name in zip(loras, names, strict=True):
+                file = find_lora(lora.path)
+                self.pipe.load_lora_weights(
+                    str(file.parent), weight_name=file.name, adapter_name=name,
+                    use_safetensors=True, local_files_only=True,
+                )
+            active = {name for part in self.pipe.get_list_adapters().values() for name in part}
+            if missing := [lora.path for lora, name in zip(loras, names, strict=True)
+                           if name not in active]:
+                raise LoadError(f"lora: {missing[0]} has no weights for {self.info.pipeline_class}")
+            self.pipe.set_adapters(names, [lora.weight for lora in loras])
+        except Exception as error:
+            self._remove_loras()
+            if isinstance(error, LoadError):
+                raise
+            raise LoadError(f"lora: {', '.join(lora.path for lora in loras)} cannot be put on "
+                            f"{self.info.model_id}: {first_line(error)}") from error
+        self.loras, self.lora_contents = loras, contents
+
+    def _remove_loras(self) -> None:
+        self.loras = self.lora_contents = ()
+        self.pipe.unload_lora_weights()
+
+
+def _copy_of(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """New pipeline objects on the same weights, those inside a combined one included."""
+    pipe = copy.copy(pipe)
+    vars(pipe).update({name: copy.copy(part) for name, part in inner_pipelines(pipe).items()})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
