@@ -12,8 +12,9 @@ from tiny import build
 
 from pipelines.errors import HubError, RefusedError, StorageError
 from pipelines.hub import download as downloads
-from pipelines.hub.client import Hub, repo_folder
-from pipelines.hub.download import PARTIAL, Downloads, checksum
+from pipelines.hub.cache import PARTIAL, checksum, repo_folder
+from pipelines.hub.client import Hub
+from pipelines.hub.download import Downloads
 
 WAIT = 60
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -14,11 +14,8 @@ from huggingface_hub import constants
 
 from pipelines import cli
 from pipelines.errors import HubError, OfflineError, PipelineError, RefusedError
-from pipelines.hub.card import card_html, picture_path, picture_paths
-from pipelines.hub.client import PAGE, Hub, HubQuery, example_pictures, repo_folder
-from pipelines.hub.download import PARTIAL, Downloads
-from pipelines.hub.folders import (
-    LocalFolders,
+from pipelines.hub.cache import (
+    PARTIAL,
     cached_pipelines,
     cached_revisions,
     damaged_files,
@@ -26,10 +23,15 @@ from pipelines.hub.folders import (
     forget_files,
     freed_bytes,
     leftovers,
-    local_details,
-    offered_models,
+    repo_folder,
 )
+from pipelines.hub.card import card_html, picture_path, picture_paths
+from pipelines.hub.client import Hub
+from pipelines.hub.download import Downloads
+from pipelines.hub.folders import LocalFolders, local_details, offered_models
+from pipelines.hub.pictures import example_pictures
 from pipelines.hub.plan import HubFile, make_plan
+from pipelines.hub.search import PAGE, HubQuery, HubSearch
 from pipelines.models.files import BUNDLED
 from pipelines.models.registry import Registry
 
@@ -81,7 +83,7 @@ def hub(fake, tmp_path):
 
 
 def found(hub, **query):
-    return [model.model_id for model in hub.search(HubQuery(**query)).page(1)]
+    return [model.model_id for model in HubSearch(hub, HubQuery(**query)).page(1)]
 
 
 @pytest.mark.parametrize("query, expected", [
@@ -108,7 +110,7 @@ def test_results_are_sorted(hub, sort, first):
 
 
 def test_a_result_says_what_one_wants_to_know(hub):
-    models = {model.model_id: model for model in hub.search(HubQuery(library=None)).page(1)}
+    models = {model.model_id: model for model in HubSearch(hub, HubQuery(library=None)).page(1)}
     small = models["ada/small"]
     assert (small.pipeline_class, small.task, small.licence, small.downloads, small.here) == (
         "DDPMPipeline", "unconditional-image-generation", "mit", 10, "no")
@@ -127,7 +129,7 @@ def test_pages_follow_the_link_of_the_one_before(fake, hub):
         folder = fake.root / "many" / f"m{number:02d}"
         folder.mkdir(parents=True)
         (folder / "a.safetensors").write_bytes(b"1")
-    search = hub.search(HubQuery(author="many"))
+    search = HubSearch(hub, HubQuery(author="many"))
     pages = [[model.model_id for model in search.page(number)] for number in (1, 2, 3)]
     assert [len(page) for page in pages] == [PAGE, PAGE, 3]
     assert len({name for page in pages for name in page}) == 2 * PAGE + 3
@@ -141,7 +143,7 @@ def test_no_small_model_is_lost_between_pages_of_large_ones(fake, hub):
         folder.mkdir(parents=True)
         small = number in (3, 7 * PAGE - 1)
         (folder / "a.safetensors").write_bytes(b"1" * (10 if small else 1000))
-    search, seen, number = hub.search(HubQuery(author="many", max_bytes=100)), [], 1
+    search, seen, number = HubSearch(hub, HubQuery(author="many", max_bytes=100)), [], 1
     while number == 1 or search.has_more(number - 1):
         seen += [model.model_id for model in search.page(number)]
         number += 1
@@ -149,7 +151,7 @@ def test_no_small_model_is_lost_between_pages_of_large_ones(fake, hub):
 
 
 def test_a_foreign_next_page_is_not_followed(fake, hub):
-    search = hub.search(HubQuery())
+    search = HubSearch(hub, HubQuery())
     assert search._own("http://evil.example/api/models?cursor=1").startswith(fake.url)
 
 
@@ -204,7 +206,7 @@ def test_a_token_is_named_and_never_shown(fake, tmp_path, monkeypatch):
     fake.accounts["hf_secret"] = "ada"
     hub = Hub(fake.url, tmp_path)
     assert hub.account() == "ada"
-    assert "hf_secret" not in repr(hub.search(HubQuery()).page(1))
+    assert "hf_secret" not in repr(HubSearch(hub, HubQuery()).page(1))
 
 
 # --- plans
@@ -369,8 +371,8 @@ def test_the_cache_is_listed_by_revision_and_deleted_with_what_it_frees(fake, hu
     fetched(hub, "ada/large")
     fetched(hub, "ada/small")
     revisions = cached_revisions(hub.cache_dir)
-    assert [(r.model_id, r.refs, r.is_pipeline) for r in revisions] == [
-        ("ada/large", ("main",), True), ("ada/large", (), True), ("ada/small", ("main",), True)]
+    assert [(r.model_id, r.refs) for r in revisions] == [
+        ("ada/large", ("main",)), ("ada/large", ()), ("ada/small", ("main",))]
     new, old, _ = revisions
     assert new.size_bytes > 500_000
     assert 0 < new.freed_bytes < 1000  # the weights belong to both

@@ -10,8 +10,8 @@ from PIL import Image
 from pipelines.errors import LoadError, RequestError
 from pipelines.hub.client import Hub
 from pipelines.hub.download import Downloads
+from pipelines.hub.plan import SEGMENTER_FILES
 from pipelines.inpainting.clicks import (
-    FILES,
     GRABCUT,
     Clicks,
     GrabCut,
@@ -215,7 +215,8 @@ def test_a_checkpoint_is_fetched_from_a_hub_and_found(monkeypatch, tmp_path):
         fake.meta[model_id] = {"config": {"model_type": "sam"}}
         hub = Hub(fake.url, cache, False)
         plan = hub.details(model_id).plan
-        assert (plan.kind, {file.path for file in plan.files}) == ("segmenter", set(FILES))
+        assert plan.kind == "segmenter"
+        assert {file.path for file in plan.files} == set(SEGMENTER_FILES)
         assert local_segmenters() == [GRABCUT]
         download = Downloads().start(hub, plan)
         assert download.finished.wait(60) and download.status == "done", download.error

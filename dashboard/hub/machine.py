@@ -12,10 +12,8 @@ from dashboard import state
 from dashboard.components.text import facts, notice, words
 from dashboard.hub.model import open_model, section, split_id
 from pipelines.errors import PipelineError
-from pipelines.hub.download import free_bytes
-from pipelines.hub.folders import (
+from pipelines.hub.cache import (
     CachedRevision,
-    LocalFolders,
     cached_revisions,
     damaged_files,
     delete_leftovers,
@@ -24,6 +22,8 @@ from pipelines.hub.folders import (
     freed_bytes,
     leftovers,
 )
+from pipelines.hub.download import free_bytes
+from pipelines.hub.folders import LocalFolders
 from pipelines.hub.plan import size_text
 
 DELETING = "hub.deleting"

@@ -15,19 +15,14 @@ from dashboard.components.downloads import download_details
 from dashboard.components.text import facts, notice, words
 from dashboard.form.model import use_lora, use_model
 from pipelines.errors import GatedError, HubError, PipelineError
+from pipelines.hub.cache import here_state, missing_bytes
 from pipelines.hub.card import LOCAL, card_html, picture_paths
-from pipelines.hub.client import (
-    HubDetails,
-    HubModel,
-    example_pictures,
-    gated_text,
-    here_state,
-    host,
-    missing_bytes,
-)
 from pipelines.hub.download import SPARE, free_bytes
 from pipelines.hub.folders import LocalFolders, local_details, missing_configs
+from pipelines.hub.model import ModelDetails, ModelSummary
+from pipelines.hub.pictures import example_pictures
 from pipelines.hub.plan import INDEX, checkpoint_files, size_text
+from pipelines.hub.wording import gated_text, host
 
 MODEL = "hub.model"
 CHOICES = ("revision", "variant", "file")  # of one model, by widgets that may be out of sight
@@ -76,7 +71,7 @@ def detail(model_id: str) -> None:
             show_config(found)
 
 
-def find_details(model_id: str) -> HubDetails | None:
+def find_details(model_id: str) -> ModelDetails | None:
     """From this machine, else from the Hub; says so where it is on neither."""
     hub, engine = state.hub(), state.engine()
     on_hub = len(Path(model_id).parts) <= 2 and not Path(model_id).is_absolute() \
@@ -113,7 +108,7 @@ def forget_choices(model_id: str) -> None:
         st.session_state.pop(choice(model_id, name), None)
 
 
-def hub_details(model_id: str) -> HubDetails:
+def hub_details(model_id: str) -> ModelDetails:
     """What the Hub says of a model, asked once a minute; what is here is looked at each time."""
     hub = state.hub()
     chosen = [(st.session_state.get(choice(model_id, name)) or "").strip() or None
@@ -130,7 +125,7 @@ def hub_details(model_id: str) -> HubDetails:
     return found
 
 
-def panel(found: HubDetails) -> None:
+def panel(found: ModelDetails) -> None:
     """At the right: size, licence, access, and what to do with it."""
     model, plan, hub = found.model, found.plan, state.hub()
     with st.container(border=True, key="hub-panel", gap="small"):
@@ -167,7 +162,7 @@ def panel(found: HubDetails) -> None:
             use_buttons(found)
 
 
-def get_it(found: HubDetails) -> None:
+def get_it(found: ModelDetails) -> None:
     """Choices, the download button, or the download on its way."""
     model, plan, hub = found.model, found.plan, state.hub()
     download = state.downloads().latest(model.model_id)
@@ -210,7 +205,7 @@ def get_it(found: HubDetails) -> None:
     words(f"Into {hub.cache_dir}", "quiet")
 
 
-def access(model: HubModel) -> bool:
+def access(model: ModelSummary) -> bool:
     """Whether this account may read a gated model; says what to accept and where if not."""
     hub = state.hub()
     try:
@@ -231,7 +226,7 @@ def companion(prior: str) -> None:
     st.button(f"Open {prior}", key="hub.prior", on_click=open_model, args=(prior,))
 
 
-def use_buttons(found: HubDetails) -> None:
+def use_buttons(found: ModelDetails) -> None:
     """It is here: open it, or what stands in the way."""
     model, plan, hub = found.model, found.plan, state.hub()
     if plan and model.here == "yes":
@@ -305,7 +300,7 @@ def fetch_configs(repository: str) -> None:
         st.rerun()
 
 
-def examples(found: HubDetails) -> None:
+def examples(found: ModelDetails) -> None:
     paths = example_pictures(found)
     pictures = state.hub().pictures(found, paths) if paths else {}
     if pictures:
@@ -317,7 +312,7 @@ def examples(found: HubDetails) -> None:
         st.html(f"<div class='cs-strip'>{items}</div>")
 
 
-def show_card(found: HubDetails) -> None:
+def show_card(found: ModelDetails) -> None:
     hub, model = state.hub(), found.model
     try:
         text = hub.card_text(found)
@@ -335,7 +330,7 @@ def show_card(found: HubDetails) -> None:
     st.html(f"<div class='cs-card'>{safe_card(found, text, page)}</div>")
 
 
-def safe_card(found: HubDetails, text: str, page: str) -> str:
+def safe_card(found: ModelDetails, text: str, page: str) -> str:
     """The card as HTML, with pictures of the repository served from here."""
     pictures = state.hub().pictures(found, picture_paths(text, page)[:MOST_PICTURES])
     urls = {path: state.picture_url(content, f"hub-card-{number}")
@@ -343,7 +338,7 @@ def safe_card(found: HubDetails, text: str, page: str) -> str:
     return card_html(text, page, urls.get)
 
 
-def show_files(found: HubDetails) -> None:
+def show_files(found: ModelDetails) -> None:
     taken = {file.path for file in found.plan.files} if found.plan else set()
     rows = "".join(
         f"<tr{' class=cs-taken' if file.path in taken else ''}><td>{escape(file.path)}</td>"
@@ -358,7 +353,7 @@ def show_files(found: HubDetails) -> None:
             f"</thead><tbody>{rows}</tbody></table></div>")
 
 
-def show_config(found: HubDetails) -> None:
+def show_config(found: ModelDetails) -> None:
     if not found.index:
         words("No model_index.json that may be read: no diffusers pipeline, or a gated one.",
               "quiet")
@@ -377,7 +372,7 @@ def show_config(found: HubDetails) -> None:
     st.code(text, language="json")
 
 
-def components(found: HubDetails) -> None:
+def components(found: ModelDetails) -> None:
     """The parts of the pipeline as a table: name, class, library, size."""
     rows = []
     for name, value in (found.index or {}).items():

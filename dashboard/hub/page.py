@@ -22,9 +22,11 @@ from dashboard.hub.model import (
 )
 from dashboard.hub.tour import NUMBER, VIEW, VIEWS, tour
 from pipelines.errors import HubError, PipelineError
-from pipelines.hub.client import PAGE, SORTS, HubModel, HubQuery, host, matches
 from pipelines.hub.folders import local_models
+from pipelines.hub.model import ModelSummary
 from pipelines.hub.plan import PICTURE_TASKS, size_text
+from pipelines.hub.search import PAGE, SORTS, HubQuery, HubSearch, matches
+from pipelines.hub.wording import host
 
 SEARCH = "hub.search"
 LICENCES = ("apache-2.0", "mit", "openrail", "openrail++", "creativeml-openrail-m", "cc-by-4.0",
@@ -98,7 +100,7 @@ def online(query: HubQuery, page: int, some_here: bool) -> str | None:
     """One page of the Hub's results; the id of the one that was opened."""
     hub = state.hub()
     if st.session_state.get(SEARCH, (None,))[0] != query:
-        st.session_state[SEARCH] = query, hub.search(query)
+        st.session_state[SEARCH] = query, HubSearch(hub, query)
     found = st.session_state[SEARCH][1]
     try:
         with st.spinner("Asking the Hub, and reading what each model needs…", show_time=True):
@@ -131,7 +133,7 @@ def pager(page: int, more: bool) -> None:
                   on_click=turn, args=(page + 1,))
 
 
-def local_line(model: HubModel) -> ModelLine:
+def local_line(model: ModelSummary) -> ModelLine:
     path = Path(model.model_id)
     name, author = (path.name, "") if path.is_absolute() else split_id(model.model_id)
     more = str(path.parent) if path.is_absolute() else model.licence
@@ -142,7 +144,7 @@ def local_line(model: HubModel) -> ModelLine:
     )  # fmt: skip
 
 
-def hub_line(model: HubModel) -> ModelLine:
+def hub_line(model: ModelSummary) -> ModelLine:
     name, author = split_id(model.model_id)
     marks = []
     if model.here != "no":

@@ -12,9 +12,10 @@ from dashboard import state
 from dashboard.components.text import facts, notice
 from dashboard.hub.model import components, show_card, show_files
 from pipelines.errors import PipelineError
-from pipelines.hub.client import HubDetails, HubModel, HubQuery
 from pipelines.hub.folders import local_details, local_models
+from pipelines.hub.model import ModelDetails, ModelSummary
 from pipelines.hub.plan import PICTURE_TASKS
+from pipelines.hub.search import HubQuery, HubSearch
 
 VIEW, VIEWS, NUMBER, FOUND = "hub.view", ("Models", "This machine", "Tour"), "hub.page", "hub.found"
 STEP = "hub.tour"
@@ -68,18 +69,18 @@ def show_list() -> None:
     st.session_state[VIEW] = VIEWS[0]
 
 
-def tour_results() -> list[HubModel]:
+def tour_results() -> list[ModelSummary]:
     """What the tour counts: the Hub's first page of results, offline what is here."""
     hub, engine = state.hub(), state.engine()
     if hub.problem():
         return local_models(engine.registry, engine.home, hub.cache_dir)
     if FOUND not in st.session_state:
         with st.spinner("Asking the Hub…", show_time=True):
-            st.session_state[FOUND] = hub.search(HubQuery()).page(1)
+            st.session_state[FOUND] = HubSearch(hub, HubQuery()).page(1)
     return st.session_state[FOUND]
 
 
-def tour_model() -> HubDetails | None:
+def tour_model() -> ModelDetails | None:
     """A live example: the first open pipeline among the results; offline the bundled model."""
     hub, engine = state.hub(), state.engine()
     try:
@@ -95,7 +96,7 @@ def tour_model() -> HubDetails | None:
         return None
 
 
-def tour_card(found: HubDetails) -> None:
+def tour_card(found: ModelDetails) -> None:
     if found.card:
         head = {k: v for k, v in found.card.items() if k != "widget"}
         st.code(json.dumps(head, indent=2, default=str)[:1500], language="json")
@@ -103,13 +104,13 @@ def tour_card(found: HubDetails) -> None:
         show_card(found)
 
 
-def tour_licences(found: HubDetails) -> None:
+def tour_licences(found: ModelDetails) -> None:
     facts([("This model", found.model.licence or "not stated"),
            ("Access", f"gated ({found.model.gated})" if found.model.gated else "open")])
     counted([model.licence or "not stated" for model in tour_results()], "Licence")
 
 
-def tour_tasks(found: HubDetails) -> None:
+def tour_tasks(found: ModelDetails) -> None:
     facts([("This model", found.model.task or "not stated")])
     counted([model.task or "not stated" for model in tour_results()], "Task")
     with st.container(horizontal=True, gap="small"):

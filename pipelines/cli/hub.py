@@ -14,9 +14,7 @@ from tqdm import tqdm
 
 from pipelines.cli.output import Interrupt, Json, print_json, print_table
 from pipelines.errors import HubError, RefusedError, RequestError
-from pipelines.hub.client import SORTS, Hub, HubQuery
-from pipelines.hub.download import Download, Downloads
-from pipelines.hub.folders import (
+from pipelines.hub.cache import (
     CachedRevision,
     cached_revisions,
     damaged_files,
@@ -25,7 +23,10 @@ from pipelines.hub.folders import (
     freed_bytes,
     leftovers,
 )
+from pipelines.hub.client import Hub
+from pipelines.hub.download import Download, Downloads
 from pipelines.hub.plan import checkpoint_files, size_text
+from pipelines.hub.search import SORTS, HubQuery, HubSearch
 
 Sort = StrEnum("Sort", {name: name for name in SORTS})
 
@@ -52,7 +53,7 @@ def search(
         licence=licence, gated=gated, base_model=base_model, sort=sort.value,
         max_bytes=None if max_gb is None else int(max_gb * 1e9),
     )
-    results = Hub().search(query)
+    results = HubSearch(Hub(), query)
     models = results.page(page)
     if as_json:
         print_json([asdict(model) for model in models])

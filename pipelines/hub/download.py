@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import threading
@@ -17,11 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.errors import Cancelled, HubError, StorageError
-from pipelines.hub.client import TIMEOUT, Hub, cached_path, host, repo_folder, reworded
+from pipelines.hub.cache import PARTIAL, cached_path, checksum, repo_folder
+from pipelines.hub.client import TIMEOUT, Hub
 from pipelines.hub.plan import DownloadPlan, HubFile, size_text
+from pipelines.hub.wording import host, reworded
 from pipelines.tasks import Task, TaskList, outcome
 
 WORKERS = 4  # files at once
@@ -30,7 +30,6 @@ LONGEST_WAIT = 60.0  # seconds between two tries
 SPARE = 200_000_000  # bytes of the disk that a download leaves free
 SPEED_SECONDS = 5.0  # the time over which the speed is taken
 LISTED = 20  # finished downloads that stay listed
-PARTIAL = ".contact-sheet.incomplete"
 
 
 @dataclass
@@ -184,7 +183,7 @@ class Download(Task):
         with reworded(self.hub, plan.model_id, plan.commit):
             path = Path(hf_hub_download(
                 plan.model_id, file.path, revision=plan.commit, cache_dir=self.hub.cache_dir,
-                endpoint=self.hub.endpoint, token=self.hub._token, library_name="contact-sheet",
+                endpoint=self.hub.endpoint, token=self.hub.token, library_name="contact-sheet",
             ))  # fmt: skip
         if not path.is_symlink():  # a file system without links got a copy
             self._blob(file).unlink(missing_ok=True)
@@ -360,19 +359,6 @@ def check_room(folder: Path, needed: int) -> None:
             f"{size_text(SPARE)} to spare are needed: delete models that you no longer use, or "
             "set HF_HOME to a folder on a larger disk"
         )
-
-
-def checksum(path: Path, etag: str, check: Callable[[], None] = lambda: None) -> str:
-    """The file's content as the Hub would name it: SHA-256, or git's SHA-1 where `etag` is one."""
-    if len(etag) == 64:
-        digest: Any = hashlib.sha256()
-    else:
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            check()
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _disk_text(folder: Path, error: OSError) -> str:

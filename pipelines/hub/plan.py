@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RefusedError
-from pipelines.inpainting.clicks import FILES as SEGMENTER_FILES
 from pipelines.models.files import PICKLES
 from pipelines.models.info import refusal
 
 MAX_FILES = 500
+# What turns clicks on a picture into a mask: type in config.json -> class of transformers.
+SEGMENTERS = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+SEGMENTER_FILES = ("model.safetensors", "config.json")
 INDEX, CARD = "model_index.json", "README.md"
 CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
 OTHER_WEIGHTS = {".onnx": "ONNX", ".msgpack": "Flax", ".gguf": "GGUF", ".h5": "TensorFlow",
-                 ".xml": "OpenVINO"}  # fmt: skip
+                 ".xml": "OpenVINO"}
 NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Processor", "Extractor", "Scheduler", "Guider",
-              "Config")  # fmt: skip
+              "Config")
 PICTURE_TASKS = ("text-to-image", "image-to-image", "unconditional-image-generation")
 ETAG = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 NO_PICTURES = ("video", "audio", "speech", "3d", "text-generation")  # parts of a task's name
@@ -112,7 +114,7 @@ def make_plan(
     if len(chosen) > MAX_FILES:
         raise RefusedError(f"{len(chosen)} files would be fetched, accepted up to {MAX_FILES}")
     return DownloadPlan(model_id, revision, commit, kind, pipeline_class, variant, variants,
-                        tuple(chosen))  # fmt: skip
+                        tuple(chosen))
 
 
 def size_text(count: float | None) -> str:
@@ -133,7 +135,7 @@ def checkpoint_files(files: Iterable[HubFile]) -> list[HubFile]:
         (f for f in files if f.suffix == ".safetensors"
          and not (str(Path(f.path).parent) in folders and WEIGHTS.fullmatch(Path(f.path).name))),
         key=lambda file: -file.size,
-    )  # fmt: skip
+    )
 
 
 def checkpoint_file(files: Iterable[HubFile], filename: str | None) -> HubFile:
@@ -195,7 +197,7 @@ def _components(index: Mapping[str, Any]) -> dict[str, str]:
     """Folder -> class, of the components that are not left out."""
     return {name: value[1] for name, value in index.items()
             if not name.startswith("_") and isinstance(value, list) and len(value) == 2
-            and all(isinstance(part, str) for part in value)}  # fmt: skip
+            and all(isinstance(part, str) for part in value)}
 
 
 def _folders(by_path: Mapping[str, HubFile]) -> dict[str, str]:
@@ -238,7 +240,7 @@ def _variants(weights: Mapping[str, Mapping[str | None, list[HubFile]]]) -> tupl
     if not complete and names:
         raise RefusedError("no variant has the weights of all components: "
                            + "; ".join(f"{name}: {', '.join(str(v) for v in groups)}"
-                                       for name, groups in weights.items()))  # fmt: skip
+                                       for name, groups in weights.items()))
     return tuple(complete) or (None,)
 
 
@@ -257,4 +259,4 @@ def _missing_weights(name: str, cls: str, inside: Mapping[str, HubFile]) -> str 
 def _pickle_reason(paths: list[str]) -> str:
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return (f"weights exist only as a pickle ({paths[0]}{more}), which can run code when it is "
-            "opened; safetensors are needed")  # fmt: skip
+            "opened; safetensors are needed")

@@ -16,6 +16,8 @@ import numpy as np
 
 from pipelines.errors import LoadError, RequestError
 from pipelines.hardware import best_device
+from pipelines.hub.cache import model_folders
+from pipelines.hub.plan import SEGMENTER_FILES, SEGMENTERS
 from pipelines.inpainting.masks import Box, Mask
 from pipelines.models.files import find_weights
 
@@ -32,8 +34,6 @@ CHECKPOINTS = (
     "facebook/sam-vit-large", "facebook/sam-vit-base",
 )  # fmt: skip
 SMALLEST = CHECKPOINTS[3]
-KINDS = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
-FILES = ("model.safetensors", "config.json")  # all that a checkpoint needs
 GRABCUT = "grabcut"  # in the place of a model id
 EMBEDDINGS_KEPT = 4
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SAM was trained with
@@ -94,19 +94,18 @@ def local_segmenters() -> list[str]:
     """What can read clicks here now, the best first: checkpoints of the cache, then GRABCUT."""
     from huggingface_hub import constants
 
-    names = [path.name.removeprefix("models--").replace("--", "/", 1)
-             for path in sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))]
-    found = []
-    for model_id in (*CHECKPOINTS, *(name for name in names if name not in CHECKPOINTS)):
+    cached = model_folders(Path(constants.HF_HUB_CACHE))
+    segmenters = []
+    for model_id in dict.fromkeys((*CHECKPOINTS, *cached)):
         with contextlib.suppress(LoadError):
             if (folder := _folder(model_id)) and _kind(folder):
-                found.append(model_id)
-    return [*found, GRABCUT]
+                segmenters.append(model_id)
+    return [*segmenters, GRABCUT]
 
 
 def _folder(model_id: str) -> Path | None:
     """Where the weights lie; nothing is downloaded."""
-    return find_weights(model_id, FILES, ["config.json"])
+    return find_weights(model_id, SEGMENTER_FILES, ["config.json"])
 
 
 class GrabCut:
@@ -279,7 +278,7 @@ class SegmentAnything:
 
             transformers.logging.disable_progress_bar()
             try:
-                cls = getattr(transformers, KINDS[self.kind])
+                cls = getattr(transformers, SEGMENTERS[self.kind])
                 model = cls.from_pretrained(self.folder, use_safetensors=True,
                                             local_files_only=True)
             except Exception as error:
@@ -325,8 +324,8 @@ def _kind(folder: Path) -> str:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise LoadError(f"segmenter: {folder} has no readable config.json ({error})") from error
-    if kind not in KINDS:
-        raise LoadError(f"segmenter: {folder} holds {kind!r}, accepted {', '.join(KINDS)}")
+    if kind not in SEGMENTERS:
+        raise LoadError(f"segmenter: {folder} holds {kind!r}, accepted {', '.join(SEGMENTERS)}")
     if not any(folder.glob("*.safetensors")):
         raise LoadError(f"segmenter: {folder} has no weights in safetensors; others are not read")
     return kind
