@@ -10,9 +10,10 @@ from typing import Any
 
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
-from pipelines.run_log import ComparisonRow, Distance, PictureStore, Run, RunLog
+from pipelines.run_log import ComparisonRow, Distance, Run, RunLog
 from pipelines.sheet.draw import cell_record, cells_table, draw, recipe, save_png, to_csv
 from pipelines.sheet.page import html_page
+from pipelines.stores import PictureStore
 
 
 def sheet_pngs(

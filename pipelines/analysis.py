@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.axes import OPTION, label
 from pipelines.comparison import Cell, Comparison
 from pipelines.request import RunRequest
-from pipelines.run_log import Distance, PictureStore, Run, TimingSummary
+from pipelines.run_log import Distance, Run, TimingSummary
 from pipelines.schedulers import BY_KEY
+from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:
     from pathlib import Path

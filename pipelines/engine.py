@@ -32,8 +32,6 @@ from pipelines.request import PICTURES, RunRequest
 from pipelines.run_log import (
     ComparisonRow,
     Distance,
-    LatentStore,
-    PictureStore,
     Run,
     RunLog,
     Timing,
@@ -42,6 +40,7 @@ from pipelines.run_log import (
     utc_now,
 )
 from pipelines.schedulers import make_scheduler
+from pipelines.stores import LatentStore, PictureStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image

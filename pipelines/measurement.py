@@ -9,8 +9,9 @@ from pipelines.axes import make_axis
 from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import RequestError
 from pipelines.request import RunRequest
-from pipelines.run_log import Distance, LatentStore, PictureStore, Run
+from pipelines.run_log import Distance, Run
 from pipelines.schedulers import BY_KEY
+from pipelines.stores import LatentStore, PictureStore
 
 if TYPE_CHECKING:
     import torch

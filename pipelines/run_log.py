@@ -1,29 +1,34 @@
-"""The run log: a row for every run, its picture beside it."""
+"""The run log: a row for every run; their pictures are in stores.py."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import io
 import os
+import re
 import statistics
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from platformdirs import user_data_path
-from sqlalchemy import JSON, URL, Float, ForeignKey, create_engine, event, func, or_, select
+from sqlalchemy import (
+    JSON,
+    URL,
+    Float,
+    ForeignKey,
+    Select,
+    create_engine,
+    event,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from pipelines.errors import StorageError
-
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
 
 
 def data_home() -> Path:
@@ -121,10 +126,10 @@ class Run(Base):
 
     def copy_for(self, comparison_id: str, axes: dict[str, Any]) -> Run:
         """A row that takes this run into another comparison."""
-        own = {"id", "datetime_utc", "comparison_id", "axes", "reused_from"}
-        kept = {name: value for name, value in self.as_dict().items() if name not in own}
+        replaced = {"id", "datetime_utc", "comparison_id", "axes", "reused_from"}
+        same = {name: value for name, value in self.as_dict().items() if name not in replaced}
         return Run(datetime_utc=utc_now(), comparison_id=comparison_id, axes=axes,
-                   reused_from=self.source_id, **kept)
+                   reused_from=self.source_id, **same)
 
     @property
     def timings_ms(self) -> dict[str, float | None]:
@@ -186,87 +191,37 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-class PictureStore:
-    """PNG files named by the SHA-256 of their bytes."""
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs of the log; empty fields let all through.
 
-    kind = "a picture"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, sha256: str) -> Path:
-        return self.folder / sha256[:2] / f"{sha256}.png"
-
-    def put(self, image: Image) -> str:
-        """Store a picture once and return its name; raises StorageError."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return _put(self, buffer.getvalue())
-
-    def get(self, sha256: str) -> Image:
-        """Open a stored picture; raises StorageError where it is missing or broken."""
-        from PIL import Image
-
-        try:
-            with Image.open(self.path(sha256)) as image:
-                image.load()
-                return image
-        except OSError as error:
-            raise StorageError(f"picture {sha256[:12]} cannot be read: {error}") from error
-
-
-class LatentStore:
-    """Final latents as safetensors files named by the SHA-256 of their bytes.
-
-    One tensor 'latents' each, without the batch dimension, in the dtype that the run had.
+    `text` is looked for in both prompts; `since` and `until` are ISO dates, both included. Copies
+    of a reused run are left out, unless their comparison is asked for.
     """
 
-    kind = "latents"
+    text: str = ""
+    model_id: str | None = None
+    scheduler: str | None = None
+    status: str | None = None
+    since: str | None = None
+    until: str | None = None
+    comparison_id: str | None = None
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, sha256: str) -> Path:
-        return self.folder / sha256[:2] / f"{sha256}.safetensors"
-
-    def put(self, latents: torch.Tensor) -> str:
-        """Store latents once and return their name; raises StorageError."""
-        from safetensors.torch import save
-
-        return _put(self, save({"latents": latents.detach().cpu().contiguous()}))
-
-    def get(self, sha256: str) -> torch.Tensor:
-        """Open stored latents; raises StorageError where they are missing or broken."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            return load(self.path(sha256).read_bytes())["latents"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise StorageError(f"latents {sha256[:12]} cannot be read: {error}") from error
-
-
-def _put(store: PictureStore | LatentStore, data: bytes) -> str:
-    """Write a file once, to a temporary name that is then replaced; its SHA-256."""
-    name = hashlib.sha256(data).hexdigest()
-    path = store.path(name)
-    if path.exists():
-        return name
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        raise StorageError(
-            f"{store.kind} cannot be written to {store.folder}: {error}"
-        ) from error
-    return name
+    def applied_to(self, query: Select) -> Select:
+        if self.text:
+            escaped = re.sub(r"([%_\\])", r"\\\1", self.text)
+            query = query.where(or_(Run.prompt.ilike(f"%{escaped}%", escape="\\"),
+                                    Run.negative_prompt.ilike(f"%{escaped}%", escape="\\")))
+        if self.comparison_id is None:
+            query = query.where(Run.reused_from.is_(None))
+        for name in ("model_id", "scheduler", "status", "comparison_id"):
+            if (value := getattr(self, name)) is not None:
+                query = query.where(getattr(Run, name) == value)
+        if self.since:
+            query = query.where(Run.datetime_utc >= self.since)
+        if self.until:
+            query = query.where(Run.datetime_utc < f"{self.until}~")  # after all times of that day
+        return query
 
 
 class RunLog:
@@ -326,11 +281,11 @@ class RunLog:
         """The pictures that were made of exactly these, by identity, the newest first."""
         query = select(Run).where(Run.identity.in_(identities), Run.status == "ok",
                                   Run.reused_from.is_(None))
-        found: dict[str, list[Run]] = {}
+        runs: dict[str, list[Run]] = {}
         with self._session() as session:
             for run in session.scalars(query.order_by(Run.id.desc())):
-                found.setdefault(run.identity, []).append(run)
-        return found
+                runs.setdefault(run.identity, []).append(run)
+        return runs
 
     def keep_distance(self, distance: Distance) -> None:
         with self._session() as session:
@@ -363,25 +318,15 @@ class RunLog:
     def runs(
         self,
         *,
-        text: str = "",
-        model_id: str | None = None,
-        scheduler: str | None = None,
-        status: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        comparison_id: str | None = None,
         sort: str = "id",
         ascending: bool = False,
         limit: int | None = None,
         offset: int = 0,
+        **filters: Any,
     ) -> Sequence[Run]:
-        """Runs, the newest first, copies of a reused one only where their comparison is asked for.
-
-        `since` and `until` are ISO dates, both included; `sort` names a column.
-        """
-        query = _filtered(
-            select(Run), text, model_id, scheduler, status, since, until, comparison_id
-        )
+        """The runs that a RunFilter of these fields lets through, the newest first; `sort` names
+        a column."""
+        query = RunFilter(**filters).applied_to(select(Run))
         columns = [getattr(Run, sort), Run.id]
         order = [column.asc() if ascending else column.desc() for column in columns]
         with self._session() as session:
@@ -395,10 +340,8 @@ class RunLog:
             return session.scalars(query.order_by(Run.id.desc()).limit(limit)).all()
 
     def count(self, **filters: Any) -> int:
-        """How many runs the same filters find."""
-        keys = ("model_id", "scheduler", "status", "since", "until", "comparison_id")
-        values = [filters.get(key) for key in keys]
-        query = _filtered(select(func.count(Run.id)), filters.get("text", ""), *values)
+        """How many runs a RunFilter of these fields lets through."""
+        query = RunFilter(**filters).applied_to(select(func.count(Run.id)))
         with self._session() as session:
             return session.scalar(query) or 0
 
@@ -420,25 +363,6 @@ class RunLog:
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
             raise StorageError(f"the run log {self.path} cannot be used: {reason}") from error
-
-
-def _filtered(query: Any, text: str, model_id, scheduler, status, since, until, comparison_id):
-    if text:
-        like = f"%{text.translate(str.maketrans({c: chr(92) + c for c in '%_' + chr(92)}))}%"
-        query = query.where(or_(Run.prompt.ilike(like, escape="\\"),
-                                Run.negative_prompt.ilike(like, escape="\\")))
-    if comparison_id is None:
-        query = query.where(Run.reused_from.is_(None))
-    equal = {"model_id": model_id, "scheduler": scheduler, "status": status,
-             "comparison_id": comparison_id}
-    for name, value in equal.items():
-        if value is not None:
-            query = query.where(getattr(Run, name) == value)
-    if since:
-        query = query.where(Run.datetime_utc >= since)
-    if until:
-        query = query.where(Run.datetime_utc < f"{until}~")  # after every time of that day
-    return query
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

@@ -11,7 +11,8 @@ from test_browser import address, chromium, open_page, page  # noqa: F401
 
 from pipelines import RunRequest
 from pipelines.inpainting import masks
-from pipelines.run_log import PictureStore, RunLog
+from pipelines.run_log import RunLog
+from pipelines.stores import PictureStore
 
 pytestmark = pytest.mark.browser
 NONE_CHANGED = re.compile(r"^0 of [\d,]+ unmasked pixels changed\.$")

@@ -9,7 +9,7 @@ from pipelines import Comparison, RequestError, RunRequest
 from pipelines.errors import Cancelled
 from pipelines.measurement import CONVERGED, reference_cells
 from pipelines.models.files import BUNDLED
-from pipelines.run_log import LatentStore
+from pipelines.stores import LatentStore
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=4)
 

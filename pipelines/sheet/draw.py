@@ -21,14 +21,8 @@ from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError, StorageError
 from pipelines.request import RunRequest, join_model_id, split_model_id
-from pipelines.run_log import (
-    MEASURES,
-    ComparisonRow,
-    Distance,
-    PictureStore,
-    Run,
-    TimingSummary,
-)
+from pipelines.run_log import MEASURES, ComparisonRow, Distance, Run, TimingSummary
+from pipelines.stores import PictureStore
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
 EMPTY = "#ebe7dd"

@@ -14,10 +14,11 @@ from PIL import Image
 
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
-from pipelines.run_log import PictureStore, Run
+from pipelines.run_log import Run
 from pipelines.sheet.draw import heading_of, recipe, subtitle, to_csv
 from pipelines.sheet.viewer import FOLDER, PAGE, STYLE, viewer_data
 from pipelines.sheet.viewer.scripts import joined
+from pipelines.stores import PictureStore
 
 LOSSLESS_BYTES = 64_000_000  # of all pictures; beyond it they are WebP
 QUALITY, STEPS_QUALITY = 92, 85
