@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.postcards import figures, judge, vocabulary
+from pipelines.postcards import behaviour, figures, judge, vocabulary
 from pipelines.postcards.painter import paint, paint_with_mask
 from pipelines.postcards.vocabulary import Scene
 
@@ -380,7 +380,7 @@ def test_the_judge_refuses_a_model_without_prompts(capsys):
 
 def test_guidance_trades_variety_for_colour(model):
     low, middle, high = (
-        figures.guidance_figures(model, scale, 16, num_inference_steps=10) for scale in (1, 3, 15)
+        behaviour.guidance_figures(model, scale, 16, num_inference_steps=10) for scale in (1, 3, 15)
     )
     assert low[0] > middle[0]
     assert low[1] < middle[1] < high[1]
@@ -388,19 +388,19 @@ def test_guidance_trades_variety_for_colour(model):
 
 
 def test_more_steps_come_closer_to_many_steps(model):
-    few, more, most = figures.distances_to_many_steps(model, "ddim", (2, 10, 50), count=2)
+    few, more, most = behaviour.distances_to_many_steps(model, "ddim", (2, 10, 50), count=2)
     assert few > 2 * more > 4 * most > 0
 
 
 @pytest.mark.parametrize("extra", vocabulary.EXTRAS)
 def test_a_negative_prompt_removes_a_thing_in_the_scene(model, extra):
-    without, with_it = figures.extra_shares(model, extra, count=40, num_inference_steps=5)
+    without, with_it = behaviour.extra_shares(model, extra, count=40, num_inference_steps=5)
     assert without >= 2 / 40
     assert with_it <= without / 2
 
 
 def test_inpainting_paints_another_subject_into_the_mask(model):
-    shares, change = figures.inpainting_figures(model, count=6)
+    shares, change = behaviour.inpainting_figures(model, count=6)
     assert shares["subject"] > 0.8
     assert change < 6
 
