@@ -1,18 +1,18 @@
 """What the README names exists."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipelines import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-WIDE = {**os.environ, "COLUMNS": "200"}
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")
 
 
@@ -28,30 +28,41 @@ def test_links_and_pictures_exist():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["generate", "compare", "runs", "models", "schedulers",
-                                     "hub search", "hub download", "hub cache", "inpaint",
-                                     "segment"])
-def test_commands_and_their_options_exist(command):
-    done = subprocess.run([sys.executable, "-m", "pipelines", *command.split(), "--help"],
-                          cwd=ROOT, capture_output=True, text=True, check=True, env=WIDE)
-    lines = [line for line in BLOCKS.splitlines() if f"-m pipelines {command}" in line]
-    assert lines, command
-    for word in (word for line in lines for word in shlex.split(line, comments=True)):
-        if word.startswith("-") and word != "-m":
-            assert word in done.stdout, word
+def commands(group, words=()):
+    """The words of every registered command, such as ('hub', 'search')."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
+COMMANDS = list(commands(typer.main.get_command(cli.app)))
+
+
+def options(command):
+    """What `--help` of a command lists."""
+    shown = CliRunner().invoke(cli.app, [*command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown.output))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_documented_and_the_options_it_is_shown_with_exist(command):
+    lines = [line for line in BLOCKS.splitlines() if f"-m pipelines {' '.join(command)}" in line]
+    assert lines, f"README has no example of {' '.join(command)}"
+    shown = {word for line in lines for word in shlex.split(line, comments=True)
+             if word.startswith("-") and word != "-m"}
+    assert shown <= options(command)
 
 
 def test_every_option_the_text_names_exists():
-    helps = "".join(
-        subprocess.run([sys.executable, "-m", "pipelines", *command.split(), "--help"], cwd=ROOT,
-                       capture_output=True, text=True, check=True, env=WIDE).stdout
-        for command in ("generate", "compare", "runs", "hub download", "hub cache")
-    )
-    for option in set(re.findall(r"`(--[a-z-]+)", README)):
-        assert option in helps, option
+    named = set(re.findall(r"`(--[a-z-]+)", README))
+    assert named and named <= set().union(*map(options, COMMANDS))
 
 
 def test_environment_variables_are_read_somewhere():
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipelines").glob("*.py"))
+    modules = (ROOT / "pipelines").rglob("*.py")
+    source = "".join(path.read_text(encoding="utf-8") for path in modules)
     for name in set(re.findall(r"CONTACT_SHEET_[A-Z]+", README)):
         assert f'"{name}"' in source, name
