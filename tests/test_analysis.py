@@ -9,16 +9,14 @@ from pipelines import Comparison, RunRequest
 from pipelines.analysis import (
     Method,
     convergence,
-    flags,
-    guidance,
     is_stochastic,
     methods,
-    named_in,
     nominal_order,
     pareto_front,
-    picture_facts,
     verdict,
 )
+from pipelines.flags import flags, picture_facts
+from pipelines.guidance import guidance, named_in
 from pipelines.run_log import Distance, TimingSummary
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=2)

@@ -11,9 +11,10 @@ import transformers
 from PIL import Image
 
 from pipelines import Comparison, RunRequest, cli
-from pipelines.analysis import guidance, methods
+from pipelines.analysis import methods
 from pipelines.clip import CHECKPOINTS, find_clip
 from pipelines.errors import LoadError
+from pipelines.guidance import guidance
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=2)
 RED, BLUE = (Image.new("RGB", (48, 32), colour) for colour in ("red", "blue"))

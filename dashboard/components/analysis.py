@@ -11,19 +11,12 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import notice, words
-from pipelines.analysis import (
-    Line,
-    Method,
-    convergence,
-    flags,
-    guidance,
-    methods,
-    pareto_front,
-    verdict,
-)
+from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
 from pipelines.axes import label
 from pipelines.clip import FETCH
 from pipelines.comparison import Comparison
+from pipelines.flags import flags
+from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measurement import CONVERGED
 from pipelines.run_log import ComparisonRow, Run
