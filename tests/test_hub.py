@@ -152,7 +152,7 @@ def test_no_small_model_is_lost_between_pages_of_large_ones(fake, hub):
 
 def test_a_foreign_next_page_is_not_followed(fake, hub):
     search = HubSearch(hub, HubQuery())
-    assert search._own("http://evil.example/api/models?cursor=1").startswith(fake.url)
+    assert search._on_this_hub("http://evil.example/api/models?cursor=1").startswith(fake.url)
 
 
 @pytest.mark.parametrize("fault, words", [
