@@ -1,14 +1,35 @@
-"""Real components for all tests: the bundled model, loaded once."""
+"""Real components for all tests: the bundled model, loaded once; tiny models, built once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import streamlit as st
+import tiny
+from apptest import NASTY
 
-from pipelines import Engine, RunRequest
+from dashboard import state
+from pipelines import Axis, Comparison, Engine, RunRequest
 
 
 @pytest.fixture(scope="session")
 def session_engine(tmp_path_factory):
     """One loaded model for the whole session, with a log that nobody counts rows in."""
     return Engine(tmp_path_factory.mktemp("session"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Callable[[str], Path]:
+    """family -> its saved folder, built when first asked for. To change one, copy it."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder(name: str) -> Path:
+        if not (root / name).exists():
+            tiny.build(name).save_pretrained(root / name)
+        return root / name
+
+    return folder
 
 
 @pytest.fixture
@@ -29,3 +50,34 @@ def request_(engine):
 def picture(engine, request_):
     """The SHA-256 of a stored 64 x 64 picture."""
     return engine.run(request_).image_sha256
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, session_engine):
+    """An empty data folder for the dashboard; the models that were loaded before stay loaded."""
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    state.engine().registry = session_engine.registry
+    yield tmp_path
+    st.cache_resource.clear()
+
+
+@pytest.fixture(scope="session")
+def five_runs(session_engine, tmp_path_factory):
+    """A data folder with two runs of a comparison, one that failed, one whose prompt is nasty."""
+    engine = Engine(tmp_path_factory.mktemp("five"), device="cpu")
+    engine.registry = session_engine.registry
+    base = RunRequest(prompt="a red car on a road", num_inference_steps=2)
+    engine.run(base)
+    engine.compare(Comparison(base, (Axis("scheduler", ("ddim", "euler")),)), comparison_id="first")
+    engine.run(base.changed(model_id="no/such-model", prompt="a blue boat at sea"))
+    engine.run(base.changed(prompt=NASTY, seed=7))
+    return engine.home
+
+
+@pytest.fixture
+def filled(tmp_path, five_runs, request):
+    """The dashboard's engine on a copy of `five_runs`."""
+    shutil.copytree(five_runs, tmp_path, dirs_exist_ok=True)
+    request.getfixturevalue("home")
+    return state.engine()

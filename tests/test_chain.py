@@ -3,25 +3,17 @@
 import json
 
 import pytest
-import tiny
 from PIL import Image
 
 from pipelines import RequestError, RunRequest, cli
 from pipelines.chain import parse_stage
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("chain")
-    for name in ("sdxl_turbo", "kandinsky_22", "pixart_sigma"):
-        tiny.build(name).save_pretrained(root / name)
-    return {path.name: str(path) for path in root.iterdir()}
-
-
-def test_sdxl_turbo_into_kandinsky(folders, engine):
-    first = RunRequest(model_id=folders["sdxl_turbo"], prompt="a cat", num_inference_steps=2,
+def test_sdxl_turbo_into_kandinsky(tiny_folder, engine):
+    turbo, kandinsky = (str(tiny_folder(name)) for name in ("sdxl_turbo", "kandinsky_22"))
+    first = RunRequest(model_id=turbo, prompt="a cat", num_inference_steps=2,
                        guidance_scale=0, height=64, width=96, seed=3)
-    stage = {"model_id": folders["kandinsky_22"], "strength": "0.5", "num_inference_steps": 4}
+    stage = {"model_id": kandinsky, "strength": "0.5", "num_inference_steps": 4}
     one, two = engine.chain(first, [stage])
     assert (one.status, two.status) == ("ok", "ok"), (one.error, two.error)
     assert (one.parent_id, two.parent_id) == (None, one.id)
@@ -40,10 +32,10 @@ def test_a_stage_of_the_same_model_keeps_its_settings(engine, request_):
     assert two.image_sha256 != one.image_sha256
 
 
-def test_a_chain_ends_where_a_stage_fails_and_starts_only_where_it_can_end(folders, engine):
+def test_a_chain_ends_where_a_stage_fails_and_starts_only_where_it_can_end(tiny_folder, engine):
     first = RunRequest(prompt="a cat", num_inference_steps=2)
     with pytest.raises(RequestError, match="takes no picture"):
-        engine.chain(first, [{"model_id": folders["pixart_sigma"]}])
+        engine.chain(first, [{"model_id": str(tiny_folder("pixart_sigma"))}])
     assert engine.run_log.count() == 0
     runs = engine.chain(first.changed(height=12), [{}])
     assert [run.status for run in runs] == ["failed"]
@@ -66,7 +58,7 @@ def test_stage_texts():
         parse_stage("image=x")
 
 
-def test_the_command_writes_every_stage(folders, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_every_stage(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
     out = tmp_path / "out.png"
     command = ["generate", "a red car", "--num-inference-steps", "3", "-o", str(out), "--json",

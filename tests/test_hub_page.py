@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import streamlit as st
+from apptest import APP, html
 from fakehub import FakeHub
 from huggingface_hub import constants
+from repositories import small_repo
 from streamlit.testing.v1 import AppTest
-from test_dashboard import APP, html
-from test_hub import small_repo
 
 from dashboard import state
 from pipelines.models.files import BUNDLED

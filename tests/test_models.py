@@ -24,26 +24,12 @@ TINY = {"prompt": "a cat", "num_inference_steps": 2, "height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """family -> its folder, built when first asked for."""
-    root, folders = tmp_path_factory.mktemp("models"), {}
-
-    def get(name):
-        if name not in folders:
-            folders[name] = root / name
-            tiny.build(name).save_pretrained(folders[name])
-        return folders[name]
-
-    return get
-
-
-@pytest.fixture(scope="module")
 def one_engine(tmp_path_factory):
     return Engine(tmp_path_factory.mktemp("home"), device="cpu")
 
 
-def copied(saved, tmp_path, name="sd"):
-    return shutil.copytree(saved(name), tmp_path / name)
+def copied(tiny_folder, tmp_path, name="sd"):
+    return shutil.copytree(tiny_folder(name), tmp_path / name)
 
 
 def edited(path, **changes):
@@ -80,23 +66,23 @@ def test_tasks_and_calls_are_those_of_diffusers():
      ("lcm", 4, 8.5, True), ("sd3", 28, 7.0, False), ("flux", 28, 3.5, False),
      ("sana", 20, 4.5, False), ("kandinsky_22", 100, 4.0, False)],
 )  # fmt: skip
-def test_a_model_starts_at_its_own_defaults(saved, name, steps, guidance, distilled):
-    info = describe(str(saved(name)))
+def test_a_model_starts_at_its_own_defaults(tiny_folder, name, steps, guidance, distilled):
+    info = describe(str(tiny_folder(name)))
     assert (info.num_inference_steps, info.guidance_scale, info.distilled) == (
         steps, guidance, distilled)  # fmt: skip
 
 
-def test_flux_without_guidance_input_is_distilled_and_has_no_guidance(saved, tmp_path):
-    schnell = copied(saved, tmp_path, "flux")
+def test_flux_without_guidance_input_is_distilled_and_has_no_guidance(tiny_folder, tmp_path):
+    schnell = copied(tiny_folder, tmp_path, "flux")
     edited(schnell / "transformer" / "config.json", guidance_embeds=False)
     info = describe(str(schnell))
     assert (info.distilled, info.num_inference_steps) == (True, 4)
     assert not info.takes("text-to-image", "guidance_scale")
-    assert describe(str(saved("flux"))).takes("text-to-image", "guidance_scale")
+    assert describe(str(tiny_folder("flux"))).takes("text-to-image", "guidance_scale")
 
 
-def test_only_parameters_of_the_call_are_taken(saved):
-    ddpm, sd = describe(str(saved("ddpm"))), describe(str(saved("sd")))
+def test_only_parameters_of_the_call_are_taken(tiny_folder):
+    ddpm, sd = describe(str(tiny_folder("ddpm"))), describe(str(tiny_folder("sd")))
     assert not any(ddpm.takes("unconditional", name)
                    for name in ("prompt", "negative_prompt", "guidance_scale", "height"))
     assert ddpm.takes("unconditional", "num_inference_steps")
@@ -121,15 +107,15 @@ def test_the_bundled_model_states_its_own_defaults():
         ({"unet": ["os", "system"]}, "code is never run"),
     ],
 )
-def test_foreign_code_is_refused_with_the_reason(saved, tmp_path, change, reason):
-    folder = copied(saved, tmp_path)
+def test_foreign_code_is_refused_with_the_reason(tiny_folder, tmp_path, change, reason):
+    folder = copied(tiny_folder, tmp_path)
     edited(folder / "model_index.json", **change)
     with pytest.raises(LoadError, match=reason):
         describe(str(folder))
 
 
-def test_weights_that_are_only_pickles_are_refused_with_the_reason(saved, tmp_path):
-    folder = copied(saved, tmp_path)
+def test_weights_that_are_only_pickles_are_refused_with_the_reason(tiny_folder, tmp_path):
+    folder = copied(tiny_folder, tmp_path)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(LoadError, match=r"pickle.*can run code.*\.safetensors"):
@@ -139,8 +125,8 @@ def test_weights_that_are_only_pickles_are_refused_with_the_reason(saved, tmp_pa
         describe(str(tmp_path / "model.ckpt"))
 
 
-def test_a_variant_is_found_and_counted_once(saved, tmp_path):
-    folder = copied(saved, tmp_path)
+def test_a_variant_is_found_and_counted_once(tiny_folder, tmp_path):
+    folder = copied(tiny_folder, tmp_path)
     plain = describe(str(folder)).size_bytes
     pipe = tiny.build("sd").to(torch.float16)
     pipe.save_pretrained(folder, variant="fp16")
@@ -158,10 +144,10 @@ def test_a_variant_is_found_and_counted_once(saved, tmp_path):
         assert model.pipe.unet.dtype == torch.float32
 
 
-def test_a_missing_shard_and_a_cut_off_file_are_named(saved, tmp_path):
+def test_a_missing_shard_and_a_cut_off_file_are_named(tiny_folder, tmp_path):
     pipe = tiny.build("sd")
     pipe.unet.save_pretrained(tmp_path / "sharded", max_shard_size="1MB")
-    folder = copied(saved, tmp_path)
+    folder = copied(tiny_folder, tmp_path)
     shutil.rmtree(folder / "unet")
     (tmp_path / "sharded").rename(folder / "unet")
     index = json.loads((folder / "model_index.json").read_text())
@@ -178,16 +164,16 @@ def test_a_missing_shard_and_a_cut_off_file_are_named(saved, tmp_path):
         describe(str(folder))
 
 
-def test_a_single_file_makes_the_picture_of_its_folder(saved, tmp_path, one_engine):
+def test_a_single_file_makes_the_picture_of_its_folder(tiny_folder, tmp_path, one_engine):
     file = tmp_path / "mine.safetensors"
     single_file.save_single_file(tiny.build("sd"), file)
-    shutil.copytree(saved("sd"), tmp_path / "mine",
+    shutil.copytree(tiny_folder("sd"), tmp_path / "mine",
                     ignore=shutil.ignore_patterns("*.safetensors"))  # the configs
     info = describe(str(file))
     assert (info.source, info.size_bytes) == ("single file", file.stat().st_size)
     assert set(info.tasks) == {"text-to-image", "image-to-image", "inpainting"}
     request = RunRequest(model_id=str(file), **TINY)
-    folder_run = one_engine.run(request.changed(model_id=str(saved("sd"))))
+    folder_run = one_engine.run(request.changed(model_id=str(tiny_folder("sd"))))
     assert np.array_equal(pixels(one_engine, one_engine.run(request)),
                           pixels(one_engine, folder_run))
 
@@ -239,7 +225,7 @@ def test_loras_are_weighted_combined_and_leave_the_base_as_it_was(tmp_path, engi
         assert not hasattr(model.pipe.unet, "peft_config") or not model.pipe.unet.peft_config
 
 
-def test_a_lora_that_does_not_fit_is_an_error_and_the_base_goes_on(tmp_path, saved, engine):
+def test_a_lora_that_does_not_fit_is_an_error_and_the_base_goes_on(tmp_path, tiny_folder, engine):
     other = tiny.build("sd")
     other.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     type(other).save_lora_weights(tmp_path / "other", get_peft_model_state_dict(other.unet))
@@ -252,7 +238,7 @@ def test_a_lora_that_does_not_fit_is_an_error_and_the_base_goes_on(tmp_path, sav
     for path, reason in ((tmp_path / "nothing", "accepted a .safetensors file"),
                          (tmp_path / "evil.ckpt", "is a pickle")):  # fmt: skip
         assert reason in engine.run(base.changed(loras=[str(path)])).error
-    run = engine.run(RunRequest(model_id=str(saved("ddpm")), task="unconditional",
+    run = engine.run(RunRequest(model_id=str(tiny_folder("ddpm")), task="unconditional",
                                 num_inference_steps=1, loras=["x"]))
     assert "takes no LoRA" in run.error
 
@@ -281,10 +267,10 @@ def test_memory_policies_need_another_memory_than_the_cpus(engine):
 
 
 @pytest.mark.parametrize("policy", ["device", "model-offload", "group-offload"])
-def test_every_policy_makes_the_same_picture(saved, policy):
+def test_every_policy_makes_the_same_picture(tiny_folder, policy):
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained(saved("sd"), use_safetensors=True)
+    pipe = DiffusionPipeline.from_pretrained(tiny_folder("sd"), use_safetensors=True)
     arguments = {**TINY, "output_type": "np"}
     plain = pipe(**arguments, generator=torch.Generator().manual_seed(0)).images
     place(pipe, "cpu", policy)
@@ -292,8 +278,8 @@ def test_every_policy_makes_the_same_picture(saved, policy):
     assert np.abs(plain - placed).max() < 1e-5
 
 
-def test_auto_takes_the_fastest_policy_that_fits(saved):
-    info = describe(str(saved("sd")))
+def test_auto_takes_the_fastest_policy_that_fits(tiny_folder):
+    info = describe(str(tiny_folder("sd")))
     for share, policy in ((1.1, "device"), (0.8, "model-offload"), (0.5, "group-offload")):
         limit = int(share * info.size_bytes)
         assert choose_policy(info, "float32", "auto", "cuda", limit) == policy

@@ -3,22 +3,12 @@
 import io
 
 import pytest
-import tiny
+from apptest import component_data, finish, html, page
 from PIL import Image
-from test_dashboard import component_data, finish, home, html, page  # noqa: F401
 
 from dashboard import state
-from pipelines import Engine, RunRequest
+from pipelines import RunRequest
 from pipelines.hub.folders import LocalFolders
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Names of saved families -> their folders."""
-    root = tmp_path_factory.mktemp("pages")
-    for name in ("ddim", "sdxl_turbo", "controlnet", "dit", "sdxl_inpaint"):
-        tiny.build(name).save_pretrained(root / name)
-    return {path.name: str(path) for path in root.iterdir()}
 
 
 def labels(app):
@@ -31,7 +21,7 @@ def keyed(app, kind, key):
 
 
 @pytest.fixture
-def with_model(home, monkeypatch):  # noqa: F811
+def with_model(home, monkeypatch):
     """A page whose model was chosen in the box, with the ids of these folders on offer."""
 
     def start(model_id):
@@ -43,8 +33,8 @@ def with_model(home, monkeypatch):  # noqa: F811
     return start
 
 
-def test_a_model_without_prompt_shows_no_prompt_and_no_guidance(with_model, models):
-    app = with_model(models["ddim"])
+def test_a_model_without_prompt_shows_no_prompt_and_no_guidance(with_model, tiny_folder):
+    app = with_model(str(tiny_folder("ddim")))
     assert not app.exception
     shown = labels(app)
     assert not shown & {"Prompt", "Negative prompt", "guidance_scale", "Width", "Height"}
@@ -57,7 +47,7 @@ def test_a_model_without_prompt_shows_no_prompt_and_no_guidance(with_model, mode
     assert not app.exception
 
 
-def test_the_bundled_ddpm_is_offered_and_runs(home):  # noqa: F811
+def test_the_bundled_ddpm_is_offered_and_runs(home):
     app = page("generate")
     app = keyed(app, "selectbox", "generate.model_id").set_value("postcards-ddpm").run()
     assert app.session_state["generate.num_inference_steps"] == 50
@@ -68,8 +58,10 @@ def test_the_bundled_ddpm_is_offered_and_runs(home):  # noqa: F811
     assert not app.exception
 
 
-def test_a_distilled_model_starts_at_few_steps_and_the_bundled_one_at_its_own(with_model, models):
-    app = with_model(models["sdxl_turbo"])
+def test_a_distilled_model_starts_at_few_steps_and_the_bundled_one_at_its_own(
+    with_model, tiny_folder
+):
+    app = with_model(str(tiny_folder("sdxl_turbo")))
     assert app.session_state["generate.num_inference_steps"] == 4
     assert app.session_state["generate.guidance_scale"] == 0
     app = keyed(app, "selectbox", "generate.model_id").set_value("postcards").run()
@@ -77,7 +69,7 @@ def test_a_distilled_model_starts_at_few_steps_and_the_bundled_one_at_its_own(wi
     assert app.session_state["generate.guidance_scale"] == 5
 
 
-def test_image_to_image_asks_for_a_picture_and_runs_with_one(home):  # noqa: F811
+def test_image_to_image_asks_for_a_picture_and_runs_with_one(home):
     app = page("generate")
     app = next(r for r in app.radio if r.key == "generate.task").set_value("image-to-image").run()
     assert "Choose a picture to start from" in html(app)
@@ -96,7 +88,7 @@ def test_image_to_image_asks_for_a_picture_and_runs_with_one(home):  # noqa: F81
     assert "no picture that can be read" in html(app)
 
 
-def test_a_chain_shows_its_stages_side_by_side(home):  # noqa: F811
+def test_a_chain_shows_its_stages_side_by_side(home):
     app = page("generate")
     keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
     app = keyed(app, "button", "generate.stage_add").click().run()
@@ -115,8 +107,8 @@ def test_a_chain_shows_its_stages_side_by_side(home):  # noqa: F811
     assert "generate.stage.0.prompt" not in {widget.key for widget in app.text_input}
 
 
-def test_a_run_s_picture_becomes_the_input(home):  # noqa: F811
-    run = Engine(home).run(RunRequest(prompt="a red car", num_inference_steps=2))
+def test_a_run_s_picture_becomes_the_input(home):
+    run = state.engine().run(RunRequest(prompt="a red car", num_inference_steps=2))
     app = page("generate")
     app = keyed(app, "button", f"generate.input.{run.id}").click().run()
     assert app.session_state["generate.task"] == "image-to-image"
@@ -125,7 +117,7 @@ def test_a_run_s_picture_becomes_the_input(home):  # noqa: F811
     assert shown["url"]
 
 
-def test_loras_and_a_dtype_reach_the_request(home):  # noqa: F811
+def test_loras_and_a_dtype_reach_the_request(home):
     app = page("generate", {"generate.loras": "a.safetensors = 0.5\nb.safetensors",
                             "generate.torch_dtype": "bfloat16"})
     keyed(app, "number_input", "generate.num_inference_steps").set_value(1)
@@ -137,8 +129,8 @@ def test_loras_and_a_dtype_reach_the_request(home):  # noqa: F811
     assert [lora["weight"] for lora in run.request["loras"]] == [0.5, 1.0]
 
 
-def test_how_the_denoiser_computes_is_offered_as_far_as_it_can_act(with_model, models):
-    app = with_model(models["dit"])
+def test_how_the_denoiser_computes_is_offered_as_far_as_it_can_act(with_model, tiny_folder):
+    app = with_model(str(tiny_folder("dit")))
     assert "sliced" not in keyed(app, "selectbox", "generate.attention_backend").options
     app = keyed(app, "selectbox", "generate.model_id").set_value("postcards").run()
     keyed(app, "number_input", "generate.num_inference_steps").set_value(4)
@@ -149,12 +141,12 @@ def test_how_the_denoiser_computes_is_offered_as_far_as_it_can_act(with_model, m
     assert run.status == "ok", run.error
     assert (run.request["attention_backend"], run.request["cache"]) == (
         "sliced", "pyramid_attention_broadcast")
-    app = keyed(app, "selectbox", "generate.model_id").set_value(models["dit"]).run()
+    app = keyed(app, "selectbox", "generate.model_id").set_value(str(tiny_folder("dit"))).run()
     assert app.session_state["generate.attention_backend"] == "native"
 
 
-def test_a_comparison_over_strengths_starts_from_the_picture(home):  # noqa: F811
-    engine = Engine(home)
+def test_a_comparison_over_strengths_starts_from_the_picture(home):
+    engine = state.engine()
     run = engine.run(RunRequest(prompt="a red car", num_inference_steps=2))
     app = page("compare", {
         "compare.task": "image-to-image", "compare.image": run.image_sha256,
@@ -169,8 +161,8 @@ def test_a_comparison_over_strengths_starts_from_the_picture(home):  # noqa: F81
     assert {cell.request["image"] for cell in runs} == {run.image_sha256}
 
 
-def test_a_controlnet_asks_for_its_picture(with_model, models):
-    app = with_model(models["controlnet"])
+def test_a_controlnet_asks_for_its_picture(with_model, tiny_folder):
+    app = with_model(str(tiny_folder("controlnet")))
     assert "control_image: StableDiffusionControlNetPipeline needs one" in html(app)
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).save(buffer, "PNG")
@@ -184,8 +176,8 @@ def test_a_controlnet_asks_for_its_picture(with_model, models):
     assert run.request["control_image"]
 
 
-def test_a_class_conditional_model_asks_for_its_class(with_model, models):
-    app = with_model(models["dit"])
+def test_a_class_conditional_model_asks_for_its_class(with_model, tiny_folder):
+    app = with_model(str(tiny_folder("dit")))
     keyed(app, "number_input", "generate.class_label").set_value(3)
     keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
     finish(keyed(app, "button", "generate.go").click().run())
@@ -193,34 +185,35 @@ def test_a_class_conditional_model_asks_for_its_class(with_model, models):
     assert (run.status, run.request["class_label"]) == ("ok", 3), run.error
 
 
-def test_examples_for_an_inpainting_model_come_with_it_and_run(home, models):  # noqa: F811
+def test_examples_for_an_inpainting_model_come_with_it_and_run(home, tiny_folder):
     """Nine channels, a picture of 480 x 320 px, the masked part or all but it."""
     titles = ("A glass ball, in detail", "Another room")
     assert not set(titles) & {button.label for button in page("inpaint").button}
-    LocalFolders(state.engine().home).add(models["sdxl_inpaint"], state.engine().registry)
+    LocalFolders(state.engine().home).add(str(tiny_folder("sdxl_inpaint")), state.engine().registry)
     for title in titles:
         app = page("inpaint")
         app = next(button for button in app.button if button.label == title).click().run()
         app = finish(app)
         assert not app.exception
         run = state.engine().run_log.runs()[0]
-        assert (run.status, run.model_id) == ("ok", models["sdxl_inpaint"]), run.error
+        assert (run.status, run.model_id) == ("ok", str(tiny_folder("sdxl_inpaint"))), run.error
         assert (run.width, run.height, run.changed_unmasked_pixels) == (480, 320, 0)
         assert run.unmasked_pixels > 10_000 and run.guidance_scale == 7.5
     assert f"0 of {run.unmasked_pixels:,} unmasked pixels changed." in html(app)
 
 
-def test_compare_keeps_the_mask_when_the_model_changes(home, models, monkeypatch):  # noqa: F811
+def test_compare_keeps_the_mask_when_the_model_changes(home, tiny_folder, monkeypatch):
+    model = str(tiny_folder("sdxl_inpaint"))
     monkeypatch.setattr("dashboard.form.model.model_options",
-                        lambda current: ["postcards", models["sdxl_inpaint"]])
-    pictures = Engine(home).pictures
+                        lambda current: ["postcards", model])
+    pictures = state.engine().pictures
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 0, 32, 32))
     carried = {"mask_image": pictures.put(mask), "mask_feather": 0, "revision": "main"}
     app = page("compare", {"compare.task": "inpainting", "compare.carried": carried,
                            "compare.image": pictures.put(Image.new("RGB", (64, 64), "teal"))})
     assert "25.0% of the picture is repainted" in html(app)
-    app = keyed(app, "selectbox", "compare.model_id").set_value(models["sdxl_inpaint"]).run()
+    app = keyed(app, "selectbox", "compare.model_id").set_value(model).run()
     assert not app.exception
     assert "revision" not in app.session_state["compare.carried"]
     assert "25.0% of the picture is repainted" in html(app)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from test_browser import address, chromium, open_page, page  # noqa: F401
 
+from browser.actions import open_page, settled
 from pipelines import RunRequest
 from pipelines.inpainting import masks
 from pipelines.run_log import RunLog
@@ -19,7 +19,7 @@ NONE_CHANGED = re.compile(r"^0 of [\d,]+ unmasked pixels changed\.$")
 
 
 @pytest.fixture
-def canvas_page(page, address):  # noqa: F811
+def canvas_page(page, address):
     """The page with the sample car on its canvas, few steps, no feather."""
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Car on a road, 64 px").click()
@@ -32,18 +32,12 @@ def canvas_page(page, address):  # noqa: F811
 
 
 @pytest.fixture
-def log(address, tmp_path_factory):  # noqa: F811
-    """The dashboard's own run log and pictures."""
-    home = next(path for path in sorted(tmp_path_factory.getbasetemp().glob("home*"), reverse=True)
-                if (path / "runs.sqlite").exists())
-    return RunLog(home), PictureStore(home / "pictures")
+def log(server):
+    """The dashboard's run log and pictures."""
+    return RunLog(server.home), PictureStore(server.home / "pictures")
 
 
-def settled(page):  # noqa: F811
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-
-
-def drag(page, *points):  # noqa: F811
+def drag(page, *points):
     """A stroke through points, in parts of the canvas's sides."""
     box = page.locator("canvas.upper-canvas").bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
@@ -54,18 +48,18 @@ def drag(page, *points):  # noqa: F811
     page.mouse.up()
 
 
-def click(page, x, y):  # noqa: F811
+def click(page, x, y):
     """On the canvas, in parts of its sides, wherever the page is scrolled to."""
     box = page.locator("canvas.upper-canvas").bounding_box()
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"], delay=60)
 
 
-def choose(page, name):  # noqa: F811
+def choose(page, name):
     page.get_by_test_id("stMain").get_by_role("radio", name=name, exact=True).click()
     settled(page)
 
 
-def leave_and_come_back(page):  # noqa: F811
+def leave_and_come_back(page):
     page.get_by_role("link", name="Runs").click(delay=60)  # a person's click lasts a while
     expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
     page.get_by_role("link", name="In-paint").click(delay=60)
@@ -73,19 +67,19 @@ def leave_and_come_back(page):  # noqa: F811
     settled(page)
 
 
-def press(page, name):  # noqa: F811
+def press(page, name):
     """A button below the canvas; those with a tooltip are drawn twice, one hidden."""
     button = page.locator(f".st-key-in-paint-{name} button:visible")
     expect(button).to_have_count(1)
     button.click()
 
 
-def share(page):  # noqa: F811
+def share(page):
     """A locator of the line that says how much will be repainted."""
     return page.get_by_text(re.compile(r"^[\d.]+% of the picture is repainted$"))
 
 
-def repaint(page):  # noqa: F811
+def repaint(page):
     page.get_by_role("button", name="Repaint").click()
     expect(page.locator(".pair img.after")).to_be_visible()
     expect(page.get_by_text(NONE_CHANGED)).to_be_visible()
@@ -93,7 +87,7 @@ def repaint(page):  # noqa: F811
 
 def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
     """A rectangle by mouse, erased in its middle; the mask of the run is what was drawn."""
-    page = canvas_page  # noqa: F811
+    page = canvas_page
     expect(page.get_by_text("Nothing is masked yet")).to_be_visible()
     choose(page, "Rectangle")
     expect(page.get_by_text("Drag across what shall be repainted.")).to_be_visible()
@@ -130,7 +124,7 @@ def test_strokes_become_a_mask_and_a_picture(canvas_page, log):
 
 def test_each_tool_draws_and_strokes_have_their_own_undo(canvas_page):
     """Circle, polygon and brush; undo, redo and reset of the canvas; clicks in between."""
-    page = canvas_page  # noqa: F811
+    page = canvas_page
     tools = {name: page.get_by_role("button", name=name, exact=True)
              for name in ("Undo", "Redo", "Reset canvas & history")}
 
@@ -168,7 +162,7 @@ def test_each_tool_draws_and_strokes_have_their_own_undo(canvas_page):
 
 
 def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
-    page = canvas_page  # noqa: F811
+    page = canvas_page
     choose(page, "Click")
     reader = page.get_by_role("combobox", name="Clicks are read by")
     expect(reader).to_have_value("GrabCut (colours and edges; no model)")
@@ -205,7 +199,7 @@ def test_a_click_finds_the_subject_and_operations_have_a_way_back(canvas_page):
     expect(found).to_have_text(f"{part:.1f}% of the picture is repainted")
 
 
-def test_a_picture_of_the_camera(page, address):  # noqa: F811
+def test_a_picture_of_the_camera(page, address):
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Camera").click()
     page.wait_for_function("document.querySelector('video')?.readyState === 4")
@@ -217,10 +211,10 @@ def test_a_picture_of_the_camera(page, address):  # noqa: F811
     expect(share(page)).to_be_visible()
 
 
-def test_fingers_draw_and_point(chromium, address):  # noqa: F811
+def test_fingers_draw_and_point(chromium, address):
     context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True,
                                    has_touch=True)
-    page = context.new_page()  # noqa: F811
+    page = context.new_page()
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Car on a road, 64 px").tap()
     canvas = page.locator("canvas.upper-canvas")
@@ -246,7 +240,7 @@ def test_fingers_draw_and_point(chromium, address):  # noqa: F811
     context.close()
 
 
-def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  # noqa: F811
+def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Extend the picture").click()
     after = page.locator(".pair img.after")
@@ -266,7 +260,7 @@ def test_an_example_extends_a_picture_in_one_click_and_goes_on(page, address):  
     compare_strengths(page)
 
 
-def compare_strengths(page):  # noqa: F811
+def compare_strengths(page):
     """Strengths by guidance scales on the mask that came along, and the way back to it."""
     part = share(page)
     expect(part).to_have_count(1)
@@ -300,7 +294,7 @@ def compare_strengths(page):  # noqa: F811
     expect(part).to_have_text(kept)
 
 
-def test_hostile_uploads_are_refused_and_others_taken(page, address):  # noqa: F811
+def test_hostile_uploads_are_refused_and_others_taken(page, address):
     open_page(page, f"{address}/inpaint", "In-paint")
     settled(page)
     chooser = page.locator("input[type=file]").first.element_handle()

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 from playwright.sync_api import expect
-from test_browser import chromium  # noqa: F401
 
 from pipelines import Comparison, Engine, RunRequest
 from pipelines.sheet.draw import cell_record, cells_table, read_recipe, recipe
@@ -41,7 +40,7 @@ def cube(viewer_engine, tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(chromium):  # noqa: F811
+def open_page(chromium):
     """Opens a file; no network, and nothing may be asked of it, nor may anything go wrong."""
     contexts, wrong = [], []
 

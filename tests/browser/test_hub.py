@@ -1,31 +1,31 @@
 """What a person does on the page Hub, in a real Chromium against a local Hub."""
 
 import re
+import shutil
 
 import pytest
 from fakehub import FakeHub
+from PIL import Image
 from playwright.sync_api import expect
-from test_browser import chromium, dashboard, hero, open_page, page  # noqa: F401
-from test_hub import HOSTILE
-from test_segmentation import tiny_sam2
-from tiny import build
+from repositories import HOSTILE_CARD
+from tiny_sam import tiny_sam2
+
+from browser.actions import dashboard, hero, open_page
 
 pytestmark = pytest.mark.browser
 SAM = "facebook/sam2.1-hiera-tiny"
 
 
 @pytest.fixture(scope="module")
-def fake(tmp_path_factory):
+def fake(tmp_path_factory, tiny_folder):
     """A Hub with a real pipeline whose card means harm."""
-    from PIL import Image
-
     root = tmp_path_factory.mktemp("hub")
     folder = root / "ada" / "tiny-sd"
-    build("sd").save_pretrained(folder)
-    (folder / "README.md").write_text(HOSTILE)
+    shutil.copytree(tiny_folder("sd"), folder)
+    (folder / "README.md").write_text(HOSTILE_CARD)
     (folder / "images").mkdir()
     Image.new("RGB", (300, 200), "red").save(folder / "images" / "own.png")
-    build("ddpm").save_pretrained(root / "grace" / "noise")
+    shutil.copytree(tiny_folder("ddpm"), root / "grace" / "noise")
     tiny_sam2().save_pretrained(root / SAM)
     with FakeHub(root) as fake:
         fake.meta[SAM] = {"library_name": "transformers", "pipeline_tag": "mask-generation",
@@ -39,11 +39,11 @@ def address(tmp_path_factory, fake):
     """A dashboard that takes that Hub for the Hub, with a cache of its own."""
     cache = tmp_path_factory.mktemp("cache")
     environment = {"HF_ENDPOINT": fake.url, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
-    with dashboard(tmp_path_factory.mktemp("home"), environment) as url:
-        yield url
+    with dashboard(tmp_path_factory.mktemp("dashboard"), environment) as running:
+        yield running.url
 
 
-def test_search_card_download_and_the_first_picture(page, address, fake):  # noqa: F811
+def test_search_card_download_and_the_first_picture(page, address, fake):
     foreign: list[str] = []
     page.on("request", lambda request: foreign.append(request.url)
             if not request.url.startswith((address, "data:", "blob:")) else None)
@@ -96,7 +96,7 @@ def test_search_card_download_and_the_first_picture(page, address, fake):  # noq
     assert page.title() != "owned" and dialogs == [] and foreign == []
 
 
-def test_the_list_works_by_keyboard_and_on_a_phone(page, address):  # noqa: F811
+def test_the_list_works_by_keyboard_and_on_a_phone(page, address):
     page.set_viewport_size({"width": 390, "height": 844})
     open_page(page, f"{address}/hub", "Hub")
     line = page.get_by_role("button", name=re.compile("^grace.noise"))
@@ -113,7 +113,7 @@ def test_the_list_works_by_keyboard_and_on_a_phone(page, address):  # noqa: F811
     expect(line).to_be_visible()
 
 
-def test_a_segmenter_is_fetched_and_read_clicks_at_once(page, address, fake):  # noqa: F811
+def test_a_segmenter_is_fetched_and_read_clicks_at_once(page, address, fake):
     open_page(page, f"{address}/inpaint", "In-paint")
     page.get_by_role("button", name="Car on a road, 64 px").click()
     page.get_by_test_id("stMain").get_by_role("radio", name="Click", exact=True).click()

@@ -1,112 +1,20 @@
 """What a person does, in a real Chromium: generate, compare, reload, look into the log."""
 
-import contextlib
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import MISSING
-from chromium import find as find_chromium
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from pipelines import Engine, RunRequest
+from browser.actions import hero, open_page
+from pipelines import RunRequest
 from pipelines.comparison import Comparison
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[1]
 PAGES = (("", "Generate"), ("inpaint", "In-paint"), ("compare", "Compare"), ("runs", "Runs"),
          ("hub", "Hub"))
-PATIENCE = 60_000  # milliseconds
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-)  # fmt: skip
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = find_chromium()
-    if not path:
-        pytest.fail(MISSING, False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def dashboard(home: Path, environment: dict[str, str]):
-    """The address of a running dashboard with a data folder of its own; it asks no network."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {"CONTACT_SHEET_HOME": str(home), "HF_HUB_OFFLINE": "1", **environment}
-    with open(home / "log.txt", "wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "dashboard/app.py",
-             f"--server.port={port}", "--server.headless=true"],
-            cwd=ROOT, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/_stcore/health", server, home / "log.txt")
-        yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A dashboard of our own, with a data folder of its own."""
-    with dashboard(tmp_path_factory.mktemp("home"), {}) as url:
-        yield url
-
-
-def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            if server.poll() is not None:
-                break
-    pytest.fail(f"the dashboard did not start:\n{log.read_text(errors='replace')}")
-
-
-@pytest.fixture
-def page(chromium):
-    """A browser of one's own; what it logged as an error fails the test."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not errors
-
-
-def open_page(page, url: str, title: str):
-    page.goto(url)
-    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
-    app = page.get_by_test_id("stApp")
-    expect(app).to_have_attribute("data-test-script-state", "notRunning")
-
-
-def hero(page):
-    return page.locator(".stage img")
 
 
 def test_generate_by_ctrl_enter_shows_a_sharp_picture(page, address):
@@ -140,12 +48,14 @@ def test_half_typed_text_survives_a_finished_job_and_another_page(page, address)
     expect(negative).to_have_value("a green fie")
 
 
-def start_small_comparison(page, address, steps: int, apart: bool = False) -> None:
+def start_small_comparison(
+    page, address, steps: int, apart: bool = False, prompt: str = "a yellow balloon in the desert"
+) -> None:
     """Two schedulers by two guidance scales; `apart`: one cell after the other."""
     open_page(page, f"{address}/compare", "Compare")
     if apart:
         page.get_by_text("Share UNet calls", exact=True).click()
-    page.get_by_label("Prompt", exact=True).fill("a yellow balloon in the desert")
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     for unwanted in ("DPM++ 2M", "UniPC", "Heun", "Euler a"):
         page.get_by_role("button", name=f"Remove {unwanted}", exact=True).click()
     page.get_by_role("textbox", name="Columns: guidance_scale").fill("1, 5")
@@ -156,7 +66,7 @@ def start_small_comparison(page, address, steps: int, apart: bool = False) -> No
 
 
 def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium):
-    start_small_comparison(page, address, 60, apart=True)
+    start_small_comparison(page, address, 100, apart=True, prompt="a red balloon in the desert")
     cells = page.locator(".cell img")
     expect(cells.first).to_be_visible()
     expect(page).to_have_url(re.compile(r"comparison=\w+"))
@@ -171,13 +81,13 @@ def test_a_comparison_survives_a_reload_and_is_made_once(page, address, chromium
     second.context.close()
 
     open_page(page, f"{address}/runs", "Runs")
-    page.get_by_label("Prompt contains").fill("yellow balloon")
+    page.get_by_label("Prompt contains").fill("red balloon")
     page.get_by_label("Prompt contains").press("Enter")
     expect(page.locator("tbody tr")).to_have_count(4)
 
 
 def test_cancel_in_the_middle_keeps_what_is_done(page, address):
-    start_small_comparison(page, address, 90, apart=True)
+    start_small_comparison(page, address, 100, apart=True, prompt="a green balloon at sea")
     cells = page.locator(".cell img")
     expect(cells.first).to_be_visible()
     page.get_by_role("button", name="Cancel").last.click()
@@ -195,15 +105,17 @@ def test_shared_cells_say_so(page, address):
     expect(page.locator(".caption").first).to_contain_text("shared")
 
 
-def test_a_click_on_a_heading_sorts_the_runs(page, address):
+def test_a_click_on_a_heading_sorts_the_runs(page, address, server_engine):
+    base = RunRequest(prompt="a blue house in the snow", num_inference_steps=1)
+    for scale in (3, 1, 12, 5):
+        server_engine.run(base.changed(guidance_scale=scale))
     open_page(page, f"{address}/runs", "Runs")
-    heading = page.get_by_role("button", name=re.compile("^Guidance"))
-    heading.click()
+    page.get_by_label("Prompt contains").fill("blue house")
+    page.get_by_label("Prompt contains").press("Enter")
     cells = page.locator("tbody tr td:nth-child(5)")
-    expect(cells.first).to_have_text("1")
-    values = cells.all_inner_texts()
-    assert len(set(values)) > 1
-    assert values == sorted(values, key=float)
+    expect(cells).to_have_text(["5", "12", "1", "3"])  # the newest first
+    page.get_by_role("button", name=re.compile("^Guidance")).click()
+    expect(cells).to_have_text(["1", "3", "5", "12"])
 
 
 def test_headings_stay_and_a_cell_opens_by_keyboard(page, address):
@@ -270,16 +182,14 @@ def test_the_steps_and_the_pair_on_the_page(page, address):
 
 
 def test_a_point_of_a_chart_opens_its_cell_and_the_chart_is_saved(
-    page, session_engine, address, tmp_path_factory, tmp_path
+    page, address, server_engine, tmp_path
 ):
-    logs = tmp_path_factory.getbasetemp().glob("home*/runs.sqlite")
-    engine = Engine(max(logs, key=lambda path: path.stat().st_mtime).parent, device="cpu")
-    engine.registry = session_engine.registry
     base = RunRequest(prompt="a red car", num_inference_steps=1)
     comparison = Comparison.parse(base, ["num_inference_steps=1..3", "scheduler=ddim,euler"])
     reference = "num_inference_steps=3,scheduler=ddim"
-    runs = engine.compare(comparison, comparison_id="chart", shared=True, reference=reference)
-    engine.measure(comparison, runs, reference)
+    runs = server_engine.compare(
+        comparison, comparison_id="chart", shared=True, reference=reference)
+    server_engine.measure(comparison, runs, reference)
     open_page(page, f"{address}/compare?comparison=chart", "Compare")
     dot = page.locator("svg [aria-label*=\"name: 2 steps Euler\"]")
     dot.hover()

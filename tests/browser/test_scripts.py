@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from test_browser import chromium  # noqa: F401
 
 from pipelines.sheet.viewer import FOLDER
 from pipelines.sheet.viewer.scripts import joined
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("pipelines", "dashboard")
                  for path in (ROOT / folder).rglob("*") if path.suffix in (".js", ".css", ".html"))
 ENTRIES = [path for path in SOURCES
@@ -21,7 +20,7 @@ NAMES = ("sizes", "zoom", "steps", "facts", "difference", "arrangement", "viewer
 
 
 @pytest.fixture(scope="module")
-def modules(chromium):  # noqa: F811
+def modules(chromium):
     """A page in which each of NAMES is a module of the viewer, imported as it is written."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, device_scale_factor=1)
 
