@@ -19,7 +19,7 @@ CHECKPOINTS = (
     "openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16", "openai/clip-vit-base-patch32",
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
     "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-)  # fmt: skip
+)
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 FETCH = f'hf download {CHECKPOINTS[0]} --include "*.json" "*.txt" model.safetensors'
 
@@ -36,9 +36,9 @@ class Clip:
         self._parts: tuple[Any, Any, Any] | None = None
         self._seen: dict[tuple[str, str], torch.Tensor] = {}
 
-    def distance(self, one: tuple[str, Image], other: tuple[str, Image]) -> float:
+    def distance(self, first: tuple[str, Image], second: tuple[str, Image]) -> float:
         """1 - the cosine of two pictures' embeddings: 0 for equal ones, at most 2."""
-        return max(0.0, 1 - float(self._picture(*one) @ self._picture(*other)))
+        return max(0.0, 1 - float(self._picture(*first) @ self._picture(*second)))
 
     def score(self, picture: tuple[str, Image], prompt: str) -> float:
         """100 times the cosine of a picture and its prompt, at least 0 (Hessel et al. 2021,

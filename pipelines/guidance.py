@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import statistics
 from collections.abc import Sequence
@@ -70,9 +71,9 @@ def _guidance_point(
         rest = tuple((name, value) for name, value in cells[n].axes.items() if name != "seed")
         families.setdefault(rest, []).append(n)
     unlike = [
-        1 - _ssim(*sorted(pictures.path(runs[n].image_sha256) for n in (one, other)))
+        1 - _ssim(*sorted(pictures.path(runs[n].image_sha256) for n in pair))
         for members in families.values()
-        for at, one in enumerate(members) for other in members[:at]
+        for pair in itertools.combinations(members, 2)
     ]
     scored = [scores[n].clip_score for n in numbers
               if scores[n] and scores[n].clip_score is not None]
@@ -89,12 +90,12 @@ def _guidance_point(
 
 
 @functools.lru_cache(4096)
-def _ssim(one: Path, other: Path) -> float:
+def _ssim(first: Path, second: Path) -> float:
     from PIL import Image
 
     from pipelines.measurement import ssim
 
-    with Image.open(one) as a, Image.open(other) as b:
+    with Image.open(first) as a, Image.open(second) as b:
         return ssim(a.convert("RGB"), b.convert("RGB"))
 
 

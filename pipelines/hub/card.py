@@ -12,13 +12,13 @@ TAGS = {
     "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s",
     "samp", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot",
     "th", "thead", "tr", "u", "ul",
-}  # fmt: skip
+}
 CELL = {"colspan", "rowspan", "align"}
 ATTRIBUTES = {"a": {"href"}, "img": {"src", "alt"}, "td": CELL, "th": CELL, "ol": {"start"},
-              "details": {"open"}}  # fmt: skip
+              "details": {"open"}}
 DROPPED_WITH_CONTENT = {"script", "style", "iframe", "object", "embed", "template", "noscript",
                         "svg", "math", "form", "textarea", "select", "button", "audio", "video",
-                        "title"}  # fmt: skip
+                        "title"}
 LOCAL = "https://local.invalid/card"  # the page of a model that has none
 HEAD = re.compile(r"\A\s*---\r?\n.*?\r?\n---\s*(\r?\n|\Z)", re.DOTALL)
 NO_PICTURE = re.compile(r'<img(?![^>]* src=)(?: alt="([^"]*)")?[^>]*>')
@@ -60,13 +60,13 @@ def card_html(
 
 def picture_paths(text: str, model_url: str = LOCAL) -> list[str]:
     """Paths of the repository's own pictures that a card shows, in order."""
-    found: list[str] = []
+    paths: list[str] = []
 
     def collect(path: str) -> None:
-        found.append(path)
+        paths.append(path)
 
     card_html(text, model_url, collect)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def picture_path(address: str, model_url: str) -> str | None:

@@ -184,7 +184,7 @@ class Download(Task):
             path = Path(hf_hub_download(
                 plan.model_id, file.path, revision=plan.commit, cache_dir=self.hub.cache_dir,
                 endpoint=self.hub.endpoint, token=self.hub.token, library_name="contact-sheet",
-            ))  # fmt: skip
+            ))
         if not path.is_symlink():  # a file system without links got a copy
             self._blob(file).unlink(missing_ok=True)
         progress.status = "done"
@@ -212,7 +212,7 @@ class Download(Task):
                     self._count(progress, 0)
                     if damaged:
                         raise HubError(f"{file.path} arrived damaged twice: its checksum is not "
-                                       f"the one that {host(self.hub)} names")  # fmt: skip
+                                       f"the one that {host(self.hub)} names")
                     damaged = True
                     continue
                 problem, wait = f"{file.path} broke off", 0.0
@@ -223,7 +223,7 @@ class Download(Task):
             tries = 1 if now > have else tries + 1
             if tries > TRIES:
                 raise HubError(f"{problem}; {TRIES} tries without a new byte. Resume later: what "
-                               "is here is kept")  # fmt: skip
+                               "is here is kept")
             self.message = f"{problem}: trying again"
             stop.wait(max(wait, 0.1 if tries == 1 else min(2.0 ** (tries - 2), LONGEST_WAIT)))
             check()

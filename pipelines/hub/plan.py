@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.errors import RefusedError
 from pipelines.models.files import PICKLES
 from pipelines.models.info import refusal
+from pipelines.models.parts import parts_of_index
 
 MAX_FILES = 500
 # What turns clicks on a picture into a mask: type in config.json -> class of transformers.
@@ -140,15 +141,15 @@ def checkpoint_files(files: Iterable[HubFile]) -> list[HubFile]:
 
 def checkpoint_file(files: Iterable[HubFile], filename: str | None) -> HubFile:
     files = list(files)
-    found = checkpoint_files(files)
+    checkpoints = checkpoint_files(files)
     if filename is not None:
         match = next((file for file in files if file.path == filename), None)
         if match and match.suffix == ".safetensors":
             return match
-        offered = ", ".join(file.path for file in found[:8]) or "none"
+        offered = ", ".join(file.path for file in checkpoints[:8]) or "none"
         raise RefusedError(f"file: received {filename!r}, accepted a .safetensors file: {offered}")
-    if found:
-        return found[0]
+    if checkpoints:
+        return checkpoints[0]
     if any(file.path == "config.json" for file in files):
         raise RefusedError("a single component (no model_index.json), so no pipeline of its own")
     if pickles := [file.path for file in files if file.suffix in PICKLES]:
@@ -195,9 +196,8 @@ def _pipeline_files(
 
 def _components(index: Mapping[str, Any]) -> dict[str, str]:
     """Folder -> class, of the components that are not left out."""
-    return {name: value[1] for name, value in index.items()
-            if not name.startswith("_") and isinstance(value, list) and len(value) == 2
-            and all(isinstance(part, str) for part in value)}
+    return {name: class_name for name, (library, class_name) in parts_of_index(index).items()
+            if isinstance(library, str) and isinstance(class_name, str)}
 
 
 def _folders(by_path: Mapping[str, HubFile]) -> dict[str, str]:

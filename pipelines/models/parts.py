@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# Of each, a pipeline's own is the first that it has.
+# A pipeline's denoiser, and its autoencoder, is the first of these that it has.
 DENOISERS = ("unet", "transformer", "decoder", "prior")
 AUTOENCODERS = ("vae", "movq", "vqvae", "vqgan")
 

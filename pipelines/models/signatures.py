@@ -33,7 +33,7 @@ OTHER_OUTPUTS = {
     "image_embeddings": "image embeddings for another model",
     "prompt_embeds": "prompt embeddings for another model",
     "prediction": "measurements of a picture, such as its depth",
-}  # fmt: skip
+}
 
 
 @functools.cache
@@ -108,8 +108,8 @@ def _model_source(class_name: str) -> tuple[str, str]:
     definition = re.compile(rf"^class {re.escape(class_name)}\(([^)]*)\)", re.MULTILINE)
     for path in sorted((_root().parent / "models").rglob("*.py")):
         text = path.read_text("utf-8")
-        if found := definition.search(text):
-            return found[1], text
+        if match := definition.search(text):
+            return match[1], text
     return "", ""
 
 
@@ -170,7 +170,7 @@ def connected_class(class_name: str) -> str | None:
 def component_libraries() -> frozenset[str]:
     """Where a component's class may come from: transformers, diffusers and its own modules."""
     modules = (path.parent.name for depth in ("*", "deprecated/*")
-               for path in _root().glob(f"{depth}/__init__.py"))  # fmt: skip
+               for path in _root().glob(f"{depth}/__init__.py"))
     return frozenset({"diffusers", "transformers", *modules})
 
 

@@ -41,7 +41,7 @@ BATCH_SIZE = 25
 TABLE_GUIDANCE_SCALES = (1, 3, 5, 7, 10, 15)
 TABLE_SCHEDULERS = (
     "dpmpp_2m", "dpmpp_2m_sde", "unipc", "ddim", "euler", "euler_a", "heun", "pndm", "ddpm", "lcm",
-)  # fmt: skip
+)
 TABLE_STEPS = (5, 10, 20, 50)
 
 
