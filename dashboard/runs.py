@@ -77,7 +77,7 @@ def request_buttons(run: Run, place: str) -> None:
         if place != "generate" and st.button(
             "Open in Generate", key=f"{place}.open.{run.id}", icon=":material/photo_camera:"
         ):
-            state.put_request(state.GENERATE, RunRequest(**run.request))
+            state.GENERATE.put(RunRequest(**run.request))
             st.session_state.pop(state.OPENED_RUN, None)
             st.switch_page("views/generate.py")
         if run.image_sha256 and st.button(
@@ -95,14 +95,14 @@ def request_buttons(run: Run, place: str) -> None:
         ):
             inpaint_picture(run)
         if st.button("Compare this", key=f"{place}.compare.{run.id}", icon=":material/grid_on:"):
-            state.put_request(state.COMPARE, RunRequest(**run.request))
-            state.start_comparison_setup()
+            state.COMPARE.put(RunRequest(**run.request))
+            state.open_comparison_setup()
             st.switch_page("views/compare.py")
         path = state.engine().picture_path(run)
         if path and path.exists():
             st.download_button("Download", path.read_bytes, f"contact-sheet-{run.id}.png",
                                "image/png", key=f"{place}.download.{run.id}", on_click="ignore",
-                               icon=":material/download:")  # fmt: skip
+                               icon=":material/download:")
 
 
 def use_as_input(run: Run) -> None:
@@ -111,10 +111,10 @@ def use_as_input(run: Run) -> None:
     info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
     if "image-to-image" not in info.tasks:
         request, info = RunRequest(prompt=request.prompt), state.engine().registry.bundled()[0]
-    state.put_request(state.GENERATE, request.changed(
+    state.GENERATE.put(request.changed(
         task="image-to-image", image=run.image_sha256, mask_image=None, height=None, width=None,
         strength=default_strength(info),
-    ))  # fmt: skip
+    ))
     st.session_state.pop(state.OPENED_RUN, None)
 
 
@@ -148,7 +148,7 @@ def run_drawer(run: Run) -> None:
         words(f"Negative prompt: {run.negative_prompt}", "quiet")
     words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
           f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id} · "
-          f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")  # fmt: skip
+          f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")
     kept_notice(run)
     request_buttons(run, "drawer")
     run_measurements(run)

@@ -1,4 +1,8 @@
-"""What outlives a script run: the cached engine and queue, and every session key."""
+"""What outlives a script run: the cached engine and queue, and what the session holds for a page.
+
+`PageState` spells every session key of a page. The keys without a page are below: they belong to
+the session as a whole, or are in the address too.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +33,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0
-GENERATE, COMPARE, INPAINT = "generate", "compare", "in-paint"  # pages with a request of their own
+KEEP = {"persist_state": "session"}  # a widget's value survives the visit of another page
+KEPT = "kept"  # the keys of the widgets made with PageState.kept
 OPENED_RUN = "opened_run"
 SEEN_JOBS = "seen_jobs"
 PAGE, PAGE_DRAWN = "page", "page_drawn"  # the page on show; whether it was drawn to its end once
-GENERATE_JOB = "generate_job"
+NEW_VISIT = "new_visit"
 COMPARISON_JOBS = ("compare", "measure", "timings")
-INPAINT_JOB = "inpaint_job"
 DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
-
-KEEP = {"persist_state": "session"}  # a widget's value survives the visit of another page
 
 # Fields of a request that have a widget; a request that comes from a run may carry others.
 EXTRA_INPUTS = ("control_image", "control_mode", "class_label")
@@ -49,14 +51,101 @@ FIELDS = (
     "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
     "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
     "attention_backend", "cache", "compile", *EXTRA_INPUTS,
-)  # fmt: skip
-STAGES = f"{GENERATE}.stages"  # how many stages follow the first one
+)
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
-HUB_FILTERS = ("text", "task", "sort", "library", "author", "licence", "gated", "base_model",
-               "max_gb")  # fmt: skip
-KEPT = {*FIELDS, *HUB_FILTERS, "stages", "count", "shared", "axes", "skip", "pictures", "fresh",
-        "model", "status", "area", "padding", "feather", "content", "differential", "brush", "tool",
-        "action", "pixels", "segmenter"}  # fmt: skip
+
+
+class PageState:
+    """What the session holds for one page: keys that begin with the page's title, lower-cased.
+
+    `title` is the one that app.py gives the page. A page with a request has a value for each of
+    FIELDS; `carried` holds what a request brought along that has no widget.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.name = title.lower()
+
+    def key(self, field: str) -> str:
+        return f"{self.name}.{field}"
+
+    def kept(self, field: str) -> dict[str, str]:
+        """The arguments of a widget whose value survives the visit of another page. The widget has
+        no default of its own: `start` gives it its first value."""
+        st.session_state.setdefault(KEPT, set()).add(self.key(field))
+        return {"key": self.key(field), **KEEP}
+
+    def get(self, field: str, default: Any = None) -> Any:
+        return st.session_state.get(self.key(field), default)
+
+    def set(self, field: str, value: Any) -> None:
+        st.session_state[self.key(field)] = value
+
+    def pop(self, field: str) -> Any:
+        return st.session_state.pop(self.key(field), None)
+
+    def start(self, **values: Any) -> None:
+        """First values, where there are none yet."""
+        for field, value in values.items():
+            st.session_state.setdefault(self.key(field), value)
+
+    def start_request(self) -> None:
+        """First values of a page with a request; the prompt is one that the model knows."""
+        values = RunRequest(prompt=EXAMPLE_PROMPTS[0]).model_dump()
+        self.start(**{name: _widget_value(name, values[name]) for name in FIELDS})
+
+    def put(self, request: RunRequest) -> None:
+        """Fill the widgets with a request; fields that have none travel beside them."""
+        values = request.model_dump()
+        self.set("carried", {name: value for name, value in values.items() if name not in FIELDS
+                             and value != RunRequest.model_fields[name].default})
+        for name in FIELDS:
+            self.set(name, _widget_value(name, values[name]))
+
+    def request(self, **given: Any) -> RunRequest:
+        """The request that the widgets describe, with what is given; raises RequestError."""
+        values = {name: self.get(name) for name in FIELDS}
+        carried = self.get("carried") or {}
+        try:
+            values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
+        except ValueError as error:
+            received = values["scheduler_options"]
+            raise RequestError(
+                f'scheduler_options: received {received!r}, accepted JSON such as '
+                f'{{"use_karras_sigmas": true}} ({error})'
+            ) from error
+        values["model_id"] = (values["model_id"] or "").strip()
+        values["loras"] = [line for line in (values["loras"] or "").splitlines() if line.strip()]
+        if values["task"] in ("text-to-image", "unconditional"):
+            values |= {"image": None, "strength": 1.0}
+        if values["task"] == "unconditional":
+            values |= {"prompt": "", "negative_prompt": ""}
+        if values["task"] != "inpainting":
+            carried = {name: value for name, value in carried.items() if name not in MASK_FIELDS}
+        return RunRequest(**{**carried, **values, **given})
+
+    def bring_back(self) -> None:
+        """Tell the browser the kept values of the page's widgets.
+
+        Streamlit does so itself, except when somebody changes pages faster than they are drawn.
+        """
+        for name in st.session_state.get(KEPT, ()):
+            if name.startswith(f"{self.name}.") and name in st.session_state:
+                st.session_state[name] = st.session_state[name]
+
+
+def _widget_value(name: str, value: Any) -> Any:
+    """The seed is text, because a browser's numbers end at 2^53; options are JSON text."""
+    if name == "seed":
+        return str(value)
+    if name == "scheduler_options":
+        return json.dumps(value) if value else ""
+    if name == "loras":
+        return "\n".join(str(Lora(**lora)) for lora in value)
+    return value
+
+
+GENERATE, INPAINT, COMPARE, RUNS, HUB = map(
+    PageState, ("Generate", "In-paint", "Compare", "Runs", "Hub"))
 
 
 @st.cache_resource(show_spinner=False)
@@ -94,8 +183,14 @@ def begin(title: str) -> None:
     st.session_state[SEEN_JOBS] = job_states()
     if st.session_state.get(PAGE) != title:
         st.session_state[PAGE], st.session_state[PAGE_DRAWN] = title, False
+        st.session_state[NEW_VISIT] = True
     if not st.session_state[PAGE_DRAWN]:
-        _bring_back(title.lower())
+        PageState(title).bring_back()
+
+
+def new_visit() -> bool:
+    """Whether the page is entered now: true once, also where that script run is cut short."""
+    return st.session_state.pop(NEW_VISIT, False)
 
 
 def end() -> None:
@@ -103,22 +198,11 @@ def end() -> None:
     st.session_state[PAGE_DRAWN] = True
 
 
-def _bring_back(page: str) -> None:
-    """Tell the browser the kept values of a page's widgets.
-
-    Streamlit does so itself, except when somebody changes pages faster than they are drawn.
-    """
-    for name in list(st.session_state):
-        kept = name.removeprefix(f"{page}.")
-        if name != kept and (kept in KEPT or kept.startswith(("values.", "stage."))):
-            st.session_state[name] = st.session_state[name]
-
-
 def job_states() -> list[tuple[str, int, str]]:
     """Every job and download with its state."""
-    return [(kind, one.id, one.status)
-            for kind, all_of_them in (("job", job_queue().jobs()), ("download", downloads().all()))
-            for one in all_of_them]  # fmt: skip
+    return [(kind, task.id, task.status)
+            for kind, tasks in (("job", job_queue().jobs()), ("download", downloads().all()))
+            for task in tasks]
 
 
 def poll_seconds() -> float:
@@ -135,12 +219,11 @@ def rerun_on_change() -> None:
 def generate_job() -> Job | None:
     """This session's pictures, or after a reload the newest ones of the queue."""
     jobs = job_queue()
-    mine = jobs.get(st.session_state.get(GENERATE_JOB, -1))
-    return mine or jobs.latest("generate")
+    return jobs.get(GENERATE.get("job", -1)) or jobs.latest("generate")
 
 
 def inpaint_job() -> Job | None:
-    return job_queue().get(st.session_state.get(INPAINT_JOB, -1))
+    return job_queue().get(INPAINT.get("job", -1))
 
 
 @st.cache_resource(show_spinner=False)
@@ -152,16 +235,16 @@ def _drafts() -> dict[str, Draft]:
 def draft() -> Draft | None:
     """What is worked on: the address's draft, else the one this session looked at last."""
     name = st.query_params.get(DRAFT) or st.session_state.get(DRAFT)
-    found = _drafts().get(name or "")
-    if found:
+    draft = _drafts().get(name or "")
+    if draft:
         st.session_state[DRAFT] = st.query_params[DRAFT] = name
-    return found
+    return draft
 
 
 def put_draft(draft: Draft | None) -> None:
     """Work on another picture, or choose one."""
     drafts = _drafts()
-    st.session_state.pop(INPAINT_JOB, None)
+    INPAINT.pop("job")
     st.session_state.pop(DRAFT, None)
     st.query_params.pop(DRAFT, None)
     if draft:
@@ -196,20 +279,6 @@ def waiting_before(job: Job) -> int:
     return sum(1 for other in job_queue().jobs() if other.status in ACTIVE and other.id < job.id)
 
 
-def key(page: str, field: str) -> str:
-    return f"{page}.{field}"
-
-
-def put_request(page: str, request: RunRequest) -> None:
-    """Fill a page's widgets; fields that have none travel beside them."""
-    values = request.model_dump()
-    carried = {name: value for name, value in values.items()
-               if name not in FIELDS and value != RunRequest.model_fields[name].default}
-    st.session_state[key(page, "carried")] = carried
-    for name in FIELDS:
-        st.session_state[key(page, name)] = _widget_value(name, values[name])
-
-
 def offered() -> list[str]:
     """Ids of the models that can be used now: bundled, registered, in the Hub's cache."""
     return offered_models(engine().home, hub().cache_dir)
@@ -217,83 +286,38 @@ def offered() -> list[str]:
 
 def compare_model(model_id: str, variant: str | None, revision: str | None) -> None:
     """Put a model on the model axis of Compare, beside those that are there."""
-    prepare(COMPARE)
+    COMPARE.start_request()
     model_id = join_model_id(model_id, revision, variant)
-    axes, values = key(COMPARE, "axes"), f"{COMPARE}.values.model_id"
-    names = st.session_state.get(axes, ["scheduler", "guidance_scale"])
+    names = COMPARE.get("axes", ["scheduler", "guidance_scale"])
     if "model_id" in names:
-        there = [value.strip() for value in st.session_state.get(values, "").split(",")]
+        there = [value.strip() for value in COMPARE.get("values.model_id", "").split(",")]
     else:
-        carried = st.session_state.get(key(COMPARE, "carried"), {})  # now the first value's
-        there = [join_model_id(st.session_state[key(COMPARE, "model_id")] or "",
-                               carried.pop("revision", None), carried.pop("variant", None))]
-        st.session_state[axes] = ["model_id", *[name for name in names if name != "scheduler"][:1]]
-    st.session_state[values] = ", ".join(dict.fromkeys(filter(None, [*there, model_id])))
-    st.session_state[COMPARISON] = None
-    st.session_state[f"{COMPARE}.setup.next"] = True
+        carried = COMPARE.get("carried", {})  # now the first value's
+        there = [join_model_id(COMPARE.get("model_id") or "", carried.pop("revision", None),
+                               carried.pop("variant", None))]
+        COMPARE.set("axes", ["model_id", *[name for name in names if name != "scheduler"][:1]])
+    COMPARE.set("values.model_id", ", ".join(dict.fromkeys(filter(None, [*there, model_id]))))
+    open_comparison_setup()
 
 
-def start_comparison_setup() -> None:
+def open_comparison_setup() -> None:
     """Let the comparison page open on its settings, not on a comparison made before."""
     st.session_state.pop(OPENED_RUN, None)
     st.session_state[COMPARISON] = None
-    st.session_state["compare.setup.next"] = True
+    COMPARE.set("setup.next", True)
 
 
 def put_inpainting(request: RunRequest) -> None:
     """Fill the in-painting page's widgets from one of its requests."""
-    put_request(INPAINT, request)
-    carried = st.session_state[key(INPAINT, "carried")]
-    st.session_state[key(INPAINT, "carried")] = {
-        name: value for name, value in carried.items() if name not in MASK_FIELDS}
-    masked = request.padding_mask_crop is not None
-    st.session_state[key(INPAINT, "area")] = "masked" if masked else "whole"
-    if masked:
-        st.session_state[key(INPAINT, "padding")] = request.padding_mask_crop
-    for name, value in (("feather", request.mask_feather), ("content", request.masked_content),
-                        ("differential", request.differential)):
-        st.session_state[key(INPAINT, name)] = value
-
-
-def prepare(page: str) -> None:
-    """Give every widget of a page its first value; the prompt is one that the model knows."""
-    for name, value in RunRequest(prompt=EXAMPLE_PROMPTS[0]).model_dump().items():
-        if name in FIELDS:
-            st.session_state.setdefault(key(page, name), _widget_value(name, value))
-
-
-def request_of(page: str, **given: Any) -> RunRequest:
-    """The request that a page's widgets describe, with what is given; raises RequestError."""
-    values = {name: st.session_state[key(page, name)] for name in FIELDS}
-    carried = dict(st.session_state.get(key(page, "carried"), {}))
-    try:
-        values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
-    except ValueError as error:
-        received = values["scheduler_options"]
-        raise RequestError(
-            f'scheduler_options: received {received!r}, accepted JSON such as '
-            f'{{"use_karras_sigmas": true}} ({error})'
-        ) from error
-    values["model_id"] = (values["model_id"] or "").strip()
-    values["loras"] = [line for line in (values["loras"] or "").splitlines() if line.strip()]
-    if values["task"] in ("text-to-image", "unconditional"):
-        values |= {"image": None, "strength": 1.0}
-    if values["task"] == "unconditional":
-        values |= {"prompt": "", "negative_prompt": ""}
-    if values["task"] != "inpainting":
-        carried = {name: value for name, value in carried.items() if name not in MASK_FIELDS}
-    return RunRequest(**{**carried, **values, **given})
-
-
-def _widget_value(name: str, value: Any) -> Any:
-    """The seed is text, because a browser's numbers end at 2^53; options are JSON text."""
-    if name == "seed":
-        return str(value)
-    if name == "scheduler_options":
-        return json.dumps(value) if value else ""
-    if name == "loras":
-        return "\n".join(str(Lora(**lora)) for lora in value)
-    return value
+    INPAINT.put(request)
+    INPAINT.set("carried", {name: value for name, value in INPAINT.get("carried").items()
+                            if name not in MASK_FIELDS})
+    INPAINT.set("area", "whole" if request.padding_mask_crop is None else "masked")
+    if request.padding_mask_crop is not None:
+        INPAINT.set("padding", request.padding_mask_crop)
+    INPAINT.set("feather", request.mask_feather)
+    INPAINT.set("content", request.masked_content)
+    INPAINT.set("differential", request.differential)
 
 
 def picture_url(picture: Path | bytes, place: str) -> str:

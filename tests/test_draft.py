@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from dashboard.inpaint.canvas import clicks_of, display_size, drawing_of
+from dashboard.inpaint.canvas import display_size
+from dashboard.inpaint.clicks import clicks_of, drawing_of
 from dashboard.inpaint.draft import Draft
 from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks

@@ -240,7 +240,7 @@ def test_a_gated_model_says_what_to_accept_and_where(fake):
 
 
 def test_a_full_disk_is_said_before_the_download(fake, monkeypatch):
-    monkeypatch.setattr("dashboard.hub.model.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("dashboard.components.fetch_model.free_bytes", lambda folder: 1000)
     app = page("hub", model="ada/small")
     assert "do not fit" in html(app)
     assert not [button for button in app.button if button.key == "hub.download"]

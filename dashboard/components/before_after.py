@@ -34,12 +34,12 @@ _before_after = st.components.v2.component(
 def before_after(
     before: str, tries: Sequence[Try], width: int, height: int, *, key: str,
     share_of_height: float = 0.6,
-) -> int:  # fmt: skip
+) -> int:
     """Show them, the first try large; the index of the one that is large now. `width`, `height`:
     the pixels of each."""
     result = _before_after(
         key=key,
-        data={"before": before, "tries": [asdict(one) for one in tries], "width": width,
+        data={"before": before, "tries": [asdict(attempt) for attempt in tries], "width": width,
               "height": height, "share": share_of_height},
         default={"index": 0},
         on_index_change=lambda: None,

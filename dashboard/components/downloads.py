@@ -7,9 +7,10 @@ from html import escape
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.text import duration, notice, words
+from dashboard.components.task import task_card, time_left
+from dashboard.components.text import notice
 from pipelines.errors import PipelineError
-from pipelines.hub.download import Download
+from pipelines.hub.download import Download, FileProgress
 from pipelines.hub.plan import size_text
 
 MOST_FILES = 12
@@ -18,18 +19,15 @@ ORDER = ("running", "checking", "waiting", "done")
 
 def downloads_panel() -> None:
     """What is on its way, with its buttons; nothing where nothing is."""
-    shown = [one for one in state.downloads().all() if one.active or one.status == "failed"]
+    shown = [download for download in state.downloads().all()
+             if download.active or download.status == "failed"]
     if not shown:
         return
     st.markdown("##### Downloads")
     for download in shown:
-        with st.container(border=True, key=f"download-{download.id}", gap="xsmall"):
-            words(download.plan.model_id, "clamp")
-            if download.error:
-                notice("error", download.error)
-            else:
-                st.progress(download.fraction, text=progress_line(download, short=True))
-            download_buttons(download, "sidebar")
+        task_card(download, progress_line(download, short=True),
+                  lambda download=download: download_buttons(download, "sidebar"),
+                  key=f"download-{download.id}")
 
 
 def progress_line(download: Download, short: bool = False) -> str:
@@ -42,8 +40,7 @@ def progress_line(download: Download, short: bool = False) -> str:
     elif download.message:
         parts.append(download.message)
     elif speed := download.pace():
-        left = max(1, round(download.eta_seconds() or 0))
-        parts += [f"{size_text(speed)}/s", f"{duration(left).replace('.00', '')} left"]
+        parts += [f"{size_text(speed)}/s", time_left(download)]
     return " · ".join(parts)
 
 
@@ -74,20 +71,22 @@ def download_details(download: Download) -> None:
         notice("error", download.error)
     st.progress(download.fraction, text=progress_line(download))
     download_buttons(download, "page")
-    files = sorted(download.files, key=lambda one: (ORDER.index(one.status), -one.file.size))
-    done = sum(one.status == "done" for one in files)
+    files = sorted(download.files, key=lambda f: (ORDER.index(f.status), -f.file.size))
+    done = sum(file.status == "done" for file in files)
     rows = "".join(
-        f"<div class='cs-file cs-{one.status}'><span title='{escape(one.file.path)}'>"
-        f"{escape(one.file.path)}</span><i><b style='width:"
-        f"{100 * one.done / max(1, one.file.size):.1f}%'></b></i><em>{_file_state(one)}</em></div>"
-        for one in files[:MOST_FILES]
-    )  # fmt: skip
+        f"<div class='cs-file cs-{progress.status}'><span title='{escape(progress.file.path)}'>"
+        f"{escape(progress.file.path)}</span><i><b style='width:"
+        f"{100 * progress.done / max(1, progress.file.size):.1f}%'></b></i>"
+        f"<em>{_file_state(progress)}</em></div>"
+        for progress in files[:MOST_FILES]
+    )
     more = f" · {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
     st.html(f"<div class='cs-files' role='list' aria-label='Files'>{rows}</div>"
             f"<div class='cs-quiet'>{done} of {len(files)} files are here{more}</div>")
 
 
-def _file_state(one) -> str:
-    if one.status == "running":
-        return f"{size_text(one.done)} of {size_text(one.file.size)}"
-    return {"checking": "checksum"}.get(one.status, size_text(one.file.size))
+def _file_state(progress: FileProgress) -> str:
+    size = size_text(progress.file.size)
+    if progress.status == "running":
+        return f"{size_text(progress.done)} of {size}"
+    return "checksum" if progress.status == "checking" else size

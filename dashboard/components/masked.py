@@ -38,5 +38,5 @@ def masked_picture(
             words(f"{masks.share(soft):.1%} of the picture is repainted", "large")
             words(f"{int((soft > 0).sum()):,} of {soft.size:,} pixels, {int(rim.sum()):,} of them "
                   f"in the feathered rim. The picture has {picture.width} × {picture.height} px.",
-                  "quiet")  # fmt: skip
+                  "quiet")
     return figures

@@ -1,4 +1,4 @@
-"""The queue in the sidebar, the same on every page and in every browser."""
+"""The queue in the sidebar, the same on every page and in every browser; a job on its page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.downloads import downloads_panel
-from dashboard.components.text import duration, notice, words
+from dashboard.components.task import task_card, time_left
+from dashboard.components.text import notice
 from pipelines.jobs import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
@@ -26,39 +27,46 @@ def _panel() -> None:
     st.markdown("##### Queue")
     if not active:
         st.caption("Nothing is running.")
-        _last_failure()
+        jobs = state.job_queue().jobs()
+        if jobs and jobs[-1].status == "failed":
+            notice("error", jobs[-1].error or "The last job failed.")
         return
     for job in active[:MOST_LISTED]:
-        with st.container(border=True, key=f"queue-{job.id}", gap="xsmall"):
-            words(job.title, "clamp")
-            if job.status == "running":
-                st.progress(job.fraction, text=progress_text(job))
-            else:
-                st.caption(f"{KINDS.get(job.kind, job.kind)} · waiting")
-            cancel_button(job, "queue")
+        kind = KINDS.get(job.kind, job.kind)
+        text = "waiting" if job.status == "queued" else progress_text(job)
+        task_card(job, f"{kind} · {text}", lambda job=job: cancel_button(job, "queue"),
+                  key=f"queue-{job.id}")
     if len(active) > MOST_LISTED:
         st.caption(f"and {len(active) - MOST_LISTED} more")
 
 
-def _last_failure() -> None:
-    jobs = state.job_queue().jobs()
-    if jobs and jobs[-1].status == "failed":
-        notice("error", jobs[-1].error or "The last job failed.")
-
-
 def progress_text(job: Job) -> str:
-    """'Compare · 12 of 30 cells · 40 % · 8 s left'."""
-    parts = [KINDS.get(job.kind, job.kind), job.message, f"{job.fraction:.0%}"]
-    eta = job.eta_seconds()
+    """'12 of 30 cells · 40 % · 8 s left'."""
+    parts = [job.message, f"{job.fraction:.0%}"]
     if job.cancelling:
         parts.append("stopping")
     elif job.first_step is None:
         parts.append("loading the model")
     elif job.done >= job.total:
         parts.append("drawing the steps" if job.kind == "compare" else "finishing")
-    elif eta is not None:
-        parts.append(f"{duration(max(1, round(eta))).replace('.00', '')} left")
+    else:
+        parts.append(time_left(job))
     return " · ".join(part for part in parts if part)
+
+
+def job_progress(job: Job) -> None:
+    """The bar of a job on the page that started it, with how many jobs are before it."""
+    if job.status == "queued":
+        ahead = state.waiting_before(job)
+        st.progress(0.0, text=f"Waiting for {ahead} other job{'s' * (ahead != 1)}" if ahead
+                    else "Starting")
+    else:
+        text = progress_text(job)
+        if job.kind in ("generate", "inpaint"):
+            text += f" · evaluation {job.done} of {job.total}"
+        elif job.kind != "compare":  # on the page of a comparison, and not the making of it
+            text = f"{KINDS.get(job.kind, job.kind)} · {text}"
+        st.progress(job.fraction, text=text)
 
 
 def cancel_button(job: Job, place: str) -> None:

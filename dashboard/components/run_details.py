@@ -29,7 +29,7 @@ def kept_notice(run: Run) -> None:
     if run.unmasked_pixels:
         kind = "error" if run.changed_unmasked_pixels else "good"
         notice(kind, f"{run.changed_unmasked_pixels:,} of {run.unmasked_pixels:,} unmasked pixels "
-                     "changed.")  # fmt: skip
+                     "changed.")
     elif run.unmasked_pixels == 0:
         notice("note", "The mask covered the whole picture: no pixel was to be kept.")
 
@@ -44,7 +44,7 @@ def run_measurements(run: Run) -> None:
         notice("note", note)
     if run.shared:
         notice("note", "This cell shared its UNet calls with others: its times are a share of "
-                       "theirs, no measurement of its own.")  # fmt: skip
+                       "theirs, no measurement of its own.")
     _stages(run)
     per_step = statistics.median(run.step_ms) if run.step_ms else None
     facts([
@@ -60,7 +60,7 @@ def run_measurements(run: Run) -> None:
         ("Warm-up, paid apart", milliseconds(run.warm_up_ms) if run.warm_up_ms else "none"),
         ("Initial noise, SHA-256", run.noise_sha256 or "–"),
         ("Size", f"{run.width} × {run.height} px"),
-    ])  # fmt: skip
+    ])
 
 
 def _stages(run: Run) -> None:

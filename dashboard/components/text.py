@@ -45,6 +45,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def forecast_text(seconds: float | None) -> str:
+    """How long work will take, by the runs of this machine."""
+    return "time not known yet on this machine" if seconds is None else f"about {duration(seconds)}"
+
+
 def milliseconds(value: float | None) -> str:
     if value is None:
         return "–"

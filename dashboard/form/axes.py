@@ -6,10 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import state
 from dashboard.components.text import notice
 from dashboard.form.model import fitting_schedulers
-from dashboard.state import KEEP
+from dashboard.state import PageState
 from pipelines.axes import (
     AXIS_NAMES,
     OPTION,
@@ -27,9 +26,9 @@ from pipelines.schedulers import BY_KEY
 
 OPTION_AXES = tuple(OPTION + name for name in (
     "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "timestep_spacing",
-    "solver_order", "algorithm_type", "final_sigmas_type"))  # fmt: skip
+    "solver_order", "algorithm_type", "final_sigmas_type"))
 VALUES_HELP = ("1, 3, 7 or 1..10, in steps 1..10:2, a number of values 0.1..0.9/5, going on 1, 2, "
-               ".., 9; skip: before a value leaves it out.")  # fmt: skip
+               ".., 9; skip: before a value leaves it out.")
 REPLACE_HELP = "The first line is looked for in the prompt; each line takes its place in turn."
 AXIS_DEFAULTS = {
     "guidance_scale": "1, 3, 5, 7.5, 12",
@@ -52,25 +51,24 @@ SCHEDULER_DEFAULTS = ["ddim", "euler", "dpmpp_2m", "unipc", "heun", "euler_a"]
 FIRST_AXES = ("scheduler", "guidance_scale", "num_inference_steps", "seed", "prompt")
 
 
-def comparison_controls(page: str, base: RunRequest) -> Comparison:
+def comparison_controls(page: PageState, base: RunRequest) -> Comparison:
     """Which fields vary, over which values, and which cells are left out; raises RequestError."""
-    names_key = f"{page}.axes"
-    st.session_state.setdefault(names_key, ["scheduler", "guidance_scale"])
-    order = dict.fromkeys([*FIRST_AXES, *OPTION_AXES, *AXIS_NAMES, *st.session_state[names_key]])
+    page.start(axes=["scheduler", "guidance_scale"])
+    order = dict.fromkeys([*FIRST_AXES, *OPTION_AXES, *AXIS_NAMES, *page.get("axes")])
     names = st.multiselect("Axes: the first makes rows, the second columns, others more sheets",
-                           list(order), key=names_key, select_all=False, accept_new_options=True,
+                           list(order), **page.kept("axes"), select_all=False,
+                           accept_new_options=True,
                            help="Any field of the request. Type scheduler_options.NAME for an "
                                 "option of the scheduler, prompt_replace to change words of the "
-                                "prompt, or names with + between to change them together.",
-                           **KEEP)  # fmt: skip
+                                "prompt, or names with + between to change them together.")
     axes = [_axis(page, name, names, base) for name in names]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        rules = st.text_input("Leave cells out", key=f"{page}.skip", width="stretch", **KEEP,
+        rules = st.text_input("Leave cells out", **page.kept("skip"), width="stretch",
                               placeholder="scheduler=heun, num_inference_steps>20",
                               help="A rule over the axes; several are separated by semicolons. "
                                    "Cells for which all of its conditions hold are not made.")
         if "seed" not in names:
-            count = st.number_input("Pictures per cell", 1, 20, key=f"{page}.pictures", **KEEP,
+            count = st.number_input("Pictures per cell", 1, 20, **page.kept("pictures"),
                                     width=150, help="As many seeds, from the seed on.")
             if count > 1:
                 axes.append(parse_axis(f"seed={base.seed}..{base.seed + count - 1}", base))
@@ -78,27 +76,27 @@ def comparison_controls(page: str, base: RunRequest) -> Comparison:
     return Comparison(base, tuple(axes), skip)
 
 
-def _axis(page: str, name: str, names: list[str], base: RunRequest) -> Axis:
+def _axis(page: PageState, name: str, names: list[str], base: RunRequest) -> Axis:
     places = ("Rows", "Columns") if len(names) > 1 else ("Columns",)
     position = names.index(name)
     place = places[position] if position < len(places) else "Sheets"
-    key = f"{page}.values.{name}"
+    values = f"values.{name}"
     if name == "scheduler":
-        st.session_state.setdefault(key, SCHEDULER_DEFAULTS)
+        page.start(**{values: SCHEDULER_DEFAULTS})
         fitting = fitting_schedulers(page)
-        chosen = [scheduler for scheduler in st.session_state[key] if scheduler not in fitting]
+        chosen = [scheduler for scheduler in page.get(values) if scheduler not in fitting]
         return make_axis(name, st.multiselect(
-            f"{place}: scheduler", [*fitting, *chosen], key=key, **KEEP,
+            f"{place}: scheduler", [*fitting, *chosen], **page.kept(values),
             format_func=lambda scheduler: BY_KEY[scheduler].label), base)
-    current = str(st.session_state.get(state.key(page, name)) or "")
-    st.session_state.setdefault(key, AXIS_DEFAULTS.get(name, current))
+    current = str(page.get(name) or "")
+    page.start(**{values: AXIS_DEFAULTS.get(name, current)})
     if TEXT_AXES & set(name.split("+")):
-        text = st.text_area(f"{place}: {name}, one per line", key=key, height=96, **KEEP,
+        text = st.text_area(f"{place}: {name}, one per line", **page.kept(values), height=96,
                             help=REPLACE_HELP if name in REPLACE else None)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return parse_axis(f"{name}={' || '.join(lines)}", base)
-    text = st.text_input(f"{place}: {name}", key=key, placeholder="1, 3, 7", help=VALUES_HELP,
-                         **KEEP)  # fmt: skip
+    text = st.text_input(f"{place}: {name}", **page.kept(values), placeholder="1, 3, 7",
+                         help=VALUES_HELP)
     return parse_axis(f"{name}={text}", base)
 
 
@@ -120,14 +118,14 @@ def _value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def put_comparison(page: str, comparison: Comparison) -> None:
+def put_comparison(page: PageState, comparison: Comparison) -> None:
     """Fill the widgets of a page with a comparison."""
-    state.put_request(page, comparison.base)
-    st.session_state[f"{page}.axes"] = [axis.name for axis in comparison.axes]
-    st.session_state[f"{page}.skip"] = "; ".join(comparison.skip)
-    st.session_state[f"{page}.pictures"] = 1
+    page.put(comparison.base)
+    page.set("axes", [axis.name for axis in comparison.axes])
+    page.set("skip", "; ".join(comparison.skip))
+    page.set("pictures", 1)
     for axis in comparison.axes:
-        st.session_state[f"{page}.values.{axis.name}"] = axis_text(axis)
+        page.set(f"values.{axis.name}", axis_text(axis))
 
 
 def problem_notice(error: PipelineError) -> None:

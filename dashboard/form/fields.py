@@ -13,7 +13,7 @@ from dashboard.components.picture import picture_viewer
 from dashboard.components.text import notice, words
 from dashboard.form.model import fitting_schedulers, forget_carried, page_model, takes
 from dashboard.runs import masked_request, stored_picture
-from dashboard.state import KEEP
+from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.inpainting.pictures_in import open_rgb
@@ -27,15 +27,15 @@ TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to ima
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def task_control(page: str, without: Collection[str] = ()) -> None:
+def task_control(page: PageState, without: Collection[str] = ()) -> None:
     """What is made of what, where the model can do several things."""
-    info, current = page_model(page), st.session_state[state.key(page, "task")]
+    info, current = page_model(page), page.get("task")
     tasks = [task for task in (info.tasks if info else ()) if task != "inpainting"]
     options = [*tasks, *([] if current in tasks else [current])]
     if len(options) > 1:
-        st.radio("Task", options, format_func=TASK_LABELS.get, key=state.key(page, "task"),
-                 horizontal=True, label_visibility="collapsed", on_change=own_strength,
-                 args=(page,), **KEEP)
+        st.radio("Task", options, format_func=TASK_LABELS.get, **page.kept("task"),
+                 horizontal=True, label_visibility="collapsed", on_change=adopt_strength,
+                 args=(page,))
     if current == "inpainting":
         mask_control(page, without)
     elif current == "image-to-image":
@@ -43,98 +43,98 @@ def task_control(page: str, without: Collection[str] = ()) -> None:
     extra_controls(page)
 
 
-def own_strength(page: str) -> None:
+def adopt_strength(page: PageState) -> None:
+    """Another task begins at the strength that is usual with the model."""
     if info := page_model(page):
-        st.session_state[state.key(page, "strength")] = default_strength(info)
+        page.set("strength", default_strength(info))
 
 
-def image_control(page: str, without: Collection[str] = ()) -> None:
+def image_control(page: PageState, without: Collection[str] = ()) -> None:
     """The picture to start from: an upload, or the one that a run brought along; its strength."""
     picture_control(page, "image", "Picture to start from")
     strength_control(page, without)
 
 
-def mask_control(page: str, without: Collection[str] = ()) -> None:
+def mask_control(page: PageState, without: Collection[str] = ()) -> None:
     """Picture and mask of an in-painting, which are made on its own page, and the strength."""
     try:
-        request = state.request_of(page)
+        request = page.request()
     except PipelineError:  # told elsewhere on the page
         pass
     else:
-        masked_request(request, f"{page}.mask")
+        masked_request(request, page.key("mask"))
     strength_control(page, without)
 
 
-def strength_control(page: str, without: Collection[str] = ()) -> None:
+def strength_control(page: PageState, without: Collection[str] = ()) -> None:
     if "strength" not in without:
-        st.slider("Strength", 0.05, 1.0, step=0.05, key=state.key(page, "strength"), **KEEP,
+        st.slider("Strength", 0.05, 1.0, step=0.05, **page.kept("strength"),
                   help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
-                       "colours and shapes hint at it.")  # fmt: skip
+                       "colours and shapes hint at it.")
 
 
-def picture_control(page: str, name: str, label: str) -> None:
+def picture_control(page: PageState, name: str, label: str) -> None:
     """An upload for a field that names a picture, and the picture that is there."""
-    field = state.key(page, name)
-    upload, problem = f"{field}.upload", f"{field}.problem"
+    upload, problem, viewer = f"{name}.upload", f"{name}.problem", page.key(f"{name}.input")
 
     def take() -> None:
-        st.session_state[problem] = None
-        if file := st.session_state[upload]:
+        page.set(problem, None)
+        if file := page.get(upload):
             try:
                 picture = open_rgb(file.getvalue(), file.name)
-                st.session_state[field] = state.engine().pictures.put(picture)
+                page.set(name, state.engine().pictures.put(picture))
             except PipelineError as error:
-                st.session_state[problem] = str(error)
+                page.set(problem, str(error))
 
-    sha = st.session_state.get(field)
+    sha = page.get(name)
     path = state.engine().pictures.path(sha) if sha else None
     shown = path is not None and path.exists()
     drop, picture = st.columns([2, 1], vertical_alignment="center") if shown else (st, None)
-    drop.file_uploader(label, ["png", "jpg", "jpeg", "webp"], key=upload, on_change=take)
+    drop.file_uploader(label, ["png", "jpg", "jpeg", "webp"], key=page.key(upload),
+                       on_change=take)
     if shown:
         with picture:
-            picture_viewer([stored_picture(sha, f"{field}.input", label)], key=f"{field}.input",
-                           share_of_height=0.18)  # fmt: skip
-    if st.session_state.get(problem):
-        notice("error", st.session_state[problem])
+            picture_viewer([stored_picture(sha, viewer, label)], key=viewer, share_of_height=0.18)
+    if page.get(problem):
+        notice("error", page.get(problem))
 
 
-def extra_controls(page: str) -> None:
+def extra_controls(page: PageState) -> None:
     """What a ControlNet, an adapter or a class-conditional model takes beside the prompt."""
     info = page_model(page)
-    extras = info.extra_inputs(st.session_state[state.key(page, "task")]) if info else {}
+    extras = info.extra_inputs(page.get("task")) if info else {}
     if "control_image" in extras:
         picture_control(page, "control_image", "Control image: edges, depth or pose to follow")
     labels = {"control_mode": "Control mode, a number of the model card",
               "class_label": "Class label, a number"}
     for name in labels.keys() & extras.keys():
-        st.number_input(labels[name], 0, None, value=None, step=1, key=state.key(page, name),
-                        placeholder="needed" if extras[name] else "any", **KEEP)
+        st.number_input(labels[name], 0, None, value=None, step=1, **page.kept(name),
+                        placeholder="needed" if extras[name] else "any")
 
 
-def prompt_control(page: str, without: Collection[str] = ()) -> None:
+def prompt_control(page: PageState, without: Collection[str] = ()) -> None:
     """Prompt with one-click examples, and the negative prompt."""
     if "prompt" not in without and takes(page, "prompt"):
         st.text_area("Prompt", height=84, placeholder="What shall the picture show?",
-                     key=state.key(page, "prompt"), **KEEP)
+                     **page.kept("prompt"))
     if "negative_prompt" not in without and takes(page, "negative_prompt"):
-        st.text_input("Negative prompt", key=state.key(page, "negative_prompt"),
-                      placeholder="What shall it not show?", **KEEP)
+        st.text_input("Negative prompt", **page.kept("negative_prompt"),
+                      placeholder="What shall it not show?")
 
 
-def example_prompts(page: str) -> None:
+def example_prompts(page: PageState) -> None:
     """Prompts of the bundled model to start from, and the words that it knows."""
-    if st.session_state[state.key(page, "model_id")] != "postcards":
+    if page.get("model_id") != "postcards":
         return
 
     def take(prompt: str) -> None:
-        st.session_state[state.key(page, "prompt")] = prompt
+        page.set("prompt", prompt)
 
     with st.popover("Examples", icon=":material/lightbulb:", type="tertiary"):
         words(f"Words it knows: {', '.join(sorted(known_words()))}.", "quiet")
         with st.container(gap=None):
             for number, prompt in enumerate(EXAMPLE_PROMPTS):
-                st.button(prompt, key=f"{page}.example.{number}", on_click=take, args=(prompt,),
+                st.button(prompt, key=page.key(f"example.{number}"), on_click=take, args=(prompt,),
                           type="tertiary")
 
 
@@ -146,7 +146,7 @@ def unknown_words_note(model_id: str, *prompts: str) -> None:
     if unknown:
         listed = ", ".join(unknown[:8]) + (" and more" if len(unknown) > 8 else "")
         notice("note", f"The postcards model does not know: {listed}. It paints postcards of "
-                       "simple things; the examples show its words.")  # fmt: skip
+                       "simple things; the examples show its words.")
 
 
 def scheduler_text(key: str) -> str:
@@ -159,100 +159,102 @@ def scheduler_text(key: str) -> str:
     return f"{info.family} · order {info.order} · {noise} · {calls}  \n{paper}"
 
 
-def scheduler_control(page: str) -> None:
+def scheduler_control(page: PageState) -> None:
     info = page_model(page)
-    own = info.default_scheduler if info else None
+    default = info.default_scheduler if info else None
 
     def show(key: str) -> str:
         if key != "default":
             return BY_KEY[key].label
-        return f"Default ({BY_KEY[own].label})" if own in BY_KEY else "Default (the model's own)"
+        return (f"Default ({BY_KEY[default].label})" if default in BY_KEY
+                else "Default (the model's own)")
 
-    current = st.session_state[state.key(page, "scheduler")]
+    current = page.get("scheduler")
     options = ["default", *fitting_schedulers(page)]
     chosen = st.selectbox("Scheduler", options + [current] * (current not in options),
-                          format_func=show, key=state.key(page, "scheduler"), **KEEP)
-    if (known := own if chosen == "default" else chosen) in BY_KEY:
-        st.caption(scheduler_text(known))
+                          format_func=show, **page.kept("scheduler"))
+    scheduler = default if chosen == "default" else chosen
+    if scheduler in BY_KEY:
+        st.caption(scheduler_text(scheduler))
 
 
-def number_controls(page: str, without: Collection[str] = ()) -> None:
+def number_controls(page: PageState, without: Collection[str] = ()) -> None:
     """num_inference_steps, guidance_scale and the seed with its dice."""
     left, right = st.columns(2)
     if "num_inference_steps" not in without:
         left.number_input("num_inference_steps", 1, 1000, step=1,
-                          key=state.key(page, "num_inference_steps"), **KEEP)
+                          **page.kept("num_inference_steps"))
     if "guidance_scale" not in without and takes(page, "guidance_scale"):
         place = right if "num_inference_steps" not in without else left
         place.number_input("guidance_scale", 0.0, 100.0, step=0.5, format="%g",
-                           key=state.key(page, "guidance_scale"), **KEEP,
+                           **page.kept("guidance_scale"),
                            help="Classifier-free guidance; at 1 or below it is off, and a step "
-                                "costs half.")  # fmt: skip
+                                "costs half.")
     if "seed" not in without:
         seed_control(page)
 
 
-def seed_control(page: str) -> None:
+def seed_control(page: PageState) -> None:
     def roll() -> None:
-        st.session_state[state.key(page, "seed")] = str(secrets.randbelow(2**32))
+        page.set("seed", str(secrets.randbelow(2**32)))
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.text_input("Seed", key=state.key(page, "seed"), **KEEP,
+        st.text_input("Seed", **page.kept("seed"),
                       help="Decides the initial noise: the same on every machine and for every "
-                           "scheduler.")  # fmt: skip
-        st.button("Roll", icon=":material/casino:", on_click=roll, key=f"{page}.dice",
+                           "scheduler.")
+        st.button("Roll", icon=":material/casino:", on_click=roll, key=page.key("dice"),
                   help="Another seed")
 
 
-def size_controls(page: str, without: Collection[str] = ()) -> None:
+def size_controls(page: PageState, without: Collection[str] = ()) -> None:
     info = page_model(page)
-    if st.session_state[state.key(page, "task")] == "unconditional" and not takes(page, "height"):
+    if page.get("task") == "unconditional" and not takes(page, "height"):
         return
-    own = {"width": info.width, "height": info.height} if info else {}
+    sizes = {"width": info.width, "height": info.height} if info else {}
     multiple = info.size_multiple if info else 8
     for place, name in zip(st.columns(2), ("width", "height"), strict=True):
         if name not in without:
-            text = f"{own[name]} px" if own.get(name) else "the model's own"
+            text = f"{sizes[name]} px" if sizes.get(name) else "the model's own"
             place.number_input(name.capitalize(), 8, 4096, value=None, step=multiple,
-                               key=state.key(page, name), placeholder=text,
+                               **page.kept(name), placeholder=text,
                                help=f"Multiples of {multiple} px; empty: the model's own, or that "
-                                    "of the picture to start from.", **KEEP)  # fmt: skip
+                                    "of the picture to start from.")
 
 
-def advanced_controls(page: str, without: Collection[str] = ()) -> None:
+def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
     labels = {"guidance_rescale": "Guidance rescale", "eta": "Eta (DDIM)"}
     shown = [name for name in labels if name not in without and takes(page, name)]
     for place, name in zip(st.columns(2), shown, strict=False):
         place.number_input(labels[name], 0.0, 1.0, step=0.1, format="%g",
-                           key=state.key(page, name), **KEEP)
-    st.text_input("Scheduler options", key=state.key(page, "scheduler_options"),
-                  placeholder='{"use_karras_sigmas": true}', **KEEP,
+                           **page.kept(name))
+    st.text_input("Scheduler options", **page.kept("scheduler_options"),
+                  placeholder='{"use_karras_sigmas": true}',
                   help="Constructor options of the diffusers scheduler, as JSON.")
-    st.text_area("LoRA adapters", key=state.key(page, "loras"), height=68, **KEEP,
+    st.text_area("LoRA adapters", **page.kept("loras"), height=68,
                  placeholder="style.safetensors = 0.8",
                  help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
-                      "behind = its weight, else 1.")  # fmt: skip
+                      "behind = its weight, else 1.")
     left, middle, right = st.columns(3)
-    left.selectbox("dtype", [None, *DTYPES], key=state.key(page, "torch_dtype"), **KEEP,
+    left.selectbox("dtype", [None, *DTYPES], **page.kept("torch_dtype"),
                    format_func=lambda name: name or "the device's", placeholder="the device's",
                    help="Precision of weights and arithmetic.")
-    middle.selectbox("Memory", ["auto", *MEMORY_POLICIES], key=state.key(page, "memory_policy"),
-                     **KEEP, help="Where weights lie between uses. On the device is fastest; each "
-                                  "further one needs less memory and more time.")  # fmt: skip
-    right.selectbox("Quantise", [None, "int8", "int4"], key=state.key(page, "quantization"),
-                    **KEEP, format_func=lambda name: name or "no", placeholder="no",
+    middle.selectbox("Memory", ["auto", *MEMORY_POLICIES], **page.kept("memory_policy"),
+                     help="Where weights lie between uses. On the device is fastest; each "
+                                  "further one needs less memory and more time.")
+    right.selectbox("Quantise", [None, "int8", "int4"], **page.kept("quantization"),
+                    format_func=lambda name: name or "no", placeholder="no",
                     help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
-                         "and CUDA.")  # fmt: skip
+                         "and CUDA.")
     execution_controls(page, without)
-    carried = st.session_state.get(state.key(page, "carried")) or {}
+    carried = page.get("carried") or {}
     if set(carried) - {"mask_image"}:
         st.text("Also set: " + ", ".join(f"{name} {value}" for name, value in carried.items()
                                          if name != "mask_image"))
     if set(carried) - state.MASK_FIELDS:
-        st.button("Forget these", key=f"{page}.forget", on_click=forget_carried, args=(page,))
+        st.button("Forget these", key=page.key("forget"), on_click=forget_carried, args=(page,))
 
 
-def execution_controls(page: str, without: Collection[str] = ()) -> None:
+def execution_controls(page: PageState, without: Collection[str] = ()) -> None:
     """How the denoiser computes, as far as there is a choice for this model on this device."""
     info, device = page_model(page), state.engine().registry.device
     if info is None:
@@ -264,12 +266,12 @@ def execution_controls(page: str, without: Collection[str] = ()) -> None:
                                  "step before. Faster, and not quite the same picture.")}
     *places, last = st.columns(3, vertical_alignment="bottom")
     for place, (name, (text, help_text)) in zip(places, labels.items(), strict=True):
-        current = st.session_state[state.key(page, name)]
+        current = page.get(name)
         options = list(dict.fromkeys([*choices[name], current]))
         if name not in without and len(options) > 1:
-            place.selectbox(text, options, key=state.key(page, name), help=help_text, **KEEP,
+            place.selectbox(text, options, **page.kept(name), help=help_text,
                             format_func=lambda value: value.strip("_").replace("_", " "))
     if "compile" not in without and not compile_obstacle(device):
-        last.toggle("Compile", key=state.key(page, "compile"), **KEEP,
+        last.toggle("Compile", **page.kept("compile"),
                     help="torch.compile of the denoiser: a minute or more before the first picture "
                          "of each size, timed as warm-up; later ones use the compiled code.")

@@ -5,37 +5,37 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
-from dashboard.state import KEEP
+from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.models.info import ModelInfo
 from pipelines.schedulers import BY_KEY
 
 
-def page_model(page: str) -> ModelInfo | None:
+def page_model(page: PageState) -> ModelInfo | None:
     """What a page's model says of itself, None where it is unknown."""
-    carried = st.session_state.get(state.key(page, "carried")) or {}
+    carried = page.get("carried") or {}
     try:
-        model_id = (st.session_state[state.key(page, "model_id")] or "").strip()
+        model_id = (page.get("model_id") or "").strip()
         return state.engine().registry.describe(model_id, carried.get("revision"),
                                                 carried.get("variant"))
     except PipelineError:
         return None
 
 
-def takes(page: str, name: str) -> bool:
+def takes(page: PageState, name: str) -> bool:
     """Whether a field has an effect with a page's model and task; yes where nobody knows."""
     info = page_model(page)
-    return info is None or info.takes(st.session_state[state.key(page, "task")], name)
+    return info is None or info.takes(page.get("task"), name)
 
 
-def fitting_schedulers(page: str) -> list[str]:
+def fitting_schedulers(page: PageState) -> list[str]:
     """Keys of the schedulers that go with a page's model; all where the model is unknown."""
     info = page_model(page)
     return [scheduler.key for scheduler in info.schedulers] if info else list(BY_KEY)
 
 
-def adopt_defaults(page: str) -> None:
+def adopt_defaults(page: PageState) -> None:
     """Another model starts at its own steps, guidance, size and scheduler."""
     forget_carried(page)
     info = page_model(page)
@@ -45,47 +45,46 @@ def adopt_defaults(page: str) -> None:
               "guidance_scale": info.guidance_scale, "scheduler_options": "", "loras": "",
               "height": None, "width": None, "strength": default_strength(info),
               "attention_backend": "native", "cache": "none", "compile": False}
-    if st.session_state[state.key(page, "task")] not in info.tasks:
+    if page.get("task") not in info.tasks:
         values["task"] = info.task_for()
     values |= dict.fromkeys(state.EXTRA_INPUTS)
     for name, value in values.items():
-        st.session_state[state.key(page, name)] = value
+        page.set(name, value)
 
 
-def forget_carried(page: str) -> None:
+def forget_carried(page: PageState) -> None:
     """Drop what a request brought along, but for the mask: without it there is no in-painting."""
-    carried = st.session_state.get(state.key(page, "carried")) or {}
-    st.session_state[state.key(page, "carried")] = {
-        name: value for name, value in carried.items() if name in state.MASK_FIELDS}
+    carried = page.get("carried") or {}
+    page.set("carried", {name: value for name, value in carried.items()
+                         if name in state.MASK_FIELDS})
 
 
-def use_model(page: str, model_id: str, variant: str | None, revision: str | None) -> None:
+def use_model(page: PageState, model_id: str, variant: str | None, revision: str | None) -> None:
     """Let a page start from a model, at the model's own steps and guidance."""
-    state.prepare(page)
-    st.session_state[state.key(page, "model_id")] = model_id
+    page.start_request()
+    page.set("model_id", model_id)
     adopt_defaults(page)
     carried = {"variant": variant, "revision": revision}
-    st.session_state[state.key(page, "carried")] = {k: v for k, v in carried.items() if v}
+    page.set("carried", {k: v for k, v in carried.items() if v})
 
 
-def use_lora(page: str, path: str) -> None:
+def use_lora(page: PageState, path: str) -> None:
     """Add an adapter to those of a page."""
-    state.prepare(page)
-    name = state.key(page, "loras")
-    lines = [*(st.session_state[name] or "").splitlines(), path]
-    st.session_state[name] = "\n".join(dict.fromkeys(lines))
+    page.start_request()
+    lines = [*(page.get("loras") or "").splitlines(), path]
+    page.set("loras", "\n".join(dict.fromkeys(lines)))
 
 
 def model_options(current: str | None) -> list[str]:
     """Ids to choose from, the current one among them."""
-    known = state.offered()
-    return [*known, *([current] if current and current not in known else [])]
+    offered = state.offered()
+    return [*offered, *([current] if current and current not in offered else [])]
 
 
-def model_control(page: str) -> None:
+def model_control(page: PageState) -> None:
     """The model by id: bundled ones, registered folders, what lies in the Hub's cache."""
-    current = st.session_state[state.key(page, "model_id")]
-    st.selectbox("Model", model_options(current), key=state.key(page, "model_id"), **KEEP,
+    current = page.get("model_id")
+    st.selectbox("Model", model_options(current), **page.kept("model_id"),
                  accept_new_options=True, on_change=adopt_defaults, args=(page,),
                  help="Bundled, registered or downloaded models; the path of a diffusers folder "
                       "or of a .safetensors checkpoint can be typed. More on the page Hub.")

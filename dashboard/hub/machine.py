@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.text import facts, notice, words
 from dashboard.hub.model import open_model, section, split_id
+from dashboard.state import HUB
 from pipelines.errors import PipelineError
 from pipelines.hub.cache import (
     CachedRevision,
@@ -26,7 +27,6 @@ from pipelines.hub.download import free_bytes
 from pipelines.hub.folders import LocalFolders
 from pipelines.hub.plan import size_text
 
-DELETING = "hub.deleting"
 DAY = 86_400  # seconds
 
 
@@ -38,13 +38,13 @@ def machine() -> None:
     section("Downloaded models", str(cache))
     facts([("Models", str(len({r.model_id for r in revisions}))),
            ("Revisions", str(len(revisions))), ("Size", size_text(taken)),
-           ("Free disk", size_text(free_bytes(cache)))])  # fmt: skip
+           ("Free disk", size_text(free_bytes(cache)))])
     if not revisions:
         words("Nothing is downloaded yet. Open a model of the list and press Download.", "quiet")
     for revision in revisions:
         revision_row(revision)
-    if st.session_state.get(DELETING):
-        confirm_delete(st.session_state[DELETING])
+    if HUB.get("deleting"):
+        confirm_delete(HUB.get("deleting"))
     parts = leftovers(cache)
     active = {download.plan.model_id for download in state.downloads().active()}
     if parts := {model: size for model, size in parts.items() if model not in active}:
@@ -52,9 +52,9 @@ def machine() -> None:
         for model_id, size in parts.items():
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 words(f"{model_id} · {size_text(size)}")
-                st.button("Open", key=f"hub.unfinished.{model_id}", on_click=open_model,
+                st.button("Open", key=HUB.key(f"unfinished.{model_id}"), on_click=open_model,
                           args=(model_id,))
-                st.button("Delete", icon=":material/delete:", key=f"hub.forget.{model_id}",
+                st.button("Delete", icon=":material/delete:", key=HUB.key(f"forget.{model_id}"),
                           on_click=delete_leftovers, args=(cache, model_id))
     folders()
 
@@ -64,10 +64,10 @@ def revision_row(revision: CachedRevision) -> None:
     key = revision.commit[:12]
 
     def check() -> None:
-        st.session_state[f"hub.damaged.{key}"] = damaged_files(revision)
+        HUB.set(f"damaged.{key}", damaged_files(revision))
 
     def ask() -> None:
-        st.session_state[DELETING] = revision.commit
+        HUB.set("deleting", revision.commit)
 
     name, author = split_id(revision.model_id)
     refs = ", ".join(revision.refs) or "no branch"
@@ -76,48 +76,50 @@ def revision_row(revision: CachedRevision) -> None:
         st.html(f"<div class='cs-revision'><b><small>{escape(author)} / </small>{escape(name)}</b>"
                 f"<span>{escape(refs)} · {key} · {size_text(revision.size_bytes)} · "
                 f"{revision.files} files · last used {_ago(revision.last_used)}</span></div>")
-        st.button("Open", key=f"hub.open.{key}", on_click=open_model, args=(revision.model_id,))
-        st.button("Check", icon=":material/fact_check:", key=f"hub.check.{key}", on_click=check,
-                  help="Read every file and compare its checksum.")
-        st.button("Delete", icon=":material/delete:", key=f"hub.delete.{key}", on_click=ask)
-    damaged = st.session_state.get(f"hub.damaged.{key}")
+        st.button("Open", key=HUB.key(f"open.{key}"), on_click=open_model,
+                  args=(revision.model_id,))
+        st.button("Check", icon=":material/fact_check:", key=HUB.key(f"check.{key}"),
+                  on_click=check, help="Read every file and compare its checksum.")
+        st.button("Delete", icon=":material/delete:", key=HUB.key(f"delete.{key}"), on_click=ask)
+    damaged = HUB.get(f"damaged.{key}")
     if damaged == []:
         notice("good", f"All {revision.files} files of {revision.model_id} are whole.")
     elif damaged:
         notice("error", f"Damaged: {', '.join(damaged)}. Remove them and open the model to fetch "
-                        "them again.")  # fmt: skip
-        st.button("Remove the damaged files", key=f"hub.mend.{key}", on_click=mend,
+                        "them again.")
+        st.button("Remove the damaged files", key=HUB.key(f"mend.{key}"), on_click=mend,
                   args=(revision, damaged))
 
 
 def mend(revision: CachedRevision, damaged: list[str]) -> None:
     forget_files(revision, damaged)
-    st.session_state.pop(f"hub.damaged.{revision.commit[:12]}", None)
+    HUB.pop(f"damaged.{revision.commit[:12]}")
     open_model(revision.model_id)
 
 
-@st.dialog("Delete from this machine?", on_dismiss=lambda: st.session_state.pop(DELETING, None))
+@st.dialog("Delete from this machine?", on_dismiss=lambda: HUB.pop("deleting"))
 def confirm_delete(commit: str) -> None:
     cache = state.hub().cache_dir
     revision = next((r for r in cached_revisions(cache) if r.commit == commit), None)
     if revision is None:
-        st.session_state.pop(DELETING, None)
+        HUB.pop("deleting")
         st.rerun()
     words(f"{revision.model_id}, revision {commit[:12]}", "large")
     freed = freed_bytes(cache, [commit])
     words(f"{size_text(freed)} are freed. Runs in the log stay; the model can be downloaded again.")
     with st.container(horizontal=True, gap="small"):
-        if st.button(f"Delete and free {size_text(freed)}", type="primary", key="hub.delete.yes"):
+        if st.button(f"Delete and free {size_text(freed)}", type="primary",
+                     key=HUB.key("delete.yes")):
             try:
                 delete_revisions(cache, [commit])
             except PipelineError as error:
                 notice("error", str(error))
                 return
-            st.session_state.pop(DELETING, None)
+            HUB.pop("deleting")
             st.toast(f"{size_text(freed)} are free again")
             st.rerun()
-        if st.button("Keep it", key="hub.delete.no"):
-            st.session_state.pop(DELETING, None)
+        if st.button("Keep it", key=HUB.key("delete.no")):
+            HUB.pop("deleting")
             st.rerun()
 
 
@@ -128,13 +130,13 @@ def folders() -> None:
     for path in registered.paths():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             words(path + ("" if Path(path).exists() else " (not there now)"))
-            st.button("Open", key=f"hub.folder.{path}", on_click=open_model, args=(path,))
-            st.button("Forget", key=f"hub.unregister.{path}", on_click=registered.remove,
+            st.button("Open", key=HUB.key(f"folder.{path}"), on_click=open_model, args=(path,))
+            st.button("Forget", key=HUB.key(f"unregister.{path}"), on_click=registered.remove,
                       args=(path,), help="The files stay.")
-    with (st.form("hub.register", clear_on_submit=True, border=False),
+    with (st.form(HUB.key("register"), clear_on_submit=True, border=False),
           st.container(horizontal=True, gap="small", vertical_alignment="bottom")):
         path = st.text_input("Folder in diffusers' format, or a .safetensors checkpoint",
-                             key="hub.path", placeholder="/data/models/my-model", width=480)
+                             key=HUB.key("path"), placeholder="/data/models/my-model", width=480)
         go = st.form_submit_button("Register", icon=":material/create_new_folder:")
     if go:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -12,43 +10,47 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.downloads import download_details
+from dashboard.components.fetch_model import (
+    choice_key,
+    chosen,
+    fetch_model,
+    forget_choices,
+    model_details,
+)
 from dashboard.components.text import facts, notice, words
 from dashboard.form.model import use_lora, use_model
+from dashboard.state import HUB
 from pipelines.errors import GatedError, HubError, PipelineError
-from pipelines.hub.cache import here_state, missing_bytes
 from pipelines.hub.card import LOCAL, card_html, picture_paths
-from pipelines.hub.download import SPARE, free_bytes
+from pipelines.hub.download import free_bytes
 from pipelines.hub.folders import LocalFolders, local_details, missing_configs
-from pipelines.hub.model import ModelDetails, ModelSummary
+from pipelines.hub.model import ModelDetails
 from pipelines.hub.pictures import example_pictures
-from pipelines.hub.plan import INDEX, checkpoint_files, size_text
-from pipelines.hub.wording import gated_text, host
+from pipelines.hub.plan import INDEX, size_text
+from pipelines.hub.wording import host
 
-MODEL = "hub.model"
-CHOICES = ("revision", "variant", "file")  # of one model, by widgets that may be out of sight
-DETAILS = "hub.details"
 MOST_PICTURES = 12
 MAX_CONFIG = 200_000  # bytes of a config that is shown
-ASK_AGAIN = 60.0  # seconds
 
 
 def open_model(model_id: str | None) -> None:
     """Show a model, or the list again; from the next script run on."""
     if model_id:
-        st.session_state[MODEL] = st.query_params["model"] = model_id
+        HUB.set("model", model_id)
+        st.query_params["model"] = model_id
     else:
-        st.session_state.pop(MODEL, None)
+        HUB.pop("model")
         st.query_params.pop("model", None)
 
 
 def detail(model_id: str) -> None:
     """One model: what it is, its card, files and config, and how to get it."""
-    st.button("All models", icon=":material/arrow_back:", key="hub.list", type="tertiary",
+    st.button("All models", icon=":material/arrow_back:", key=HUB.key("list"), type="tertiary",
               on_click=open_model, args=(None,))
-    found = find_details(model_id)
-    if found is None:
+    details = find_details(model_id)
+    if details is None:
         return
-    model = found.model
+    model = details.model
     name, author = (model_id, "") if model.source in ("folder", "single file") \
         else split_id(model_id)
     small = f"<small>{escape(author)} / </small>" if author else ""
@@ -59,16 +61,16 @@ def detail(model_id: str) -> None:
     with st.container(key="hub-detail"):  # on a phone the panel comes first
         left, right = st.columns([7, 4], gap="large")
     with right:
-        panel(found)
+        panel(details)
     with left:
-        examples(found)
-        card, files, config = st.tabs(["Card", f"Files ({len(found.files)})", "Config"])
+        examples(details)
+        card, files, config = st.tabs(["Card", f"Files ({len(details.files)})", "Config"])
         with card:
-            show_card(found)
+            show_card(details)
         with files:
-            show_files(found)
+            show_files(details)
         with config:
-            show_config(found)
+            show_config(details)
 
 
 def find_details(model_id: str) -> ModelDetails | None:
@@ -79,55 +81,29 @@ def find_details(model_id: str) -> ModelDetails | None:
     offline = hub.problem()
     if on_hub and not offline:
         try:
-            return hub_details(model_id)
+            return model_details(model_id)
         except HubError as error:
             notice("error", str(error))
-            if any(st.session_state.get(choice(model_id, name)) for name in CHOICES):
-                st.button("Back to main", key="hub.main", on_click=forget_choices, args=(model_id,))
+            if any(chosen(model_id)):
+                st.button("Back to main", key=HUB.key("main"), on_click=forget_choices,
+                          args=(model_id,))
                 return None
             if "/" not in model_id:
                 return None
     try:
-        found = local_details(engine.registry, model_id)
+        details = local_details(engine.registry, model_id)
     except PipelineError as error:
         notice("error", f"{model_id} is not on this machine, and the Hub cannot be asked: "
                f"{offline}" if offline and on_hub else str(error))
         return None
     if offline and on_hub:
         notice("note", "Offline: this is the copy on this machine.")
-    return found
+    return details
 
 
-def choice(model_id: str, name: str) -> str:
-    """The key of a choice about one model."""
-    return f"hub.{name}.{model_id}"
-
-
-def forget_choices(model_id: str) -> None:
-    for name in CHOICES:
-        st.session_state.pop(choice(model_id, name), None)
-
-
-def hub_details(model_id: str) -> ModelDetails:
-    """What the Hub says of a model, asked once a minute; what is here is looked at each time."""
-    hub = state.hub()
-    chosen = [(st.session_state.get(choice(model_id, name)) or "").strip() or None
-              for name in CHOICES]
-    key = (model_id, *chosen)
-    known, found, when = st.session_state.get(DETAILS, (None, None, 0.0))
-    if known != key or time.monotonic() - when > ASK_AGAIN:
-        with st.spinner("Reading the model's files and card…", show_time=True):
-            found = hub.details(model_id, *chosen)
-        st.session_state[DETAILS] = key, found, time.monotonic()
-    if found.plan:
-        here = here_state(found.plan, hub.cache_dir)
-        found = replace(found, model=replace(found.model, here=here))
-    return found
-
-
-def panel(found: ModelDetails) -> None:
+def panel(details: ModelDetails) -> None:
     """At the right: size, licence, access, and what to do with it."""
-    model, plan, hub = found.model, found.plan, state.hub()
+    model, plan, hub = details.model, details.plan, state.hub()
     with st.container(border=True, key="hub-panel", gap="small"):
         pairs = [("Licence", model.licence or "not stated")]
         if plan:
@@ -144,7 +120,7 @@ def panel(found: ModelDetails) -> None:
             pairs.append(("Base model", ", ".join(model.base_models)))
         facts(pairs)
         if model.source == "Hub":
-            st.text_input("Revision", key=choice(model.model_id, "revision"), **state.KEEP,
+            st.text_input("Revision", key=choice_key(model.model_id, "revision"), **state.KEEP,
                           placeholder="main; or a branch, a tag, a commit")
             st.link_button(f"Page on {host(hub)}", hub.url(model.model_id),
                            icon=":material/open_in_new:", type="tertiary")
@@ -152,89 +128,30 @@ def panel(found: ModelDetails) -> None:
             words("Nothing to download.", "quiet")
             return
         if plan is None or model.here == "yes":
-            use_buttons(found)
+            use_buttons(details)
             return
-        get_it(found)
-        if found.prior:
-            companion(found.prior)
+        fetch_model(details)
+        if details.prior:
+            companion(details.prior)
         if plan.kind == "pipeline" and model.model_id in state.offered():
             words("What is on this machine already can be used as it is.", "quiet")
-            use_buttons(found)
-
-
-def get_it(found: ModelDetails) -> None:
-    """Choices, the download button, or the download on its way."""
-    model, plan, hub = found.model, found.plan, state.hub()
-    download = state.downloads().latest(model.model_id)
-    if download and (download.active or download.status == "failed"):
-        st.fragment(download_details, run_every=state.poll_seconds())(download)
-        return
-    if download and download.status == "cancelled":
-        notice("note", "Cancelled. Files that were whole are kept in the cache.")
-    if len(plan.variants) > 1:
-        names = [variant or "" for variant in plan.variants]
-        st.selectbox("Variant", names, index=names.index(plan.variant or ""),
-                     key=choice(model.model_id, "variant"), **state.KEEP,
-                     format_func=lambda name: name or "plain weights")
-    single = checkpoint_files(found.files)
-    if plan.kind == "checkpoint" and len(single) > 1:
-        names = [file.path for file in single]
-        sizes = {file.path: size_text(file.size) for file in single}
-        st.selectbox("File", names, index=names.index(plan.main_file), **state.KEEP,
-                     key=choice(model.model_id, "file"),
-                     format_func=lambda path: f"{path}, {sizes[path]}")
-    if model.gated and not access(model):
-        return
-    if model.obstacle:
-        words("It can be fetched, but not opened here.", "quiet")
-    free, missing = free_bytes(hub.cache_dir), missing_bytes(plan, hub.cache_dir)
-    if missing + SPARE > free:
-        notice("error", f"{size_text(missing)} do not fit: {size_text(free)} are free in "
-                        f"{hub.cache_dir}. Delete models on 'This machine', or set HF_HOME to a "
-                        "folder on a larger disk.")  # fmt: skip
-        return
-    label = (f"Fetch the rest: {size_text(missing)}" if model.here == "partly"
-             else f"Download: {plan.file_count}, {size_text(missing)}")
-    if st.button(label, type="primary", icon=":material/download:", key="hub.download",
-                 width="stretch"):
-        try:
-            state.downloads().start(hub, plan)
-            st.rerun()
-        except PipelineError as error:
-            notice("error", str(error))
-    words(f"Into {hub.cache_dir}", "quiet")
-
-
-def access(model: ModelSummary) -> bool:
-    """Whether this account may read a gated model; says what to accept and where if not."""
-    hub = state.hub()
-    try:
-        hub.check_access(model.model_id)
-        return True
-    except GatedError:
-        how = ("Access is given at once when you accept." if model.gated == "auto" else
-               "The authors decide on each request.")
-        notice("note", f"{gated_text(hub, model.model_id)}. {how}")
-        st.button("Check again", icon=":material/refresh:", key="hub.access")
-    except HubError as error:
-        notice("error", str(error))
-    return False
+            use_buttons(details)
 
 
 def companion(prior: str) -> None:
     words(f"A two-stage pipeline: it needs {prior} too.", "quiet")
-    st.button(f"Open {prior}", key="hub.prior", on_click=open_model, args=(prior,))
+    st.button(f"Open {prior}", key=HUB.key("prior"), on_click=open_model, args=(prior,))
 
 
-def use_buttons(found: ModelDetails) -> None:
+def use_buttons(details: ModelDetails) -> None:
     """It is here: open it, or what stands in the way."""
-    model, plan, hub = found.model, found.plan, state.hub()
+    model, plan, hub = details.model, details.plan, state.hub()
     if plan and model.here == "yes":
         notice("good", "All its files are on this machine.")
     if plan and plan.kind == "segmenter":
         words("It finds things from clicks: the tool Click of In-paint uses it.", "quiet")
-        if st.button("Open In-paint", type="primary", icon=":material/brush:", key="hub.inpaint",
-                     width="stretch"):
+        if st.button("Open In-paint", type="primary", icon=":material/brush:", width="stretch",
+                     key=HUB.key("inpaint")):
             st.switch_page("views/inpaint.py")
         return
     model_id, variant, revision = model.model_id, plan and plan.variant, None
@@ -257,8 +174,8 @@ def use_buttons(found: ModelDetails) -> None:
             notice("error", str(error))
         return
     generate = st.button("Open in Generate", type="primary", icon=":material/photo_camera:",
-                         key="hub.generate", width="stretch")
-    compare = st.button("Add to Compare", icon=":material/grid_on:", key="hub.compare",
+                         key=HUB.key("generate"), width="stretch")
+    compare = st.button("Add to Compare", icon=":material/grid_on:", key=HUB.key("compare"),
                         width="stretch")
     if (generate or compare) and plan and plan.kind == "checkpoint":
         LocalFolders(state.engine().home).add(model_id, state.engine().registry)
@@ -274,7 +191,7 @@ def adapter_buttons(path: str) -> None:
     """Put an adapter on the model of Generate."""
     words("An adapter: it goes on top of the model that is chosen on Generate.", "quiet")
     if st.button("Use as LoRA in Generate", type="primary", icon=":material/photo_camera:",
-                 key="hub.lora", width="stretch"):
+                 key=HUB.key("lora"), width="stretch"):
         use_lora(state.GENERATE, path)
         st.switch_page("views/generate.py")
 
@@ -293,16 +210,17 @@ def fetch_configs(repository: str) -> None:
         return
     if plan is None:
         notice("error", f"{repository} has no config files to take. Put a folder of configs, named "
-                        "like the file, beside it.")  # fmt: skip
+                        "like the file, beside it.")
     elif st.button(f"Fetch them: {plan.file_count}, {size_text(plan.size_bytes)}",
-                   type="primary", icon=":material/download:", key="hub.configs", width="stretch"):
+                   type="primary", icon=":material/download:", width="stretch",
+                   key=HUB.key("configs")):
         state.downloads().start(hub, plan)
         st.rerun()
 
 
-def examples(found: ModelDetails) -> None:
-    paths = example_pictures(found)
-    pictures = state.hub().pictures(found, paths) if paths else {}
+def examples(details: ModelDetails) -> None:
+    paths = example_pictures(details)
+    pictures = state.hub().pictures(details, paths) if paths else {}
     if pictures:
         items = "".join(
             f"<img src='{escape(state.picture_url(content, f'hub-{number}'))}' "
@@ -312,10 +230,10 @@ def examples(found: ModelDetails) -> None:
         st.html(f"<div class='cs-strip'>{items}</div>")
 
 
-def show_card(found: ModelDetails) -> None:
-    hub, model = state.hub(), found.model
+def show_card(details: ModelDetails) -> None:
+    hub, model = state.hub(), details.model
     try:
-        text = hub.card_text(found)
+        text = hub.card_text(details)
     except GatedError:
         words("The card can be read once access is given.", "quiet")
         return
@@ -324,60 +242,60 @@ def show_card(found: ModelDetails) -> None:
         return
     if not text:
         words("This model has no card: nobody has written down what it was trained on, what it is "
-              "for, or what it may be used for.", "quiet")  # fmt: skip
+              "for, or what it may be used for.", "quiet")
         return
     page = hub.url(model.model_id) if model.source in ("Hub", "Hub cache") else LOCAL
-    st.html(f"<div class='cs-card'>{safe_card(found, text, page)}</div>")
+    st.html(f"<div class='cs-card'>{safe_card(details, text, page)}</div>")
 
 
-def safe_card(found: ModelDetails, text: str, page: str) -> str:
+def safe_card(details: ModelDetails, text: str, page: str) -> str:
     """The card as HTML, with pictures of the repository served from here."""
-    pictures = state.hub().pictures(found, picture_paths(text, page)[:MOST_PICTURES])
+    pictures = state.hub().pictures(details, picture_paths(text, page)[:MOST_PICTURES])
     urls = {path: state.picture_url(content, f"hub-card-{number}")
             for number, (path, content) in enumerate(pictures.items())}
     return card_html(text, page, urls.get)
 
 
-def show_files(found: ModelDetails) -> None:
-    taken = {file.path for file in found.plan.files} if found.plan else set()
+def show_files(details: ModelDetails) -> None:
+    taken = {file.path for file in details.plan.files} if details.plan else set()
     rows = "".join(
         f"<tr{' class=cs-taken' if file.path in taken else ''}><td>{escape(file.path)}</td>"
         f"<td>{size_text(file.size)}</td><td>{'fetched' if file.path in taken else ''}</td></tr>"
-        for file in found.files
+        for file in details.files
     )
-    total = size_text(sum(file.size for file in found.files))
-    if found.plan:
-        words(f"{size_text(found.plan.size_bytes)} of {total} are needed: safetensors of one "
+    total = size_text(sum(file.size for file in details.files))
+    if details.plan:
+        words(f"{size_text(details.plan.size_bytes)} of {total} are needed: safetensors of one "
               "variant, configs, tokenizers and the card; nothing twice, no pickles.", "quiet")
     st.html(f"<div class='cs-table'><table><thead><tr><th>File</th><th>Size</th><th></th></tr>"
             f"</thead><tbody>{rows}</tbody></table></div>")
 
 
-def show_config(found: ModelDetails) -> None:
-    if not found.index:
+def show_config(details: ModelDetails) -> None:
+    if not details.index:
         words("No model_index.json that may be read: no diffusers pipeline, or a gated one.",
               "quiet")
         return
-    components(found)
-    configs = [file.path for file in found.files
+    components(details)
+    configs = [file.path for file in details.files
                if file.suffix == ".json" and ".index." not in file.path and file.size < MAX_CONFIG]
     path = st.selectbox("File", [INDEX, *(path for path in configs if path != INDEX)],
-                        key=f"hub.config.{found.model.model_id}")
+                        key=HUB.key(f"config.{details.model.model_id}"))
     try:
-        text = (json.dumps(found.index, indent=2) if path == INDEX else
-                state.hub().content(found, path).decode("utf-8", "replace"))
+        text = (json.dumps(details.index, indent=2) if path == INDEX else
+                state.hub().content(details, path).decode("utf-8", "replace"))
     except HubError as error:
         notice("error", str(error))
         return
     st.code(text, language="json")
 
 
-def components(found: ModelDetails) -> None:
+def components(details: ModelDetails) -> None:
     """The parts of the pipeline as a table: name, class, library, size."""
     rows = []
-    for name, value in (found.index or {}).items():
+    for name, value in (details.index or {}).items():
         if isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value):
-            of = found.plan.files if found.plan else found.files
+            of = details.plan.files if details.plan else details.files
             size = sum(file.size for file in of if file.path.startswith(f"{name}/"))
             rows.append(f"<tr><td>{escape(name)}</td><td>{escape(value[1])}</td>"
                         f"<td>{escape(value[0])}</td><td>{size_text(size)}</td></tr>")

@@ -11,20 +11,20 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.text import facts, notice
 from dashboard.hub.model import components, show_card, show_files
+from dashboard.state import HUB
 from pipelines.errors import PipelineError
 from pipelines.hub.folders import local_details, local_models
 from pipelines.hub.model import ModelDetails, ModelSummary
 from pipelines.hub.plan import PICTURE_TASKS
 from pipelines.hub.search import HubQuery, HubSearch
 
-VIEW, VIEWS, NUMBER, FOUND = "hub.view", ("Models", "This machine", "Tour"), "hub.page", "hub.found"
-STEP = "hub.tour"
+VIEWS = ("Models", "This machine", "Tour")
 
 
 def tour() -> None:
     """What is on the Hub, in five steps, each on a live result."""
-    found = tour_model()
-    if found is None:
+    details = tour_model()
+    if details is None:
         return
     steps: list[tuple[str, str, Any]] = [
         ("Models", "A model is a folder of files under a name, author / name, with a history like "
@@ -44,29 +44,30 @@ def tour() -> None:
          tour_licences),
         ("Tasks", "The task says what goes in and what comes out: text-to-image, image-to-image, "
          "unconditional. One set of weights often does several.", tour_tasks),
-    ]  # fmt: skip
-    number = st.session_state.setdefault(STEP, 0)
+    ]
+    HUB.start(tour=0)
+    number = HUB.get("tour")
 
     def go(to: int) -> None:
-        st.session_state[STEP] = to
+        HUB.set("tour", to)
 
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        st.segmented_control("Step", range(len(steps)), key=STEP, required=True,
+        st.segmented_control("Step", range(len(steps)), key=HUB.key("tour"), required=True,
                              format_func=lambda n: f"{n + 1} {steps[n][0]}",
                              label_visibility="collapsed")
         if number == len(steps) - 1:
-            st.button("To the models", type="primary", key="hub.tour.end", on_click=show_list)
+            st.button("To the models", type="primary", key=HUB.key("tour.end"), on_click=show_list)
         else:
-            st.button("Next", type="primary", key="hub.tour.next", on_click=go,
+            st.button("Next", type="primary", key=HUB.key("tour.next"), on_click=go,
                       args=(number + 1,))
     title, text, show = steps[number]
     st.html(f"<h2 class='cs-model'>{title}</h2><p class='cs-prose'>{escape(text)}</p>"
-            f"<p class='cs-quiet'>Live: {escape(found.model.model_id)}</p>")
-    show(found)
+            f"<p class='cs-quiet'>Live: {escape(details.model.model_id)}</p>")
+    show(details)
 
 
 def show_list() -> None:
-    st.session_state[VIEW] = VIEWS[0]
+    HUB.set("view", VIEWS[0])
 
 
 def tour_results() -> list[ModelSummary]:
@@ -74,10 +75,10 @@ def tour_results() -> list[ModelSummary]:
     hub, engine = state.hub(), state.engine()
     if hub.problem():
         return local_models(engine.registry, engine.home, hub.cache_dir)
-    if FOUND not in st.session_state:
+    if HUB.get("counted") is None:
         with st.spinner("Asking the Hub…", show_time=True):
-            st.session_state[FOUND] = HubSearch(hub, HubQuery()).page(1)
-    return st.session_state[FOUND]
+            HUB.set("counted", HubSearch(hub, HubQuery()).page(1))
+    return HUB.get("counted")
 
 
 def tour_model() -> ModelDetails | None:
@@ -96,31 +97,32 @@ def tour_model() -> ModelDetails | None:
         return None
 
 
-def tour_card(found: ModelDetails) -> None:
-    if found.card:
-        head = {k: v for k, v in found.card.items() if k != "widget"}
+def tour_card(details: ModelDetails) -> None:
+    if details.card:
+        head = {k: v for k, v in details.card.items() if k != "widget"}
         st.code(json.dumps(head, indent=2, default=str)[:1500], language="json")
     with st.container(height=420, key="hub-tour-card"):
-        show_card(found)
+        show_card(details)
 
 
-def tour_licences(found: ModelDetails) -> None:
-    facts([("This model", found.model.licence or "not stated"),
-           ("Access", f"gated ({found.model.gated})" if found.model.gated else "open")])
+def tour_licences(details: ModelDetails) -> None:
+    facts([("This model", details.model.licence or "not stated"),
+           ("Access", f"gated ({details.model.gated})" if details.model.gated else "open")])
     counted([model.licence or "not stated" for model in tour_results()], "Licence")
 
 
-def tour_tasks(found: ModelDetails) -> None:
-    facts([("This model", found.model.task or "not stated")])
+def tour_tasks(details: ModelDetails) -> None:
+    facts([("This model", details.model.task or "not stated")])
     counted([model.task or "not stated" for model in tour_results()], "Task")
     with st.container(horizontal=True, gap="small"):
         for task in PICTURE_TASKS:
-            st.button(f"Search {task}", key=f"hub.tour.{task}", on_click=search_task, args=(task,))
+            st.button(f"Search {task}", key=HUB.key(f"tour.{task}"), on_click=search_task,
+                      args=(task,))
 
 
 def search_task(task: str) -> None:
-    st.session_state["hub.task"] = task
-    st.session_state[NUMBER] = 1
+    HUB.set("task", task)
+    HUB.set("page", 1)
     show_list()
 
 

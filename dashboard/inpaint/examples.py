@@ -90,4 +90,4 @@ EXAMPLES = (
             {"padding_mask_crop": 64, "mask_feather": 6, "seed": 1}, large=True),
     Example("Another room", "SDXL or SD in-painting around the red sphere.", "spheres",
             "a red sphere on a beach at sunset, photograph", _around, {"seed": 1}, large=True),
-)  # fmt: skip
+)

@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.analysis import analysis_panel
-from dashboard.components.queue import cancel_button, progress_text
+from dashboard.components.queue import cancel_button, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
-from dashboard.components.text import duration, notice, words
+from dashboard.components.text import forecast_text, notice, words
 from dashboard.export import as_json, cell_records, cells, page_html, sheet_pngs, zipped
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
 from dashboard.form.fields import (
@@ -34,11 +34,6 @@ from pipelines.sheet.draw import recipe, to_csv, unusual
 from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
-SETUP_OPEN = f"{PAGE}.setup"
-OPEN_NEXT = f"{PAGE}.setup.next"  # what SETUP_OPEN becomes, once its widget may be set again
-RECENT = f"{PAGE}.recent"
-SHARED = f"{PAGE}.shared"
-FRESH = f"{PAGE}.fresh"
 
 
 def chosen_id() -> str | None:
@@ -52,7 +47,7 @@ def chosen_id() -> str | None:
 def choose(comparison_id: str | None) -> None:
     """Show another comparison, or none; from the next script run on."""
     st.session_state[state.COMPARISON] = comparison_id
-    st.session_state[OPEN_NEXT] = comparison_id is None
+    PAGE.set("setup.next", comparison_id is None)
     if comparison_id:
         st.query_params[state.COMPARISON] = comparison_id
     else:
@@ -71,16 +66,16 @@ def recent() -> None:
         return f"{when} · {row.base['prompt']} · {axes} · {comparison_id}"
 
     current = st.session_state.get(state.COMPARISON)
-    st.session_state[RECENT] = current if current in rows else None
-    st.selectbox("Open a comparison", list(rows), key=RECENT, format_func=title,
+    PAGE.set("recent", current if current in rows else None)
+    st.selectbox("Open a comparison", list(rows), key=PAGE.key("recent"), format_func=title,
                  placeholder="Recent comparisons" if rows or current else "No comparison yet",
                  disabled=not rows, label_visibility="collapsed",
-                 on_change=lambda: choose(st.session_state[RECENT]))  # fmt: skip
+                 on_change=lambda: choose(PAGE.get("recent")))
 
 
 def setup() -> None:
     """The base request, the axes, the forecast and the start."""
-    axes = st.session_state.get(f"{PAGE}.axes", ["scheduler", "guidance_scale"])
+    axes = PAGE.get("axes", ["scheduler", "guidance_scale"])
     names = {part for name in axes for part in name.split("+")}
     left, right = st.columns([5, 6], gap="large")
     with left:
@@ -99,29 +94,29 @@ def setup() -> None:
     with right:
         problem, comparison = None, None
         try:
-            base = state.request_of(PAGE)
+            base = PAGE.request()
             comparison = comparison_controls(PAGE, base)
             line = forecast_line(comparison)
         except PipelineError as error:
             problem, line = error, "No forecast yet"
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
-                           shortcut="Ctrl+Enter", key=f"{PAGE}.go", disabled=comparison is None)
+                           shortcut="Ctrl+Enter", key=PAGE.key("go"), disabled=comparison is None)
             st.caption(line)
-        st.toggle("Share UNet calls", key=SHARED, **state.KEEP,
+        st.toggle("Share UNet calls", **PAGE.kept("shared"),
                   help="Cells in one batch where the pipeline allows it: faster, with the same "
                        "pictures. Their times are then shares of the batch, and marked so; to "
-                       "time cells, use Measure timings.")  # fmt: skip
-        st.toggle("Make every cell again", key=FRESH, **state.KEEP,
+                       "time cells, use Measure timings.")
+        st.toggle("Make every cell again", **PAGE.kept("fresh"),
                   help="Otherwise cells that the log holds already, made of exactly the same, are "
-                       "taken from there.")  # fmt: skip
+                       "taken from there.")
         if problem:
             problem_notice(problem)
         elif comparison:
             unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
     if go and comparison:
         job = submit_comparison(state.job_queue(), state.engine(), comparison,
-                                st.session_state[SHARED], st.session_state[FRESH])
+                                PAGE.get("shared"), PAGE.get("fresh"))
         choose(job.result)
         st.rerun()
 
@@ -134,16 +129,17 @@ def prompts_of(comparison: Comparison) -> list[str]:
 def forecast_line(comparison: Comparison) -> str:
     engine = state.engine()
     engine.registry.describe(comparison.base.model_id)
-    in_log = set() if st.session_state.get(FRESH) else state.cells_in_log(comparison)
+    in_log = set() if PAGE.get("fresh") else state.cells_in_log(comparison)
     requests = [cell.request for number, cell in enumerate(comparison.cells)
                 if not cell.left_out and number not in in_log]
     if not requests:
         return f"**{len(in_log)} cells**, all in the log already"
-    expected = forecast(requests, engine.run_log, engine.registry, st.session_state[SHARED])
-    time = (f"about {duration(expected.seconds)}, from {expected.based_on} runs on this machine"
-            if expected.seconds is not None else "time not known yet on this machine")
-    known = f" · {len(in_log)} more from the log" if in_log else ""
-    return f"**{expected.cells} cells**{known} · {expected.nfe} function evaluations · {time}"
+    expected = forecast(requests, engine.run_log, engine.registry, PAGE.get("shared"))
+    time = forecast_text(expected.seconds)
+    if expected.seconds is not None:
+        time += f", from {expected.based_on} runs on this machine"
+    reused = f" · {len(in_log)} more from the log" if in_log else ""
+    return f"**{expected.cells} cells**{reused} · {expected.nfe} function evaluations · {time}"
 
 
 def show(comparison_id: str) -> None:
@@ -171,10 +167,8 @@ def waiting(job: Job) -> None:
     state.rerun_on_change()
     if state.engine().run_log.comparison(job.result):
         st.rerun()
-    ahead = state.waiting_before(job)
     words(job.title)
-    st.progress(0.0, text=f"Waiting for {ahead} other job{'s' * (ahead != 1)}" if ahead
-                else "Starting")
+    job_progress(job)
     cancel_button(job, "page")
 
 
@@ -234,7 +228,7 @@ def status_line(
 ) -> None:
     if job and job.active:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            st.progress(job.fraction, text=progress_text(job).removeprefix("Compare · "))
+            job_progress(job)
             cancel_button(job, "page")
         return
     count = sum(not cell.left_out for cell in comparison.cells)
@@ -249,16 +243,16 @@ def status_line(
         notice("note", f"Cancelled; {done} of {count} cells are kept.")
     elif row.status == "running":
         notice("note", f"{done} of {count} cells so far: it runs in another program, or was "
-                       "interrupted.")  # fmt: skip
+                       "interrupted.")
     if reused:
         notice("note", f"{reused} of {count} cells were made before, of exactly the same, and "
-                       "come from the log.")  # fmt: skip
+                       "come from the log.")
     if row.status in ("cancelled", "running") or failed:
         st.button("Go on with what is missing", icon=":material/play_arrow:", key="resume",
                   on_click=submit_comparison, kwargs={
                       "jobs": state.job_queue(), "engine": state.engine(),
                       "comparison": comparison, "resume": row.id,
-                      "shared": st.session_state.get(SHARED, False)})  # fmt: skip
+                      "shared": PAGE.get("shared", False)})
 
 
 def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
@@ -269,19 +263,19 @@ def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
             hashes.setdefault(run.seed, set()).add(run.noise_sha256 or "not recorded")
     if not hashes:
         return
-    unequal = [seed for seed, found in hashes.items() if len(found) > 1 or "not recorded" in found]
+    unequal = [seed for seed, seen in hashes.items() if len(seen) > 1 or "not recorded" in seen]
     if unequal:
         seeds = ", ".join(map(str, unequal[:5]))
         sized = {"height", "width", "model_id"} & comparison.varied
         why = f" ({' and '.join(sorted(sized))} on an axis changes its shape)" if sized else ""
         notice("note", f"Equal noise: not proven. Cells of seed {seeds} began from different "
-                       f"noise{why}.")  # fmt: skip
+                       f"noise{why}.")
     elif len(hashes) == 1:
         notice("good", "Equal noise: proven. Every finished cell began from the same noise:",
-               next(iter(next(iter(hashes.values())))))  # fmt: skip
+               next(iter(next(iter(hashes.values())))))
     else:
         notice("good", f"Equal noise: proven. One hash for each of {len(hashes)} seeds:",
-               "  ".join(f"{seed}: {min(found)[:12]}" for seed, found in hashes.items()))
+               "  ".join(f"{seed}: {min(seen)[:12]}" for seed, seen in hashes.items()))
 
 
 def kept_line(runs: Sequence[Run | None]) -> None:
@@ -292,7 +286,7 @@ def kept_line(runs: Sequence[Run | None]) -> None:
         which = "in every finished cell" if not worst.changed_unmasked_pixels else "in one cell"
         notice("error" if worst.changed_unmasked_pixels else "good",
                f"{worst.changed_unmasked_pixels:,} of {worst.unmasked_pixels:,} unmasked pixels "
-               f"changed {which}.")  # fmt: skip
+               f"changed {which}.")
 
 
 def downloads(comparison: Comparison, comparison_id: str) -> None:
@@ -318,7 +312,7 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
          f"{name}.json", "application/json", "data_object"),
         ("Recipe (JSON)", lambda: as_json(recipe(comparison, runs())),
          f"{name}-recipe.json", "application/json", "receipt_long"),
-    ]  # fmt: skip
+    ]
     with st.container(horizontal=True, gap="small"):
         with st.popover("Download", icon=":material/download:"):
             for text, make, file, mime, icon in files:
@@ -334,8 +328,8 @@ def use_again(comparison: Comparison) -> None:
     choose(None)
 
 
-state.prepare(PAGE)
-st.session_state.setdefault(SHARED, True)
+PAGE.start_request()
+PAGE.start(shared=True)
 comparison_id = chosen_id()
 if comparison_id:
     st.query_params[state.COMPARISON] = comparison_id
@@ -344,16 +338,17 @@ title.title("Compare")
 try:
     with list_of_recent:
         recent()
-    opened = st.session_state.pop(OPEN_NEXT, None)
-    if opened is not None or SETUP_OPEN not in st.session_state:
-        st.session_state[SETUP_OPEN] = comparison_id is None if opened is None else opened
-    with st.expander("New comparison", key=SETUP_OPEN, on_change="rerun", icon=":material/tune:"):
+    PAGE.start(setup=comparison_id is None)
+    if (opened := PAGE.pop("setup.next")) is not None:  # now that its widget may be set again
+        PAGE.set("setup", opened)
+    with st.expander("New comparison", key=PAGE.key("setup"), on_change="rerun",
+                     icon=":material/tune:"):
         setup()
     if comparison_id:
         show(comparison_id)
     else:
         words("Nothing on the table yet: set the axes and start, or open a recent comparison.",
-              "quiet")  # fmt: skip
+              "quiet")
     opened_run()
 except PipelineError as error:
     notice("error", str(error))

@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.picture import Picture, picture_viewer
-from dashboard.components.queue import cancel_button, progress_text
+from dashboard.components.queue import cancel_button, job_progress
 from dashboard.components.run_details import run_measurements, run_record
-from dashboard.components.text import duration, notice, words
+from dashboard.components.text import forecast_text, notice, words
 from dashboard.form.fields import (
     advanced_controls,
     example_prompts,
@@ -33,10 +33,9 @@ from pipelines.request import RunRequest
 from pipelines.run_log import Run
 
 PAGE = state.GENERATE
-COUNT = f"{PAGE}.count"
 MAX_STAGES = 3
 STAGE_NUMBERS = (("strength", 0.05, 1.0, 0.05), ("num_inference_steps", 1.0, 1000.0, 1.0),
-                 ("guidance_scale", 0.0, 100.0, 0.5))  # fmt: skip
+                 ("guidance_scale", 0.0, 100.0, 0.5))
 
 
 def settings() -> None:
@@ -45,12 +44,12 @@ def settings() -> None:
     prompt_control(PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         go = st.button("Generate", type="primary", icon=":material/photo_camera:",
-                       shortcut="Ctrl+Enter", key=f"{PAGE}.go")
+                       shortcut="Ctrl+Enter", key=PAGE.key("go"))
         example_prompts(PAGE)
     below = st.container(gap="small")
     scheduler_control(PAGE)
     number_controls(PAGE)
-    st.number_input("Number of pictures", 1, 16, step=1, key=COUNT, **state.KEEP,
+    st.number_input("Number of pictures", 1, 16, step=1, **PAGE.kept("count"),
                     help="Further pictures take the next seeds.")
     with st.expander("Model, size and more"):
         model_control(PAGE)
@@ -60,14 +59,14 @@ def settings() -> None:
     with below:
         if needs_picture():
             notice("note", "Choose a picture to start from: upload one, or take the output of a "
-                           "run with its button \"Use as input\".")  # fmt: skip
+                           "run with its button \"Use as input\".")
             return
         try:
             requests = wanted()
             misfit(requests[0])
             if go:
                 job = submit_generation(state.job_queue(), state.engine(), requests, stages)
-                st.session_state[state.GENERATE_JOB] = job.id
+                PAGE.set("job", job.id)
                 st.rerun()
             tell_forecast(requests, stages)
         except PipelineError as error:
@@ -75,49 +74,48 @@ def settings() -> None:
 
 
 def needs_picture() -> bool:
-    value = {name: st.session_state[state.key(PAGE, name)] for name in ("task", "image")}
-    return value["task"] == "image-to-image" and not value["image"]
+    return PAGE.get("task") == "image-to-image" and not PAGE.get("image")
 
 
 def stage_controls() -> list[dict[str, Any]]:
     """Further stages, each image-to-image on the picture of the one before: what they change."""
-    count = st.session_state[state.STAGES]
+    count = PAGE.get("stages")
     title = "Further stages" + (f" ({count})" if count else "")
     with st.expander(title, expanded=count > 0):
         if not count:
             words("A chain: another model goes on from the picture, such as SDXL Turbo first, then "
-                  "Kandinsky.", "quiet")  # fmt: skip
+                  "Kandinsky.", "quiet")
         stages = [one_stage(number) for number in range(count)]
         with st.container(horizontal=True, gap="small"):
-            st.button("Add a stage", icon=":material/add:", key=f"{PAGE}.stage_add",
+            st.button("Add a stage", icon=":material/add:", key=PAGE.key("stage_add"),
                       on_click=change_stages, args=(1,), disabled=count >= MAX_STAGES)
             if count:
-                st.button("Remove the last", icon=":material/remove:", key=f"{PAGE}.stage_remove",
+                st.button("Remove the last", icon=":material/remove:", key=PAGE.key("stage_remove"),
                           on_click=change_stages, args=(-1,))
     return stages
 
 
 def change_stages(by: int) -> None:
-    st.session_state[state.STAGES] += by
+    PAGE.set("stages", PAGE.get("stages") + by)
 
 
 def one_stage(number: int) -> dict[str, Any]:
     """The fields that a stage changes; what is left empty stays, or is its model's own."""
 
-    def key(name: str) -> str:
-        return f"{PAGE}.stage.{number}.{name}"
+    def kept(name: str) -> dict[str, str]:
+        return PAGE.kept(f"stage.{number}.{name}")
 
     st.markdown(f"**Stage {number + 2}**")
-    first = st.session_state[state.key(PAGE, "model_id")]
+    first = PAGE.get("model_id")
     values = {"model_id": st.selectbox(
-        "Model", model_options(first), key=key("model_id"), index=None,
-        placeholder="the same model", accept_new_options=True, **state.KEEP)}
-    values["prompt"] = st.text_input("Prompt", key=key("prompt"), placeholder="the same prompt",
-                                     **state.KEEP)
+        "Model", model_options(first), **kept("model_id"), index=None,
+        placeholder="the same model", accept_new_options=True)}
+    values["prompt"] = st.text_input("Prompt", **kept("prompt"),
+                                     placeholder="the same prompt")
     columns = [st.container(), *st.columns(2)]
     for column, (name, low, high, step) in zip(columns, STAGE_NUMBERS, strict=True):
-        values[name] = column.number_input(name, low, high, value=None, step=step, key=key(name),
-                                           placeholder="own", format="%g", **state.KEEP)
+        values[name] = column.number_input(name, low, high, value=None, step=step,
+                                           placeholder="own", format="%g", **kept(name))
     if values["num_inference_steps"]:
         values["num_inference_steps"] = int(values["num_inference_steps"])
     return {name: value for name, value in values.items() if value not in (None, "")}
@@ -125,8 +123,8 @@ def one_stage(number: int) -> dict[str, Any]:
 
 def wanted() -> list[RunRequest]:
     """The requests that the widgets describe: seeds seed .. seed + n - 1."""
-    base = state.request_of(PAGE)
-    count = st.session_state[COUNT]
+    base = PAGE.request()
+    count = PAGE.get("count")
     return [base.changed(seed=base.seed + number) for number in range(count)]
 
 
@@ -145,10 +143,9 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
             request = next_request(request, "to come", stage, engine.stage_info(request, stage))
             every.append(request)
     expected = forecast(every, engine.run_log, engine.registry)
-    time = (f"about {duration(expected.seconds)}" if expected.seconds is not None
-            else "time not known yet on this machine")
     plural = "s" if expected.cells > 1 else ""
-    st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · {time}")
+    st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · "
+               + forecast_text(expected.seconds))
     unknown_words_note(base.model_id, base.prompt, base.negative_prompt)
 
 
@@ -163,12 +160,7 @@ def progress(job: Job) -> None:
     pictures = [Picture(url, width, height, alt, "now", waiting=True),
                 *(picture_of(run, f"done-{run.id}", f"seed {run.seed}") for run in done)]
     picture_viewer(pictures, key=f"preview-{job.id}")
-    if job.status == "queued":
-        waiting = state.waiting_before(job)
-        st.progress(0.0, text=f"Waiting for {waiting} other job{'s' * (waiting != 1)}")
-    else:
-        steps = f" · evaluation {job.done} of {job.total}"
-        st.progress(job.fraction, text=progress_text(job).removeprefix("Generate · ") + steps)
+    job_progress(job)
     cancel_button(job, "page")
 
 
@@ -192,10 +184,10 @@ def about(run: Run) -> None:
         words(run.prompt or "(no prompt)")
         words(summary(run), "quiet")
     with right:
-        request_buttons(run, PAGE)
+        request_buttons(run, PAGE.name)
     run_measurements(run)
     with st.expander("Everything about this run", on_change="rerun",
-                     key=f"generate.all.{run.id}") as more:
+                     key=PAGE.key(f"all.{run.id}")) as more:
         if more.open:
             run_record(run)
 
@@ -249,12 +241,11 @@ def show() -> None:
     else:
         picture_viewer([Picture(None, 64, 64, "No picture yet")], key="empty", share_of_height=0.45)
         words("No picture yet. Type a prompt, or take one of the examples, and press Generate "
-              "(Ctrl+Enter).", "quiet")  # fmt: skip
+              "(Ctrl+Enter).", "quiet")
 
 
-state.prepare(PAGE)
-st.session_state.setdefault(COUNT, 1)
-st.session_state.setdefault(state.STAGES, 0)
+PAGE.start_request()
+PAGE.start(count=1, stages=0)  # stages that follow the first
 st.title("Generate")
 left, right = st.columns([4, 7], gap="large")
 with left:

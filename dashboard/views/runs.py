@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError
 from pipelines.run_log import Run
 
 PAGE_SIZE = 25
-PAGE_NUMBER, SORT = "runs.page", "runs.sort"
+PAGE = state.RUNS
 
 COLUMNS = (
     Column("prompt", "Prompt", wide=True),
@@ -38,20 +38,21 @@ def filters() -> dict[str, Any]:
     log = state.engine().run_log
 
     def first_page() -> None:
-        st.session_state[PAGE_NUMBER] = 1
+        PAGE.set("page", 1)
 
-    common = {"on_change": first_page, **state.KEEP}
+    common = {"on_change": first_page}
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        text = st.text_input("Prompt contains", type="search", key="runs.text", width=260,
-                             placeholder="red car", **common)  # fmt: skip
-        model_id = st.selectbox("Model", log.distinct("model_id"), index=None, key="runs.model",
-                                placeholder="All", width=150, **common)
+        text = st.text_input("Prompt contains", type="search", width=260,
+                             placeholder="red car", **PAGE.kept("text"), **common)
+        model_id = st.selectbox("Model", log.distinct("model_id"), index=None, width=150,
+                                placeholder="All", **PAGE.kept("model"), **common)
         scheduler = st.selectbox("Scheduler", log.distinct("scheduler"), index=None, width=170,
-                                 key="runs.scheduler", placeholder="All",
-                                 format_func=scheduler_label, **common)
+                                 placeholder="All", format_func=scheduler_label,
+                                 **PAGE.kept("scheduler"), **common)
         status = st.selectbox("Status", ["ok", "failed", "cancelled"], index=None, width=130,
-                              key="runs.status", placeholder="All", **common)
-        days = st.date_input("Date, UTC", value=(), key="runs.days", width=230, **common)
+                              placeholder="All", **PAGE.kept("status"), **common)
+        days = st.date_input("Date, UTC", value=(), width=230, key=PAGE.key("days"),
+                             **state.KEEP, **common)
     days = days if isinstance(days, tuple) else (days,)
     return {
         "text": text or "",
@@ -67,19 +68,20 @@ def _iso(day: datetime.date) -> str:
     return day.isoformat()
 
 
-def table(found: dict[str, Any], count: int) -> None:
-    sort, ascending = st.session_state.setdefault(SORT, ("datetime_utc", False))
+def table(chosen: dict[str, Any], count: int) -> None:
+    PAGE.start(sort=("datetime_utc", False))
+    sort, ascending = PAGE.get("sort")
     pages = max(1, -(-count // PAGE_SIZE))
-    page = min(st.session_state.get(PAGE_NUMBER, 1), pages)
+    page = min(PAGE.get("page", 1), pages)
     runs = state.engine().run_log.runs(
-        **found, sort=sort, ascending=ascending, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE
+        **chosen, sort=sort, ascending=ascending, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE
     )
     opened, heading = run_table(COLUMNS, [line(run) for run in runs], sort=sort,
                                 ascending=ascending, key="run-table")
     if pages > 1:
-        st.pagination(pages, key=PAGE_NUMBER)
+        st.pagination(pages, key=PAGE.key("page"))
     if heading:
-        st.session_state[SORT] = (heading, not ascending if heading == sort else True)
+        PAGE.set("sort", (heading, not ascending if heading == sort else True))
         st.rerun()
     if opened:
         open_run(opened)
@@ -111,19 +113,19 @@ def show() -> None:
     log = state.engine().run_log
     if not log.count():
         words("The log is empty. Every picture you make on Generate or Compare is written here, "
-              "failures too.", "quiet")  # fmt: skip
+              "failures too.", "quiet")
         st.page_link("views/generate.py", label="Make a first picture",
                      icon=":material/photo_camera:")
         return
-    found = filters()
-    count = log.count(**found)
+    chosen = filters()
+    count = log.count(**chosen)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.caption(f"**{count}** run{'s' * (count != 1)}")
-        st.download_button("Export CSV", lambda: runs_csv(log, **found), "contact-sheet-runs.csv",
+        st.download_button("Export CSV", lambda: runs_csv(log, **chosen), "contact-sheet-runs.csv",
                            "text/csv", on_click="ignore", icon=":material/download:",
-                           disabled=not count, key="runs.export")
+                           disabled=not count, key=PAGE.key("export"))
     if count:
-        table(found, count)
+        table(chosen, count)
     else:
         words("No run fits these filters.", "quiet")
     opened_run()

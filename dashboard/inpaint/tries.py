@@ -1,0 +1,104 @@
+"""What came of a mask: the picture as it comes, the tries on a picture, the pictures on the way."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.before_after import Try, before_after
+from dashboard.components.picture import Picture, picture_viewer
+from dashboard.components.queue import cancel_button, job_progress
+from dashboard.components.run_details import (
+    alt_text,
+    kept_notice,
+    run_measurements,
+    run_record,
+)
+from dashboard.components.text import words
+from dashboard.inpaint.draft import Draft
+from dashboard.state import INPAINT
+from pipelines.axes import label
+from pipelines.inpainting import masks
+from pipelines.jobs import Job
+from pipelines.request import RunRequest
+from pipelines.run_log import Run
+
+
+def progress(job: Job, draft: Draft) -> None:
+    """The picture as it comes."""
+    state.rerun_on_change()
+    preview = job.preview
+    width, height = preview.size if preview else (draft.width, draft.height)
+    url = state.preview_url(preview) if preview else state.picture_url(
+        state.engine().pictures.path(draft.image), "waiting")
+    picture_viewer([Picture(url, width, height, "The picture as it comes", waiting=True)],
+                   key=f"in-paint-preview-{job.id}", share_of_height=0.6)
+    job_progress(job)
+    cancel_button(job, "page")
+
+
+def results(draft: Draft) -> None:
+    """The newest try under the slider, the earlier ones below it."""
+    engine = state.engine()
+    runs = [run for run in engine.run_log.tries(draft.image)
+            if engine.picture_path(run) and engine.picture_path(run).exists()]
+    if not runs:
+        words("No try on this picture yet. Mask something and press Repaint (Ctrl+Enter).", "quiet")
+        return
+    tries = [Try(state.picture_url(engine.picture_path(run), f"try-{run.id}"), alt_text(run),
+                 f"run {run.id}") for run in runs]
+    before = state.picture_url(engine.pictures.path(draft.image), "before")
+    index = before_after(before, tries, draft.width, draft.height,
+                         key=f"tries-{draft.image[:12]}-{runs[0].id}")
+    show_try(draft, runs[index])
+
+
+def show_try(draft: Draft, run: Run) -> None:
+    """What one try kept, what it cost, and where it can go."""
+    engine = state.engine()
+    kept_notice(run)
+    request = RunRequest(**run.request)
+    words(run.prompt or "(no prompt)")
+    steps = engine.registry.steps_to_run(request)
+    words(f"{steps} of {run.num_inference_steps} steps ran, {run.nfe} function evaluations · "
+          f"strength {request.strength:g} · {label('scheduler', run.scheduler)} · guidance "
+          f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id}", "quiet")
+
+    def go_on() -> None:
+        draft.take(run.image_sha256, run.width, run.height, f"run {run.id}", run.id)
+        INPAINT.set("side", "mask")
+
+    def again() -> None:
+        draft.set_mask(masks.as_mask(state.engine().pictures.get(request.mask_image)))
+        state.put_inpainting(request)
+        INPAINT.set("side", "mask")
+
+    with st.container(horizontal=True, gap="small"):
+        st.button("Go on with this picture", key=INPAINT.key(f"on.{run.id}"), on_click=go_on,
+                  icon=":material/arrow_forward:")
+        st.button("Its mask and settings", key=INPAINT.key(f"again.{run.id}"), on_click=again,
+                  icon=":material/history:")
+        st.download_button("Download", state.engine().picture_path(run).read_bytes(),
+                           f"contact-sheet-{run.id}.png", "image/png", on_click="ignore",
+                           key=INPAINT.key(f"download.{run.id}"), icon=":material/download:")
+    with st.expander("Everything about this run", on_change="rerun",
+                     key=INPAINT.key("all")) as more:
+        if more.open:
+            run_measurements(run)
+            run_record(run)
+
+
+def trail(draft: Draft) -> None:
+    """The pictures that led here; each can be worked on again."""
+    names = {sha: name for sha, name, _ in draft.trail}
+    if len(names) < 2:
+        return
+
+    def back() -> None:
+        sha = INPAINT.get("trail")
+        image = state.engine().pictures.get(sha)
+        draft.take(sha, *image.size, names[sha], None)
+
+    INPAINT.set("trail", draft.image)
+    st.segmented_control("Pictures on the way", list(names), key=INPAINT.key("trail"),
+                         required=True, format_func=lambda sha: names[sha], on_change=back)
