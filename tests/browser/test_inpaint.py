@@ -211,6 +211,22 @@ def test_a_picture_of_the_camera(page, address):
     expect(share(page)).to_be_visible()
 
 
+def test_a_canvas_stays_the_one_that_was_shown_first(page, address):
+    """A stroke begun on it at once would be lost with it."""
+    open_page(page, f"{address}/inpaint", "In-paint")
+    data = io.BytesIO()
+    Image.new("RGB", (1600, 900), "teal").save(data, "PNG")
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "large.png", "mimeType": "image/png", "buffer": data.getvalue()})
+    canvas = page.locator("canvas.upper-canvas").element_handle()
+    page.get_by_label("Feather, px", exact=True).fill("0")
+    page.get_by_label("Feather, px", exact=True).press("Enter")
+    settled(page)
+    drag(page, (0.25, 0.5), (0.75, 0.5))
+    expect(share(page)).to_be_visible()
+    assert canvas.evaluate("node => node.isConnected")
+
+
 def test_fingers_draw_and_point(chromium, address):
     context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True,
                                    has_touch=True)
