@@ -15,6 +15,7 @@ from pipelines.chain import next_request
 from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.fields import PICTURES
 from pipelines.hardware import default_dtype, environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.measurement import CONVERGED, converged_request, distance, reference_cells
@@ -28,7 +29,7 @@ from pipelines.painting.generation import generate, generate_seeds, is_out_of_me
 from pipelines.painting.previews import draw_strip
 from pipelines.painting.resolve import fit, resolve
 from pipelines.painting.result import OnStep, RunResult, Step
-from pipelines.request import PICTURES, RunRequest
+from pipelines.request import RunRequest
 from pipelines.run_log import (
     ComparisonRow,
     Distance,
