@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines import measuring
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.run_log import ComparisonRow, Distance, Run, RunLog
@@ -42,7 +43,7 @@ def cell_records(
 ) -> list[dict[str, Any]]:
     """A comparison's cells with their distances to its reference and their timings, as far as
     they were measured."""
-    measured = zip(_distances(engine, row, runs), engine.timings(runs), strict=True)
+    measured = zip(_distances(engine, row, runs), measuring.timings(engine, runs), strict=True)
     return [cell_record(cell.axes, run, engine.pictures, *found) for cell, run, found
             in zip(Comparison.from_row(row).cells, runs, measured, strict=True)]
 
@@ -51,7 +52,7 @@ def cells(engine: Engine, comparison_id: str) -> list[dict[str, Any]]:
     """A row per cell: parameters, timings, distances, errors."""
     row, runs = _logged(engine, comparison_id)
     return cells_table(Comparison.from_row(row), runs, engine.pictures,
-                       _distances(engine, row, runs), engine.timings(runs))
+                       _distances(engine, row, runs), measuring.timings(engine, runs))
 
 
 def page_html(engine: Engine, comparison_id: str) -> str:
@@ -76,7 +77,7 @@ def _distances(
 ) -> Sequence[Distance | None]:
     if not row.reference:
         return [None] * len(runs)
-    return engine.distances(Comparison.from_row(row), runs, row.reference)
+    return measuring.distances(engine, Comparison.from_row(row), runs, row.reference)
 
 
 def runs_csv(run_log: RunLog, **filters: Any) -> str:

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
 from pipelines.hardware import environment, free_memory_bytes
+from pipelines.making import make_picture, make_pictures
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.placement import free_memory, place, weight_bytes
 from pipelines.models.registry import Registry
 from pipelines.models.signatures import task_classes
-from pipelines.painting.generation import generate, run_scheduler
+from pipelines.painting.call import run_scheduler
 from pipelines.painting.noise import make_generator
 from pipelines.painting.resolve import resolve
-from pipelines.painting.shared import generate_shared
 from pipelines.request import RunRequest
 
 if TYPE_CHECKING:
@@ -99,14 +99,15 @@ def bench(model: LoadedModel, axes: Sequence[str], steps: int, repeats: int) -> 
     rows = rows_to_compute(model, cells)
     single = compare(turns, {
         "pipe()": lambda: plain(model, notebook, one),
-        "engine, one picture": lambda: generate(model, one),
+        "engine, one picture": lambda: make_picture(model, one),
         "bare UNet loop": lambda: bare_loop(model, one),
     })  # fmt: skip
     table(single)
     grid = compare(repeats, {
         "pipe() per cell": lambda: [plain(model, notebook, r) for r in cells],
-        "engine, cell by cell": lambda: [generate(model, r) for r in cells],
-        "engine, shared": lambda: generate_shared(model, cells, lambda number, result: None),
+        "engine, cell by cell": lambda: [make_picture(model, r) for r in cells],
+        "engine, shared": lambda: make_pictures(
+            model, cells, lambda request: {}, lambda number, result: None),
     })  # fmt: skip
     table(grid)
     limit = rows * row_ms / 1000
@@ -217,7 +218,8 @@ def rows_to_compute(model: LoadedModel, cells: list[RunRequest]) -> int:
     seen: list[int] = []
     hook = model.pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     try:
-        generate_shared(model, cells, lambda number, result: None)
+        make_pictures(
+            model, cells, lambda request: {}, lambda number, result: None)
     finally:
         hook.remove()
     return sum(seen)

@@ -93,7 +93,7 @@ def _guidance_point(
 def _ssim(first: Path, second: Path) -> float:
     from PIL import Image
 
-    from pipelines.measurement import ssim
+    from pipelines.measuring import ssim
 
     with Image.open(first) as a, Image.open(second) as b:
         return ssim(a.convert("RGB"), b.convert("RGB"))

@@ -3,121 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
 from pipelines.comparison import Comparison
-from pipelines.engine import Engine, new_comparison_id
-from pipelines.errors import Cancelled, PipelineError, RequestError
+from pipelines.engine import Engine
+from pipelines.errors import PipelineError, RequestError
+from pipelines.grid import new_comparison_id
+from pipelines.measuring import measure, measure_timings, references_to_make
 from pipelines.painting.result import Step
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations
+from pipelines.tasks import Task, TaskList, outcome
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipelines.run_log import Run
 
-logger = logging.getLogger(__name__)
-
-ACTIVE = ("queued", "running")
 KEPT = 50  # finished jobs that stay listed
 PREVIEW_SECONDS = 0.4
 
 
-@dataclass
-class Job:
-    """Work in the queue: `done` of `total` units, `result` when it ended well.
+@dataclass(eq=False)
+class Job(Task):
+    """Work in the queue, `result` when it ended well; times are seconds of time.monotonic()."""
 
-    `status`: queued, running, done, failed or cancelled; times are seconds of time.monotonic().
-    """
-
-    id: int
-    kind: str
-    title: str
-    total: int
-    work: Callable[[Job], Any]
+    kind: str = ""
+    work: Callable[[Job], Any] = lambda job: None
     key: Hashable = None
-    status: str = "queued"
-    done: int = 0
-    message: str = ""
     preview: Image | None = None
     result: Any = None
-    error: str | None = None
     started: float | None = None
-    first_step: float | None = None
     ended: float | None = None
-    finished: threading.Event = field(default_factory=threading.Event)
-    _cancel: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def active(self) -> bool:
-        return self.status in ACTIVE
-
-    @property
-    def cancelling(self) -> bool:
-        return self.active and self._cancel.is_set()
 
     def cancel(self) -> None:
-        """Ask it to stop: at once where it waits, else before its next step."""
-        self._cancel.set()
+        """Ask it to stop: at once where it waits, else before its next network call."""
+        self.stop.set()
         if self.status == "queued":
             self.status = "cancelled"
             self.finished.set()
-
-    def check(self) -> None:
-        """Raise Cancelled where somebody asked for it; the work calls this between steps."""
-        if self._cancel.is_set():
-            raise Cancelled("stopped by the user")
-
-    def advance(self, units: int = 1) -> None:
-        self.check()
-        self.first_step = self.first_step or time.monotonic()
-        self.done = min(self.total, self.done + units)
-
-    @property
-    def fraction(self) -> float:
-        return self.done / self.total if self.total else 0.0
-
-    def eta_seconds(self) -> float | None:
-        """Time left at the pace since the first step; None before there is one."""
-        if self.first_step is None or self.done < 2:
-            return None
-        pace = (time.monotonic() - self.first_step) / (self.done - 1)
-        return pace * (self.total - self.done)
 
 
 class JobQueue:
     """Runs jobs one after the other in a daemon thread."""
 
     def __init__(self) -> None:
-        self._jobs: dict[int, Job] = {}
+        self._jobs: TaskList[Job] = TaskList(KEPT)
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._ids = itertools.count(1)
-        self._lock = threading.Lock()
         threading.Thread(target=self._work, name="contact-sheet-jobs", daemon=True).start()
 
     def submit(
         self, kind: str, title: str, total: int, work: Callable[[Job], Any], key: Hashable = None
     ) -> Job:
         """Add work; a `key` that an active job has returns that job, so a double click is one."""
-        with self._lock:
+        with self._jobs.lock:
             if key is not None:
-                for job in self._jobs.values():
-                    if job.active and not job.cancelling and job.key == key:
+                for job in self._jobs.active():
+                    if not job.cancelling and job.key == key:
                         return job
-            job = Job(next(self._ids), kind, title, total, work, key)
-            self._jobs[job.id] = job
-            ended = [j for j in self._jobs.values() if not j.active]
-            for old in ended[:-KEPT]:
-                del self._jobs[old.id]
+            job = Job(self._jobs.next_id(), title, total, kind=kind, work=work, key=key)
+            self._jobs.add(job)
         self._waiting.put(job)
         return job
 
@@ -126,15 +77,14 @@ class JobQueue:
 
     def jobs(self) -> list[Job]:
         """All that are listed, the oldest first."""
-        with self._lock:
-            return list(self._jobs.values())
+        return self._jobs.all()
 
     def active(self) -> list[Job]:
-        return [job for job in self.jobs() if job.active]
+        return self._jobs.active()
 
     def latest(self, kind: str) -> Job | None:
         """The newest job of a kind, running or not."""
-        return next((job for job in reversed(self.jobs()) if job.kind == kind), None)
+        return self._jobs.newest(lambda job: job.kind == kind)
 
     def _work(self) -> None:
         while True:
@@ -142,36 +92,48 @@ class JobQueue:
 
     def _run(self, job: Job) -> None:
         job.started = time.monotonic()
-        try:
+
+        def work() -> None:
             job.check()
             job.status = "running"
             job.check()  # a cancel may have come between the two
             job.result = job.work(job)
-            job.status = "cancelled" if job._cancel.is_set() else "done"
-        except Cancelled:
-            job.status = "cancelled"
-        except PipelineError as error:
-            job.status, job.error = "failed", str(error)
-        except Exception as error:
-            logger.exception("job %s failed", job.title)
-            job.status, job.error = "failed", f"{type(error).__name__}: {error}"
+            job.check()
+
+        job.status, job.error = outcome(job.title, work)
         job.preview = None
         job.ended = time.monotonic()
         job.finished.set()
 
 
-def _watch(job: Job) -> Callable[[Step], None]:
-    """Count steps, and decode a preview now and then."""
-    last = 0.0
+class _Progress:
+    """Counts the steps of pictures that are made side by side; `costs` are their evaluations."""
 
-    def on_step(step: Step) -> None:
-        nonlocal last
-        job.advance()
-        if time.monotonic() - last > PREVIEW_SECONDS and step.index < step.total:
-            job.preview = step.preview() or job.preview
-            last = time.monotonic()
+    def __init__(self, job: Job, costs: Sequence[int]) -> None:
+        self.job, self.costs = job, costs
+        self._steps: dict[int, int] = {}
+        self._ended = 0
+        self._shown = 0.0
 
-    return on_step
+    def step(self, number: int, step: Step) -> None:
+        """A picture's step; decodes a preview now and then. Raises Cancelled."""
+        self._steps[number] = min(self._steps.get(number, 0) + 1, self.costs[number])
+        self._tell()
+        if time.monotonic() - self._shown > PREVIEW_SECONDS and step.index < step.total:
+            self.job.preview = step.preview() or self.job.preview
+            self._shown = time.monotonic()
+
+    def ended(self, number: int) -> None:
+        self._steps.pop(number, None)
+        self._ended += self.costs[number]
+        self._tell()
+
+    def left_out(self, number: int) -> None:
+        """It need not be made."""
+        self.job.total -= self.costs[number]
+
+    def _tell(self) -> None:
+        self.job.advance(max(0, self._ended + sum(self._steps.values()) - self.job.done))
 
 
 def _evaluations(request: RunRequest, engine: Engine) -> int:
@@ -208,22 +170,19 @@ def submit_generation(
 
     def work(job: Job) -> list[Any]:
         job.result = []
-        before = 0
-
-        def tell() -> None:
-            if pictures > 1:
-                job.message = f"picture {min(len(job.result) + 1, pictures)} of {pictures}"
+        progress = _Progress(job, costs)
 
         def on_run(run: Run) -> None:
             job.result.append(run)
             tell()
 
-        for number, request in enumerate(requests):
-            tell()
-            engine.chain(request, stages, _watch(job), on_run, parent_id)
-            before += costs[number]
-            job.done = before
-            job.check()
+        def tell() -> None:
+            if pictures > 1:
+                job.message = f"{len(job.result)} of {pictures} pictures"
+
+        tell()
+        engine.chains(requests, stages, progress.step, on_run, parent_id, job.check)
+        job.done = job.total
         return job.result
 
     title = requests[0].prompt or requests[0].model_id
@@ -247,26 +206,19 @@ def submit_comparison(
     comparison_id = resume or new_comparison_id()
 
     def work(job: Job) -> str:
-        watch = _watch(job)
-        before, ended = 0, []
+        progress = _Progress(job, costs)
+        ended: list[int] = []
 
         def on_cell(number: int, _run: Run) -> None:
-            nonlocal before
             ended.append(number)
             if job.first_step is None:  # taken from the log
-                job.total -= costs[number]
+                progress.left_out(number)
             else:
-                before += costs[number]
-            job.done = max(job.done, before)
+                progress.ended(number)
             job.message = f"{len(ended)} of {count} cells"
 
-        def on_step(_number: int, step: Step | int) -> None:
-            if isinstance(step, Step):
-                watch(step)
-            else:
-                job.advance(step)
-
-        engine.compare(comparison, on_step, on_cell, comparison_id, shared, fresh=fresh)
+        engine.compare(comparison, progress.step, on_cell, comparison_id, shared, fresh=fresh,
+                       check=job.check)
         return comparison_id
 
     title = comparison.base.prompt or "(no prompt)"
@@ -282,12 +234,12 @@ def submit_measurement(
 ) -> Job:
     """Queue the distances of a comparison's cells to a reference, which is logged with it."""
     comparison, runs = _of_log(engine, comparison_id)
-    requests = engine.references_to_make(comparison, runs, reference)
+    requests = references_to_make(engine, comparison, runs, reference)
     total = len(runs) + sum(_evaluations(request, engine) for request in requests)
 
     def work(job: Job) -> str:
         engine.run_log.set_reference(comparison_id, reference)
-        engine.measure(comparison, runs, reference, _watch(job))
+        measure(engine, comparison, runs, reference, lambda _step: job.advance())
         job.done = job.total
         return comparison_id
 
@@ -304,7 +256,7 @@ def submit_timings(jobs: JobQueue, engine: Engine, comparison_id: str, repeats: 
             job.advance()
             job.message = f"{done} of {job.total} runs"
 
-        engine.measure_timings(runs, repeats, lambda _step: job.check(), on_done)
+        measure_timings(engine, runs, repeats, lambda _step: job.check(), on_done)
         return comparison_id
 
     total = repeats * len(made)

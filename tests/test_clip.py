@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from pipelines import Comparison, RunRequest, cli
+from pipelines import Comparison, RunRequest, cli, measuring
 from pipelines.analysis import methods
 from pipelines.clip import CHECKPOINTS, find_clip
 from pipelines.errors import LoadError
@@ -84,14 +84,14 @@ def test_cells_measured_before_the_weights_came_are_measured_again(engine, monke
     monkeypatch.delenv("CONTACT_SHEET_CLIP", raising=False)
     monkeypatch.setattr("pipelines.clip.CHECKPOINTS", ())
     reference = "guidance_scale=1"
-    before = engine.measure(comparison, runs, reference)
+    before = measuring.measure(engine, comparison, runs, reference)
     assert {d.clip_distance for d in before} == {None}
     assert before[2].psnr
-    points = guidance(comparison, runs, engine.pictures, engine.clip_scores(runs))
+    points = guidance(comparison, runs, engine.pictures, measuring.clip_scores(engine, runs))
     assert [point.clip_score for point in points] == [None, None]
     monkeypatch.setenv("CONTACT_SHEET_CLIP", str(folder))
     seen = []
-    after = engine.measure(comparison, runs, reference, seen.append)
+    after = measuring.measure(engine, comparison, runs, reference, seen.append)
     assert len(seen) == 4
     assert [d.clip_distance == pytest.approx(0, abs=1e-6) for d in after] == [
         True, True, False, False]
@@ -101,12 +101,12 @@ def test_cells_measured_before_the_weights_came_are_measured_again(engine, monke
     pictures = [(r.image_sha256, engine.pictures.get(r.image_sha256)) for r in runs]
     scores = [clip.score(picture, BASE.prompt) for picture in pictures]
     assert [d.clip_score for d in after] == pytest.approx(scores, abs=1e-3)
-    points = guidance(comparison, runs, engine.pictures, engine.clip_scores(runs))
+    points = guidance(comparison, runs, engine.pictures, measuring.clip_scores(engine, runs))
     assert [point.clip_score for point in points] == pytest.approx(
         [np.mean(scores[:2]), np.mean(scores[2:])])
     assert [point.scored for point in points] == [2, 2]
     seen.clear()
-    assert engine.measure(comparison, runs, reference, seen.append)[0].clip_score
+    assert measuring.measure(engine, comparison, runs, reference, seen.append)[0].clip_score
     assert seen == [], "nothing is measured twice"
     found = methods(comparison, runs, after)
     assert found[0].clip_distance == pytest.approx(np.mean([d.clip_distance for d in after]))

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import state
 from dashboard.export import sheet_pngs
-from pipelines import Axis, Comparison, Engine, RunRequest
+from pipelines import Axis, Comparison, Engine, RunRequest, measuring
 from pipelines.comparison import forecast
 from pipelines.errors import Cancelled
 
@@ -92,11 +92,11 @@ def test_distances_and_timings_are_measured_from_the_page(home):
     row = engine.run_log.comparison("m")
     runs = comparison.match(engine.run_log.runs(comparison_id="m"))
     assert row.reference == reference
-    assert engine.distances(comparison, runs, reference)[4].rms_latents == 0
+    assert measuring.distances(engine, comparison, runs, reference)[4].rms_latents == 0
     app.number_input(key="measure.repeats").set_value(2).run()
     app.button(key="measure.timings").click().run()
     finish(app)
-    assert [summary.repeats for summary in engine.timings(runs)] == [2] * 6
+    assert [summary.repeats for summary in measuring.timings(engine, runs)] == [2] * 6
     app.run()
     assert not app.exception
     assert len(app.get("vega_lite_chart")) >= 2

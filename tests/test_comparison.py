@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 
-from pipelines import Axis, Comparison, RequestError, RunRequest, parse_axis
-from pipelines import engine as engine_module
+from pipelines import Axis, Comparison, RequestError, RunRequest, measuring, parse_axis
 from pipelines.axes import label
 from pipelines.comparison import forecast, work_order
 from pipelines.errors import Cancelled
+from pipelines.making import make_picture
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=3)
 
@@ -238,21 +238,19 @@ def test_linked_values_come_back_from_the_log(engine):
 def test_timings_are_measured_apart_in_turns_and_kept(engine):
     comparison = Comparison.parse(BASE, ["seed=0,1"])
     runs = engine.compare(comparison, shared=True)
-    assert engine.timings(runs) == [None, None]
+    assert measuring.timings(engine, runs) == [None, None]
     seeds = []
-    generate = engine_module.generate
-
     def watched(model, request, *rest):
         seeds.append(request.seed)
-        return generate(model, request, *rest)
+        return make_picture(model, request, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "generate", watched)
-        engine.measure_timings(runs, 3)
+        patch.setattr("pipelines.measuring.make_picture", watched)
+        measuring.measure_timings(engine, runs, 3)
     assert seeds == [0, 1, 1, 0, 0, 1]
-    for summary in engine.timings(runs):
+    for summary in measuring.timings(engine, runs):
         assert summary.repeats == 3
         assert 0 < summary.low_ms <= summary.median_ms <= summary.high_ms
     assert engine.run_log.count() == 2, "a repeat is no run"
     reused = engine.compare(comparison)
-    assert engine.timings(reused) == engine.timings(runs)
+    assert measuring.timings(engine, reused) == measuring.timings(engine, runs)

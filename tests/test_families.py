@@ -8,11 +8,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from pipelines import Engine, RequestError, RunRequest, cli
+from pipelines import Engine, RequestError, RunRequest, cli, measuring
 from pipelines.cli.check import check_folder, two_step_request
 from pipelines.comparison import Comparison
-from pipelines.errors import Cancelled
-from pipelines.painting.generation import generate_seeds
 
 
 @pytest.fixture
@@ -107,7 +105,7 @@ def test_a_flow_matching_model_comes_closer_to_its_converged_picture(folders, fa
     base = request_for(family_engine, folders("flux"), "text-to-image")
     comparison = Comparison.parse(base, ["num_inference_steps=4,8"])
     runs = family_engine.compare(comparison)
-    few, many = family_engine.measure(comparison, runs, "converged")
+    few, many = measuring.measure(family_engine, comparison, runs, "converged")
     assert 0 < many.rms_latents < few.rms_latents
 
 
@@ -194,53 +192,3 @@ def test_a_decoder_without_its_prior_says_what_is_missing(folders, tmp_path, fam
                                 ).save_pretrained(tmp_path)  # fmt: skip
     result = check_folder(family_engine, tmp_path)
     assert "second stage of KandinskyV22CombinedPipeline" in result.error
-
-
-# No number of pictures in the call; one sample of the input picture for all of them.
-ONE_SEED_A_CALL = {"dit", *((name, "image-to-image") for name in (
-    "sd3", "flux", "qwen_image", "z_image"))}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", tiny.FAMILIES)
-def test_seeds_share_a_call_and_make_the_same_pictures(folders, family_engine, name):
-    folder = folders(name)
-    for task in tiny.FAMILIES[name][1] - {"inpainting"}:
-        base = request_for(family_engine, folder, task, seed=7)
-        cells = Comparison.parse(base, ["seed=7..9"])
-        runs = family_engine.compare(cells, shared=True)
-        plain = family_engine.compare(cells, fresh=True)
-        for run, alone in zip(runs, plain, strict=True):
-            assert (run.status, run.noise_sha256) == ("ok", alone.noise_sha256), run.error
-            assert (run.nfe, run.steps_shown) == (alone.nfe, alone.steps_shown)
-            pictures = [np.asarray(family_engine.pictures.get(one.image_sha256), float)
-                        for one in (run, alone)]
-            assert np.abs(pictures[0] - pictures[1]).max() <= 2
-        together = name not in ONE_SEED_A_CALL and (name, task) not in ONE_SEED_A_CALL
-        assert [run.shared for run in runs][1:] == [together] * 2
-
-
-def test_seeds_that_do_not_fit_together_are_halved_and_a_cancel_keeps_what_is_done(
-    folders, family_engine, monkeypatch
-):
-    base = request_for(family_engine, folders("ddim"), "unconditional", seed=20)
-    sizes = []
-
-    def small(model, requests, *rest):
-        sizes.append(len(requests))
-        if len(requests) > 2:
-            raise MemoryError
-        return generate_seeds(model, requests, *rest)
-
-    monkeypatch.setattr("pipelines.engine.generate_seeds", small)
-    monkeypatch.setattr("pipelines.engine.SEEDS_SECONDS", 1e6)
-    runs = family_engine.compare(Comparison.parse(base, ["seed=20..24"]), shared=True)
-    assert [run.status for run in runs] == ["ok"] * 5
-    assert [run.shared for run in runs] == [False] + [True] * 4
-    assert sizes == [4, 2, 2]
-
-    def stop(number, step):
-        if isinstance(step, int):
-            raise Cancelled("stopped")
-
-    runs = family_engine.compare(Comparison.parse(base, ["seed=30..32"]), stop, shared=True)
-    assert [run and run.status for run in runs] == ["ok", None, None]

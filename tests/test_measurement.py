@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import Comparison, RequestError, RunRequest
+from pipelines import Comparison, RequestError, RunRequest, measuring
 from pipelines.errors import Cancelled
-from pipelines.measurement import CONVERGED, reference_cells
+from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.models.files import BUNDLED
 from pipelines.stores import LatentStore
 
@@ -17,7 +17,7 @@ BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=4)
 @pytest.fixture
 def quick(monkeypatch):
     """A reference of few steps, where the test is not about how good it is."""
-    monkeypatch.setattr("pipelines.measurement.CONVERGED_BY", ("dpmpp_2m_karras", {}, 12))
+    monkeypatch.setattr("pipelines.measuring.CONVERGED_BY", ("dpmpp_2m_karras", {}, 12))
 
 
 def compare(engine, *axes, base=BASE, **options):
@@ -32,8 +32,8 @@ def test_latents_of_a_comparison_are_kept_and_make_its_pictures(engine):
         for run in runs:
             latents = engine.latents.get(run.latents_sha256)[None]
             decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
-            image = pipe.image_processor.postprocess(decoded.detach())[0]
-            assert np.array_equal(image, engine.pictures.get(run.image_sha256))
+            image = np.asarray(pipe.image_processor.postprocess(decoded.detach())[0], int)
+            assert np.abs(image - engine.pictures.get(run.image_sha256)).max() <= 1  # of 255
     assert engine.run(BASE).latents_sha256 is None
 
 
@@ -60,7 +60,7 @@ def test_distances_to_a_cell(engine):
     comparison, runs = compare(engine, "scheduler=ddim,euler", "guidance_scale=1,5")
     assert reference_cells(comparison, "scheduler=euler") == [2, 3, 2, 3]
     assert reference_cells(comparison, "scheduler=euler, guidance_scale=5") == [3] * 4
-    found = engine.measure(comparison, runs, "scheduler=euler,guidance_scale=5")
+    found = measuring.measure(engine, comparison, runs, "scheduler=euler,guidance_scale=5")
     assert (found[3].rms_latents, found[3].psnr, found[3].ssim) == (0.0, None, pytest.approx(1))
     latents = [engine.latents.get(runs[n].latents_sha256) for n in (0, 3)]
     assert found[0].rms_latents == pytest.approx((latents[0] - latents[1]).pow(2).mean().sqrt())
@@ -90,30 +90,31 @@ def test_a_reference_that_is_no_cell(engine, text, part):
 def test_the_converged_picture_is_made_once_per_guidance_scale(engine, quick):
     axes = ("scheduler=ddim,euler", "guidance_scale=1,5")
     comparison, runs = compare(engine, *axes)
-    assert engine.distances(comparison, runs, CONVERGED) == [None] * 4
-    first = engine.measure(comparison, runs, CONVERGED)
+    assert measuring.distances(engine, comparison, runs, CONVERGED) == [None] * 4
+    first = measuring.measure(engine, comparison, runs, CONVERGED)
     made = engine.run_log.runs(scheduler="dpmpp_2m_karras")
-    assert [(r.num_inference_steps, r.comparison_id) for r in made] == [
-        (6, None), (12, None), (12, None)]  # fmt: skip
+    assert sorted(r.num_inference_steps for r in made) == [6, 12, 12]
+    assert [r.comparison_id for r in made] == [None] * 3
     assert {run.noise_sha256 for run in made} == {runs[0].noise_sha256}
     assert first[0].reference_id == first[2].reference_id != first[1].reference_id
     again, runs = compare(engine, *axes)
-    engine.measure(again, runs, CONVERGED)
+    measuring.measure(engine, again, runs, CONVERGED)
     assert engine.run_log.count(scheduler="dpmpp_2m_karras") == 3
-    known = engine.distances(again, runs, CONVERGED)
+    known = measuring.distances(engine, again, runs, CONVERGED)
     assert [d.rms_latents for d in known] == [d.rms_latents for d in first]
 
 
 def test_the_reference_tells_its_own_error(engine, quick):
     comparison, runs = compare(engine, "seed=0")
-    assert engine.floor(runs) == 0
-    wanted = engine.references_to_make(comparison, runs, CONVERGED)
+    assert measuring.floor(engine, runs) == 0
+    wanted = measuring.references_to_make(engine, comparison, runs, CONVERGED)
     assert [request.num_inference_steps for request in wanted] == [12, 6]
-    engine.measure(comparison, runs, CONVERGED)
-    half, whole = engine.run_log.runs(scheduler="dpmpp_2m_karras")
+    measuring.measure(engine, comparison, runs, CONVERGED)
+    half, whole = sorted(engine.run_log.runs(scheduler="dpmpp_2m_karras"),
+                         key=lambda run: run.num_inference_steps)
     apart = (engine.latents.get(half.latents_sha256) - engine.latents.get(whole.latents_sha256))
-    assert engine.floor(runs) == pytest.approx(apart.pow(2).mean().sqrt().item())
-    assert engine.references_to_make(comparison, runs, CONVERGED) == []
+    assert measuring.floor(engine, runs) == pytest.approx(apart.pow(2).mean().sqrt().item())
+    assert measuring.references_to_make(engine, comparison, runs, CONVERGED) == []
 
 
 def test_cells_of_changed_weights_keep_their_distance_and_get_no_new_one(engine, quick, tmp_path):
@@ -125,17 +126,17 @@ def test_cells_of_changed_weights_keep_their_distance_and_get_no_new_one(engine,
     folder = shutil.copytree(BUNDLED["postcards"], tmp_path / "model")
     base = BASE.changed(model_id=str(folder))
     measured = compare(engine, "seed=0", base=base)
-    before = engine.measure(*measured, CONVERGED)
+    before = measuring.measure(engine, *measured, CONVERGED)
     late = compare(engine, "seed=1", base=base)
     weights = next((folder / "unet").glob("*.safetensors"))
     save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
-    assert engine.distances(*measured, CONVERGED)[0].rms_latents == before[0].rms_latents
+    assert measuring.distances(engine, *measured, CONVERGED)[0].rms_latents == before[0].rms_latents
     (made,) = engine.run_log.runs(scheduler="dpmpp_2m_karras", limit=1)
     older = {name: value for name, value in made.request.items() if name != "eta"}
     engine.run_log.update(made, request=older)  # written before the request had that field
-    assert engine.distances(*measured, CONVERGED) != [None]
-    assert engine.measure(*late, CONVERGED) == [None], "its converged picture cannot be made now"
-    assert engine.references_to_make(*late, CONVERGED) == []
+    assert measuring.distances(engine, *measured, CONVERGED) != [None]
+    assert measuring.measure(engine, *late, CONVERGED) == [None], "it cannot be made now"
+    assert measuring.references_to_make(engine, *late, CONVERGED) == []
     with engine.registry.borrow(str(folder)) as (_, fresh):
         assert fresh, "a loaded model whose files changed is loaded again"
     again = compare(engine, "seed=1", base=base)
@@ -150,13 +151,13 @@ def test_cancel_while_the_converged_picture_is_made(engine, quick):
         raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        engine.measure(comparison, runs, CONVERGED, stop)
-    assert engine.distances(comparison, runs, CONVERGED) == [None]
+        measuring.measure(engine, comparison, runs, CONVERGED, stop)
+    assert measuring.distances(engine, comparison, runs, CONVERGED) == [None]
 
 
 def test_cells_of_other_sizes_and_failed_cells_have_no_distance(engine):
     comparison, runs = compare(engine, "height=64,72,60")
-    found = engine.measure(comparison, runs, "height=64")
+    found = measuring.measure(engine, comparison, runs, "height=64")
     assert found[0].rms_latents == 0
     assert (found[1].rms_latents, found[1].psnr, found[1].ssim) == (None, None, None)
     assert found[2] is None
@@ -165,7 +166,7 @@ def test_cells_of_other_sizes_and_failed_cells_have_no_distance(engine):
 def test_a_file_that_is_gone_costs_its_cell_only(engine):
     comparison, runs = compare(engine, "seed=0,1,2")
     engine.pictures.path(runs[1].image_sha256).unlink()
-    found = engine.measure(comparison, runs, "seed=0")
+    found = measuring.measure(engine, comparison, runs, "seed=0")
     assert [d is None for d in found] == [False, True, False]
 
 
@@ -174,7 +175,7 @@ def test_multistep_solvers_are_closer_at_ten_evaluations(engine):
     base = RunRequest(prompt="a cat", seed=3, num_inference_steps=10, guidance_scale=1)
     comparison, runs = compare(engine, "scheduler=ddim,euler,dpmpp_2m,unipc", base=base,
                                shared=True)
-    found = engine.measure(comparison, runs, CONVERGED)
+    found = measuring.measure(engine, comparison, runs, CONVERGED)
     assert {run.nfe for run in runs} == {10}
     for name, sign in (("rms_latents", -1), ("psnr", 1), ("ssim", 1)):
         ddim, euler, dpmpp_2m, unipc = (sign * getattr(d, name) for d in found)

@@ -5,7 +5,7 @@ import pytest
 
 from pipelines import Comparison, RunRequest
 from pipelines.errors import Cancelled
-from pipelines.painting.generation import generate
+from pipelines.making import make_picture
 from pipelines.painting.previews import LONGEST_SIDE, MAX_KEPT, StepKeeper, draw_strip, kept_steps
 from pipelines.painting.resolve import resolve
 
@@ -60,7 +60,7 @@ def test_a_strip_where_decoding_costs_too_much(engine):
         pipe = model.view("text-to-image")
         last, pictures = [], []
         for prompt in ("a red car on a road at night", "a yellow balloon in the desert"):
-            result = generate(model, resolve(BASE.changed(prompt=prompt), model.info))
+            result = make_picture(model, resolve(BASE.changed(prompt=prompt), model.info))
             strip = draw_strip(pipe, result.steps, result.image, result.timings, quick=True)
             assert strip.size == (LONGEST_SIDE * 6, LONGEST_SIDE)
             frame = strip.crop((LONGEST_SIDE * 5, 0, *strip.size)).resize((64, 64))
@@ -90,12 +90,13 @@ def test_keeping_steps_is_in_no_timing(engine, monkeypatch):
 def test_after_a_cancel_the_steps_are_drawn_the_quick_way(engine):
     made = []
 
-    def stop(_number, _step):
+    def stop():
         if made:
             raise Cancelled("stopped")
 
     comparison = Comparison.parse(BASE, ["seed=0,1"])
-    engine.compare(comparison, stop, lambda number, _: made.append(number), "c", shared=True)
+    engine.compare(comparison, None, lambda number, _: made.append(number), "c", shared=True,
+                   check=stop)
     for run in engine.run_log.runs(comparison_id="c"):
         assert run.steps_shown == [1, 2, 3, 4, 5, 6]
         assert engine.pictures.get(run.steps_sha256).height == LONGEST_SIDE

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.text import notice, words
+from pipelines import measuring
 from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
 from pipelines.axes import label
 from pipelines.clip import FETCH
@@ -18,7 +19,7 @@ from pipelines.comparison import Comparison
 from pipelines.flags import flags
 from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
-from pipelines.measurement import CONVERGED
+from pipelines.measuring import CONVERGED
 from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet.draw import to_csv
 
@@ -42,12 +43,12 @@ def analysis_panel(
     st.subheader("What it shows")
     reference = _measuring(comparison, row, runs)
     engine = state.engine()
-    distances = engine.distances(comparison, runs, reference) if reference else []
-    timings = engine.timings(runs)
+    distances = measuring.distances(engine, comparison, runs, reference) if reference else []
+    timings = measuring.timings(engine, runs)
     found = methods(comparison, runs, distances, timings)
     tabs = st.tabs(["Convergence", "Quality against time", "Guidance", "Flags"])
     with tabs[0]:
-        floor = engine.floor(runs) if reference == CONVERGED else 0.0
+        floor = measuring.floor(engine, runs) if reference == CONVERGED else 0.0
         _convergence(found, reference, floor, row.id, open_run)
     with tabs[1]:
         _quality(found, reference, row.id, open_run)
@@ -209,7 +210,7 @@ def _guidance(
     place: str,
     open_run: Callable[[int], None],
 ) -> None:
-    scored = state.engine().clip_scores(runs)
+    scored = measuring.clip_scores(state.engine(), runs)
     points = guidance(comparison, runs, state.engine().pictures, scored)
     if len(points) < 2:
         words("With guidance_scale on an axis: whether pictures follow their prompt, and how much "

@@ -1,4 +1,5 @@
-"""The right column of In-paint: its widgets, and the requests that they describe."""
+"""The right column: prompt, start, what the model sees, how it paints; and the requests that come
+of it."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from pipelines.request import RunRequest
 
 
 def settings(draft: Draft) -> None:
-    """The widgets, and the buttons that start."""
+    """The right column: prompt, start, what the model sees, and how it paints."""
     prompt_control(INPAINT)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         go = st.button("Repaint", type="primary", icon=":material/brush:", key=INPAINT.key("go"),

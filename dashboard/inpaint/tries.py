@@ -1,4 +1,4 @@
-"""What was painted: a picture while it is made, the tries on it, the pictures before it."""
+"""What came of a mask: the picture as it comes, the tries on a picture, the pictures on the way."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import measuring
 from pipelines.axes import label
 from pipelines.cli.options import check_requests, make_request, request_options
 from pipelines.cli.output import (
@@ -23,9 +24,10 @@ from pipelines.cli.output import (
     write,
 )
 from pipelines.comparison import Comparison
-from pipelines.engine import Engine, new_comparison_id
+from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
-from pipelines.measurement import CONVERGED, reference_cells
+from pipelines.grid import new_comparison_id
+from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.run_log import ComparisonRow, Distance, Run
 from pipelines.sheet import draw as sheet
 from pipelines.sheet.page import html_page
@@ -109,7 +111,7 @@ def compare(
             distances = _measure(engine, comparison, runs, reference, interrupt)
         if measure and not interrupt.seen:
             _measure_timings(engine, runs, measure, interrupt)
-    timings = engine.timings(runs)
+    timings = measuring.timings(engine, runs)
 
     # The files.
     paths = _sheet_paths(comparison, output)
@@ -171,9 +173,9 @@ def _measure(
             bar.update()
 
         try:
-            return engine.measure(comparison, runs, reference, on_step)
+            return measuring.measure(engine, comparison, runs, reference, on_step)
         except Cancelled:
-            return engine.distances(comparison, runs, reference)
+            return measuring.distances(engine, comparison, runs, reference)
 
 
 def _measure_timings(
@@ -182,7 +184,7 @@ def _measure_timings(
     """Time the cells; Ctrl-C keeps what was measured."""
     made = {run.source_id for run in runs if run and run.status == "ok"}
     with progress(repeats * len(made), "timings") as bar, contextlib.suppress(Cancelled):
-        engine.measure_timings(runs, repeats, lambda _step: interrupt.check(),
+        measuring.measure_timings(engine, runs, repeats, lambda _step: interrupt.check(),
                                lambda _done: bar.update())
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipelines.models.info import ModelInfo
-    from pipelines.painting.result import OnStep, RunResult
+    from pipelines.painting.result import OnStep
 
 OWN_SIDE = 1024  # pixels, for models whose files name no size: Flux and those after it
 LONGEST = 4  # times the model's own side: a strip is not drawn out further
@@ -47,10 +47,11 @@ class WorkingSize:
 
 @dataclass(frozen=True)
 class Canvas:
-    """One in-painting, prepared: `request` and `images` are what the pipeline is given, `box` is
-    the part of the picture that the model sees, `alpha` how much of it each pixel takes."""
+    """The pictures of an in-painting, prepared: `images` are what the pipeline is given, `box` is
+    the part of the picture that the model sees, `alpha` how much of the model's work each pixel
+    takes, `differential` whether by degrees."""
 
-    request: RunRequest
+    differential: bool
     images: dict[str, Image]
     picture: np.ndarray
     alpha: masks.Mask
@@ -82,10 +83,14 @@ class Canvas:
             notes.append("mask_image: its greys count as black below half and as white above; "
                          "differential repaints them by degrees")  # fmt: skip
         return cls(
-            request.changed(width=size.width, height=size.height),
+            request.differential,
             {**others, "image": work, "mask_image": Image.fromarray(work_mask)},
             picture, alpha, box, size, tuple(notes),
         )  # fmt: skip
+
+    def fitted(self, request: RunRequest) -> RunRequest:
+        """The request as the pipeline is given it."""
+        return request.changed(width=self.size.width, height=self.size.height)
 
     def paste(self, painted: Image) -> Image:
         """The model's picture, of any resolution, blended into the whole one."""
@@ -97,7 +102,7 @@ class Canvas:
         inner = whole.crop((0, 0, *self.size.inner))
         new = inner.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
         alpha = self.alpha[top:bottom, left:right]
-        weight = _full_from(alpha, SOFT_FULL if self.request.differential else 255)
+        weight = _full_from(alpha, SOFT_FULL if self.differential else 255)
         result = self.picture.copy()
         old = result[top:bottom, left:right]
         mixed = old + (np.asarray(new).astype(np.float32) - old) * weight[..., None]
@@ -117,11 +122,6 @@ class Canvas:
             on_step(replace(step, preview=preview))
 
         return watched
-
-    def finish(self, result: RunResult, request: RunRequest) -> RunResult:
-        """The pipeline's result as that of the request."""
-        return replace(result, request=request, image=self.paste(result.image),
-                       notes=(*result.notes, *self.notes))
 
 
 def soft_mask(

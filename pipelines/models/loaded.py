@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError, RequestError, first_line
 from pipelines.models.files import find_lora
@@ -39,10 +39,8 @@ class LoadedModel:
     warmed: set[tuple] = field(default_factory=set)
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
-    seeds_together: dict[str, bool] = field(default_factory=dict)  # task -> in one call
     compiled: dict[str, Callable] = field(default_factory=dict)  # by attention backend
-    shared_rows: int | None = None  # what a shared UNet call was found to hold
-    row_seconds: float | None = None  # of such a call
+    networks: dict[tuple[int, str], Any] = field(default_factory=dict)  # see painting/networks.py
 
     @property
     def tasks(self) -> tuple[str, ...]:

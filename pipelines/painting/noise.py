@@ -45,12 +45,6 @@ class NoiseWatch(TorchFunctionMode):
         return self.draws[-1].to(dtype or torch.float32)
 
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """The noise that a pipeline would draw first; leaves `generator` behind it, so go on with it
-    for stochastic schedulers: a fresh one would draw the initial noise again."""
-    return torch.randn(shape, generator=generator, dtype=torch.float32)
-
-
 def noise_sha256(noise: torch.Tensor) -> str:
     """SHA-256 of the noise's shape, as text such as '1x4x16x16', and its values in C order as
     little-endian float32."""

@@ -77,13 +77,12 @@ class StepKeeper:
 
 
 def step_latents(
-    pipe: DiffusionPipeline, keeper: StepKeeper, height: int, width: int, count: int = 1
-) -> list[StepLatents | None]:
-    """The kept steps of each of `count` pictures, None for latents of an unknown packing."""
+    pipe: DiffusionPipeline, keeper: StepKeeper, height: int, width: int
+) -> StepLatents | None:
+    """The kept steps of a picture, None for latents of an unknown packing."""
     kept = keeper.finish()
-    rows = [None] * count if kept is None else [
-        _unpacked(pipe, kept[0][:, row], height, width) for row in range(count)]
-    return [None if x0 is None else StepLatents(x0.half().cpu(), kept[1]) for x0 in rows]
+    x0 = None if kept is None else _unpacked(pipe, kept[0][:, 0], height, width)
+    return None if x0 is None else StepLatents(x0.half().cpu(), kept[1])
 
 
 def _unpacked(

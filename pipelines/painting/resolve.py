@@ -21,12 +21,14 @@ EXTRAS = {
 }
 
 
-def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) -> RunRequest:
+def resolve(
+    request: RunRequest, info: ModelInfo, image_size: tuple[int, int] | None = None
+) -> RunRequest:
     """The request with the model's own values where it left them open, and the commit of a Hub
     model in place of a branch; RequestError on a misfit.
 
-    Image-to-image keeps the size of its picture, rounded down to what the model can do; in-painting
-    leaves open what it was not told.
+    Image-to-image keeps the size of its picture, `image_size` (width and height), rounded down to
+    what the model can do; in-painting leaves open what it was not told.
     """
     scheduler, options = request.scheduler, request.scheduler_options
     fitting = [known.key for known in info.schedulers]
@@ -39,9 +41,9 @@ def resolve(request: RunRequest, info: ModelInfo, image: Image | None = None) ->
     own_height, own_width = info.height, info.width
     if request.task == "inpainting":  # there the picture's aspect decides
         own_height = own_width = None
-    elif image is not None and request.task == "image-to-image":
+    elif image_size and request.task == "image-to-image":
         step = info.size_multiple
-        own_width, own_height = (max(step, side // step * step) for side in image.size)
+        own_width, own_height = (max(step, side // step * step) for side in image_size)
     height, width = request.height or own_height, request.width or own_width
     check_size(info, height, width)
     check_extras(request, info)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -85,14 +85,6 @@ class Timings:
     steps: tuple[float, ...] = field(default=())
     load: float = 0.0
     warm_up: float = 0.0
-
-    def shares(self, count: int) -> Timings:
-        """Each of `count` pictures' share; steps are told for single pictures only."""
-        if count == 1:
-            return self
-        stages = {name: getattr(self, name) / count
-                  for name in ("text_encoding", "denoising", "decoding", "total")}
-        return replace(self, steps=(), **stages)
 
     def as_dict(self) -> dict[str, Any]:
         return {k: [round(x, 3) for x in v] if k == "steps" else round(v, 3)

@@ -20,8 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError, StorageError
-from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
-from pipelines.request import join_model_id, split_model_id
+from pipelines.request import RunRequest, join_model_id, split_model_id
 from pipelines.run_log import MEASURES, ComparisonRow, Distance, Run, TimingSummary
 from pipelines.stores import PictureStore
 
@@ -181,7 +180,7 @@ def subtitle(
     parts = list(heading)
     if comparison.base.negative_prompt and "negative_prompt" not in varied:
         parts.append(f"negative prompt: {comparison.base.negative_prompt}")
-    for name in HEADING_FIELDS:
+    for name in ("model_id", "scheduler", "num_inference_steps", "guidance_scale", "seed"):
         if name not in varied:
             value = getattr(first or comparison.base, name)
             parts.append(f"{name} {label(name, value)}")
@@ -199,9 +198,11 @@ def subtitle(
 
 def unusual(comparison: Comparison) -> dict[str, Any]:
     """What all cells share of how they are computed, where it is not the usual."""
-    base = comparison.base
-    return {name: getattr(base, name) for name in base.not_default
-            if name in UNUSUAL_FIELDS and name not in comparison.varied}
+    fields, base = RunRequest.model_fields, comparison.base
+    names = ("revision", "variant", "torch_dtype", "quantization", "attention_backend", "cache",
+             "compile")
+    return {name: getattr(base, name) for name in names
+            if name not in comparison.varied and getattr(base, name) != fields[name].default}
 
 
 def _labels(axis: Axis | None) -> list[str]:

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from browser.actions import hero, open_page
-from pipelines import RunRequest
+from pipelines import RunRequest, measuring
 from pipelines.comparison import Comparison
 
 pytestmark = pytest.mark.browser
@@ -189,7 +189,7 @@ def test_a_point_of_a_chart_opens_its_cell_and_the_chart_is_saved(
     reference = "num_inference_steps=3,scheduler=ddim"
     runs = server_engine.compare(
         comparison, comparison_id="chart", shared=True, reference=reference)
-    server_engine.measure(comparison, runs, reference)
+    measuring.measure(server_engine, comparison, runs, reference)
     open_page(page, f"{address}/compare?comparison=chart", "Compare")
     dot = page.locator("svg [aria-label*=\"name: 2 steps Euler\"]")
     dot.hover()

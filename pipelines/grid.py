@@ -1,0 +1,142 @@
+"""A comparison being made: its cells from the log, and the rest from the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.comparison import Cell, Comparison, work_order
+from pipelines.errors import Cancelled, PipelineError
+from pipelines.making import Wanted
+from pipelines.measuring import CONVERGED, reference_cells
+from pipelines.painting.result import Step
+from pipelines.run_log import ComparisonRow, Run, utc_now
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+
+def new_comparison_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+class Grid:
+    """One comparison in work; `runs` has a run per cell, None where there is none yet."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        comparison: Comparison,
+        comparison_id: str | None = None,
+        reference: str | None = None,
+    ) -> None:
+        """Begin a comparison, or one of the log again; raises RequestError where the reference is
+        no cell of it."""
+        if reference and reference != CONVERGED:
+            reference_cells(comparison, reference)
+        self.engine, self.cells = engine, comparison.cells
+        self.comparison_id = comparison_id or new_comparison_id()
+        self.runs: list[Run | None] = [None] * len(self.cells)
+        self._before: list[Run | None] = [None] * len(self.cells)
+        run_log = engine.run_log
+        if run_log.comparison(self.comparison_id):
+            run_log.begin_again(self.comparison_id)
+            self._before = comparison.match(
+                run_log.runs(comparison_id=self.comparison_id, status="ok"))
+            return
+        run_log.add(ComparisonRow(
+            id=self.comparison_id,
+            datetime_utc=utc_now(),
+            base=comparison.base.model_dump(mode="json"),
+            axes=[axis.as_dict() for axis in comparison.axes],
+            skip=list(comparison.skip),
+            reference=reference,
+        ))
+
+    def make(
+        self,
+        shared: bool,
+        fresh: bool,
+        on_step: Callable[[int, Step], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+        check: Callable[[], None] | None = None,
+    ) -> list[Run | None]:
+        """The arguments of `Engine.compare`."""
+        status = "cancelled"
+        try:
+            self._take_from_log(fresh, on_cell)
+            missing = [n for n in work_order(self.cells) if not self.runs[n]]
+            if shared:
+                self._make_side_by_side(missing, on_step, on_cell, check)
+            else:
+                self._make_one_by_one(missing, on_step, on_cell)
+            status = "done"
+        except Cancelled:
+            pass
+        finally:
+            self.engine.run_log.finish_comparison(self.comparison_id, status)
+        return self.runs
+
+    def _take_from_log(self, fresh: bool, on_cell: Callable[[int, Run], None] | None) -> None:
+        for number, run in cells_in_log(self.engine, self.cells, self._before, fresh):
+            if run is not self._before[number]:
+                run = run.copy_for(self.comparison_id, self.cells[number].axes)
+                self.engine.run_log.add(run)
+            self._ended(number, run, on_cell)
+
+    def _make_one_by_one(
+        self,
+        numbers: Sequence[int],
+        on_step: Callable[[int, Step], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+    ) -> None:
+        for number in numbers:
+            run = self.engine.run(self.cells[number].request,
+                                  on_step and functools.partial(on_step, number),
+                                  self.comparison_id, self.cells[number].axes)
+            if run.status == "cancelled":
+                raise Cancelled("stopped by the user")
+            self._ended(number, run, on_cell)
+
+    def _make_side_by_side(
+        self,
+        numbers: Sequence[int],
+        on_step: Callable[[int, Step], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+        check: Callable[[], None] | None,
+    ) -> None:
+        self.engine.make(
+            [Wanted(self.cells[number].request, self.comparison_id, self.cells[number].axes)
+             for number in numbers],
+            on_step and (lambda place, step: on_step(numbers[place], step)),
+            lambda place, run: self._ended(numbers[place], run, on_cell), check)
+
+    def _ended(
+        self, number: int, run: Run, on_cell: Callable[[int, Run], None] | None
+    ) -> None:
+        self.runs[number] = run
+        if on_cell:
+            on_cell(number, run)
+
+
+def cells_in_log(
+    engine: Engine, cells: Sequence[Cell], before: Sequence[Run | None], fresh: bool = False
+) -> Iterator[tuple[int, Run]]:
+    """Cells that need not be made, with their runs: `before` where it was made of the same, else
+    another run of the log unless `fresh`."""
+    known: dict[tuple, Any] = {}
+    wanted: dict[int, str] = {}
+    for number, cell in enumerate(cells):
+        if not cell.left_out:
+            with contextlib.suppress(PipelineError):  # its run will say what is wrong
+                wanted[number] = engine.identity(cell.request, known)
+    logged = {} if fresh else engine.run_log.of_identities(set(wanted.values()))
+    for number, one in wanted.items():
+        mine = before[number]
+        if mine and mine.identity == one and engine.complete(mine):
+            yield number, mine
+        elif run := next(filter(engine.complete, logged.get(one, [])), None):
+            yield number, run

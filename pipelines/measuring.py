@@ -1,0 +1,398 @@
+"""How far the cells of a comparison lie from a reference, and how long each takes apart.
+
+A reference is a cell, or the converged picture: the same request under a deterministic solver with
+so many steps that it stands for the exact solution of the probability flow ODE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.axes import make_axis
+from pipelines.clip import Clip, find_clip
+from pipelines.comparison import Comparison, axes_key
+from pipelines.errors import PipelineError, RequestError, StorageError
+from pipelines.making import Wanted, make_picture
+from pipelines.painting.resolve import resolve
+from pipelines.painting.result import OnStep, Step
+from pipelines.request import RunRequest
+from pipelines.run_log import Distance, Run, Timing, TimingSummary, utc_now
+from pipelines.schedulers import BY_KEY
+from pipelines.stores import LatentStore, PictureStore
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from pipelines.engine import Engine
+
+Runs = Sequence[Run | None]  # a run per cell, None where there is none
+Models = dict[tuple, Any]  # what Engine.model_of remembers
+
+CONVERGED = "converged"
+# Scheduler, options, steps. Karras spacing reaches the last timestep whatever the checkpoint's
+# timestep_spacing is. Where a picture is the start, only even spacing starts at its noise level.
+CONVERGED_BY = ("dpmpp_2m_karras", {}, 200)
+CONVERGED_FROM_IMAGE = ("dpmpp_2m", {"timestep_spacing": "linspace"}, 400)
+CONVERGED_FLOW = ("flow_euler", {}, 500)
+SMALLEST_SSIM = 11  # pixels: the window of Wang et al. 2004
+
+
+def converged_request(request: RunRequest) -> RunRequest:
+    """The run that stands for the exact solution of a resolved request's probability flow ODE.
+
+    Same latents, prompt, guidance and size; a deterministic solver with many steps.
+    """
+    known = BY_KEY.get(request.scheduler)
+    solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
+    scheduler, options, steps = CONVERGED_FLOW if known and known.flow_matching else solver
+    return request.changed(
+        scheduler=scheduler, scheduler_options=options, num_inference_steps=steps, eta=0.0,
+        attention_backend="native", cache="none", compile=False,
+    )
+
+
+def reference_cells(comparison: Comparison, text: str) -> list[int]:
+    """For each cell the number of its reference cell, from a text such as
+    'scheduler=ddim,num_inference_steps=50'; an axis that it leaves out keeps the cell's own value.
+
+    Raises RequestError where the text names no value of an axis.
+    """
+    wanted = _parse_cell(comparison, text)
+    cells = comparison.cells
+    places = {axes_key(cell.axes): number for number, cell in enumerate(cells)}
+    return [places[axes_key({**cell.axes, **wanted})] for cell in cells]
+
+
+def _parse_cell(comparison: Comparison, text: str) -> dict[str, Any]:
+    """Values by axis. Prompts hold commas, so a value ends where the next axis's name begins."""
+    axes = {axis.name: axis for axis in comparison.axes}
+    names = "|".join(map(re.escape, axes))
+    starts = list(re.finditer(rf"(?:^|,)\s*({names})\s*=", text)) if axes else []
+    if not starts or starts[0].start() != 0:
+        raise RequestError(
+            f"reference: received {text!r}, accepted {CONVERGED!r} or a cell of the axes "
+            f"{', '.join(axes) or '(none)'}, such as {_example(comparison)}"
+        )
+    wanted = {}
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    for start, end in zip(starts, ends, strict=True):
+        axis, value = axes[start[1]], text[start.end() : end].strip()
+        wanted[axis.name] = make_axis(axis.name, [value], comparison.base).values[0]
+        if wanted[axis.name] not in axis.values:
+            shown = ", ".join(map(str, axis.values))
+            raise RequestError(f"reference: {axis.name} has no {value!r}; it has {shown}")
+    return wanted
+
+
+def _example(comparison: Comparison) -> str:
+    return ",".join(f"{axis.name}={axis.values[-1]}" for axis in comparison.axes[:2])
+
+
+def distance(
+    run: Run,
+    reference: Run,
+    pictures: PictureStore,
+    latents: LatentStore,
+    clip: Clip | None = None,
+) -> Distance:
+    """A run's distance to its reference; a measure is None where it cannot be taken.
+
+    `rms_latents`: root of the mean square difference of the final latents, in their own unit;
+    `psnr` in dB, of 8-bit RGB, None for equal pictures too (it is infinite there); `ssim` of Wang
+    et al. 2004, 1 for equal pictures, None below 11 pixels; `clip_distance` and `clip_score` as
+    `clip` says (see clip.py), None without it, the score also without a prompt. Raises StorageError
+    where a file is gone, LoadError where CLIP cannot be opened.
+    """
+    measured = Distance(run_id=run.source_id, reference_id=reference.source_id)
+    if run.latents_sha256 and reference.latents_sha256:
+        measured.rms_latents = _rms(*(latents.get(r.latents_sha256) for r in (run, reference)))
+    images = [pictures.get(r.image_sha256).convert("RGB") for r in (run, reference)]
+    measured.psnr, measured.ssim = _psnr_and_ssim(*images)
+    if clip:
+        named = [(r.image_sha256, image) for r, image in zip((run, reference), images, strict=True)]
+        measured.clip_model, measured.clip_distance = clip.name, clip.distance(*named)
+        measured.clip_score = clip.score(named[0], run.prompt) if run.prompt else None
+    return measured
+
+
+def _rms(one: torch.Tensor, other: torch.Tensor) -> float | None:
+    if one.shape != other.shape:
+        return None
+    return (one.double() - other.double()).square().mean().sqrt().item()
+
+
+def _psnr_and_ssim(one: Image, other: Image) -> tuple[float | None, float | None]:
+    import numpy as np
+    from skimage.metrics import peak_signal_noise_ratio
+
+    if one.size != other.size:
+        return None, None
+    a, b = np.asarray(one), np.asarray(other)
+    psnr = float(peak_signal_noise_ratio(a, b)) if (a != b).any() else None
+    return psnr, ssim(one, other)
+
+
+def ssim(one: Image, other: Image) -> float | None:
+    """Structural similarity of two RGB pictures of one size; None below 11 pixels."""
+    import numpy as np
+    from skimage.metrics import structural_similarity
+
+    if min(one.size) < SMALLEST_SSIM:
+        return None
+    return float(structural_similarity(
+        np.asarray(one), np.asarray(other), channel_axis=2, data_range=255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
+
+
+def measure(
+    engine: Engine,
+    comparison: Comparison,
+    runs: Runs,
+    reference: str,
+    on_step: OnStep | None = None,
+) -> list[Distance | None]:
+    """Each cell's distance to its reference, measured once and kept in the log.
+
+    `reference` is 'converged' or a cell. The converged pictures are runs of the log; those that are
+    missing are made side by side, and `on_step` may raise Cancelled. None for a cell, or a
+    reference, that has no picture, and for a cell whose model has changed since. Raises
+    RequestError for an unknown cell, or a model that runs no solver that converges.
+    """
+    known = distances(engine, comparison, runs, reference)
+    clip = find_clip(engine.registry.device)
+    missing = [number for number, distance in enumerate(known)
+               if distance is None or (clip and distance.clip_model != clip.name)]
+    if reference != CONVERGED:
+        cells = reference_cells(comparison, reference)
+        others = {number: runs[cells[number]] for number in missing}
+    else:
+        models: Models = {}
+        requests = _converged(engine, missing, runs, models)
+        floor_requests = _floor_to_measure(engine, runs, models)
+        made = _make_once(engine, [*requests.values(), *floor_requests], models, on_step)
+        others = {number: made[_key(request)] for number, request in requests.items()}
+        if floor_requests:
+            half, whole = (made[_key(request)] for request in floor_requests)
+            _distance(engine, half, whole)
+    for number, other in others.items():
+        if on_step:
+            on_step(Step(number + 1, len(runs), lambda: None))
+        known[number] = _distance(engine, runs[number], other, clip) or known[number]
+    return known
+
+
+def distances(
+    engine: Engine, comparison: Comparison, runs: Runs, reference: str
+) -> list[Distance | None]:
+    """What measure() has measured already; nothing is computed."""
+    logged: dict[int, list[tuple[Distance, Run]]] = {}
+    for pair in engine.run_log.distances({run.source_id for run in runs if run}):
+        logged.setdefault(pair[0].run_id, []).append(pair)
+    if reference == CONVERGED:
+        return [_to_converged(run, logged.get(run.source_id, [])) if run else None
+                for run in runs]
+    others = [runs[number] for number in reference_cells(comparison, reference)]
+    return [next((distance for distance, made in logged.get(run.source_id, [])
+                  if made.id == other.source_id), None) if run and other else None
+            for run, other in zip(runs, others, strict=True)]
+
+
+def clip_scores(engine: Engine, runs: Runs) -> list[Distance | None]:
+    """For each run a row with what CLIP said of it and its prompt, whatever it was measured
+    against; None where it was not asked."""
+    scored = {distance.run_id: distance for distance, _ in
+              engine.run_log.distances({run.source_id for run in runs if run})
+              if distance.clip_score is not None}
+    return [scored.get(run.source_id) if run else None for run in runs]
+
+
+def references_to_make(
+    engine: Engine, comparison: Comparison, runs: Runs, reference: str
+) -> list[RunRequest]:
+    """The converged pictures, and the one that tells their error, that measure() would make."""
+    if reference != CONVERGED:
+        return []
+    models: Models = {}
+    known = distances(engine, comparison, runs, reference)
+    missing = [number for number, distance in enumerate(known) if distance is None]
+    wanted = [*_converged(engine, missing, runs, models).values(),
+              *_floor_to_measure(engine, runs, models)]
+    distinct = {_key(request): request for request in wanted}
+    return [request for request in distinct.values() if not _logged(engine, request, models)]
+
+
+def floor(engine: Engine, runs: Runs) -> float:
+    """The converged picture's own error in latents (RMS), 0 where it was not measured: its
+    distance to the same solver with half the steps, for the first cell."""
+    run = _first_made(runs)
+    if run is None:
+        return 0.0
+    half, whole = _floor_requests(run)
+    for _, reference in engine.run_log.distances([run.source_id]):
+        if _made_of(reference, whole):
+            for distance, made in engine.run_log.distances_to(reference.id):
+                if _made_of(made, half):
+                    return distance.rms_latents or 0.0
+    return 0.0
+
+
+def measure_timings(
+    engine: Engine,
+    runs: Runs,
+    repeats: int,
+    on_step: OnStep | None = None,
+    on_done: Callable[[int], None] | None = None,
+) -> None:
+    """Make these runs again, each apart and `repeats` times, and log how long they took.
+
+    Models one after the other; within a model in turns, each turn starting with another cell, so
+    that a slow minute falls on all of them; after warm-up. `on_step` may raise Cancelled;
+    `on_done(number of runs)` is called after each. Runs whose model has changed since are left out:
+    their times would be another model's.
+    """
+    groups: dict[tuple, dict[int, Run]] = {}
+    for run in runs:
+        if run and run.status == "ok":
+            weights = RunRequest(**run.request).weights
+            groups.setdefault(tuple(weights.values()), {})[run.source_id] = run
+    done, models = 0, {}
+    for group in groups.values():
+        members = list(group.values())
+        requests = [RunRequest(**run.request) for run in members]
+        same = [_unchanged(engine, run, models) for run in members]
+        for turn in range(repeats):
+            for place in range(len(members)):
+                place = (place + turn) % len(members)
+                if same[place]:
+                    _time(engine, members[place].source_id, requests[place], on_step)
+                done += 1
+                if on_done:
+                    on_done(done)
+
+
+def timings(engine: Engine, runs: Runs) -> list[TimingSummary | None]:
+    """What was measured of these runs; None where nothing was."""
+    known = engine.run_log.timings([run.source_id for run in runs if run])
+    return [known.get(run.source_id) if run else None for run in runs]
+
+
+def _time(engine: Engine, run_id: int, request: RunRequest, on_step: OnStep | None) -> None:
+    images = engine.images(request)
+    with engine.registry.borrow(**request.weights) as (model, _):
+        request = resolve(request, model.info, engine.image_size(request))
+        measured = make_picture(model, request, images, on_step).timings
+    names = ("text_encoding", "denoising", "decoding", "total")
+    engine.run_log.add(Timing(run_id=run_id, datetime_utc=utc_now(),
+                              **{f"{name}_ms": getattr(measured, name) for name in names}))
+
+
+def _first_made(runs: Runs) -> Run | None:
+    return next((run for run in runs if run and run.status == "ok"), None)
+
+
+def _floor_requests(run: Run) -> tuple[RunRequest, RunRequest]:
+    """A run's reference with half the steps, and with all of them."""
+    whole = converged_request(RunRequest(**run.request))
+    return whole.changed(num_inference_steps=whole.num_inference_steps // 2), whole
+
+
+def _floor_to_measure(engine: Engine, runs: Runs, models: Models) -> Sequence[RunRequest]:
+    """The two pictures that tell the floor, none where it is known or cannot be told."""
+    run = _first_made(runs)
+    if run is None or floor(engine, runs):
+        return ()
+    solvable = _unchanged(engine, run, models) and _solvable(engine, run, models)
+    return _floor_requests(run) if solvable else ()
+
+
+def _unchanged(engine: Engine, run: Run | None, models: Models) -> bool:
+    """Whether a run would make the same picture now."""
+    if run is None or run.status != "ok":
+        return False
+    request = RunRequest(**run.request)
+    without_size = request.changed(height=None, width=None)  # where only the pipeline knew it
+    with contextlib.suppress(PipelineError):  # the model is gone
+        return run.identity in (engine.identity(request, models),
+                                engine.identity(without_size, models))
+    return False
+
+
+def _converged(
+    engine: Engine, numbers: Iterable[int], runs: Runs, models: Models
+) -> dict[int, RunRequest]:
+    """Cell numbers -> the requests of their converged pictures, without cells whose model has
+    changed since. RequestError where no model of theirs runs the solver."""
+    unchanged = [number for number in numbers if _unchanged(engine, runs[number], models)]
+    requests = {number: request for number in unchanged
+                if (request := _solvable(engine, runs[number], models))}
+    if unchanged and not requests:
+        request = RunRequest(**runs[unchanged[0]].request)
+        info = engine.model_of(request, models)[0]
+        fitting = ", ".join(known.key for known in info.schedulers) or "its own scheduler"
+        raise RequestError(f"reference: received {CONVERGED!r}, but {info.model_id} "
+                           f"({info.pipeline_class}) runs {fitting} only; accepted a cell")
+    return requests
+
+
+def _solvable(engine: Engine, run: Run, models: Models) -> RunRequest | None:
+    """The request of a run's converged picture; None where its model runs no such solver."""
+    request = converged_request(RunRequest(**run.request))
+    fitting = engine.model_of(request, models)[0].schedulers
+    return request if any(request.scheduler == known.key for known in fitting) else None
+
+
+def _make_once(
+    engine: Engine, requests: Iterable[RunRequest], models: Models, on_step: OnStep | None
+) -> Mapping[str, Run]:
+    """A run with its latents for each request, by `_key`, from the log or made now."""
+    made: dict[str, Run] = {}
+    missing: dict[str, RunRequest] = {}
+    for request in requests:
+        if run := _logged(engine, request, models):
+            made[_key(request)] = run
+        else:
+            missing[_key(request)] = request
+    keys = list(missing)
+    engine.make([Wanted(request, keep_latents=True) for request in missing.values()],
+                on_step and (lambda _, step: on_step(step)),
+                lambda place, run: made.update({keys[place]: run}))
+    return made
+
+
+def _logged(engine: Engine, request: RunRequest, models: Models) -> Run | None:
+    """The newest run of the log that made just this and whose files are still there."""
+    wanted = engine.identity(request, models)
+    logged = engine.run_log.of_identities([wanted]).get(wanted, [])
+    return next(filter(engine.complete, logged), None)
+
+
+def _distance(
+    engine: Engine, run: Run | None, reference: Run | None, clip: Clip | None = None
+) -> Distance | None:
+    """Measured and logged; None where a picture is missing."""
+    if not (run and reference and run.image_sha256 and reference.image_sha256):
+        return None
+    with contextlib.suppress(StorageError):  # a file is gone
+        measured = distance(run, reference, engine.pictures, engine.latents, clip)
+        engine.run_log.keep_distance(measured)
+        return measured
+    return None
+
+
+def _key(request: RunRequest) -> str:
+    return request.model_dump_json()
+
+
+def _made_of(run: Run, request: RunRequest) -> bool:
+    """A row may be older than some fields, and than the commits in them."""
+    return RunRequest(**run.request).changed(revision=request.revision) == request
+
+
+def _to_converged(run: Run, measured: Sequence[tuple[Distance, Run]]) -> Distance | None:
+    """The distance to the run's own converged picture, where it is among what was measured."""
+    request = converged_request(RunRequest(**run.request))
+    return next((distance for distance, made in measured if _made_of(made, request)), None)
