@@ -1,7 +1,7 @@
 """How the denoiser computes: each of the three really acts, and is gone after its run."""
 
 import functools
-import shutil
+import sys
 
 import diffusers
 import numpy as np
@@ -235,6 +235,16 @@ def test_a_cache_that_would_mix_up_two_calls_is_refused(session_engine, tiny_fol
     assert "finds no layer that it knows" in run.error  # one block cannot skip the others
 
 
+def test_what_compiling_needs_is_said_for_each_device(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", sys.executable)  # a program that is there
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert "Python's header files" in compile_obstacle("cpu") == compile_obstacle("mps")
+    (tmp_path / "Python.h").touch()
+    assert compile_obstacle("cpu") == compile_obstacle("mps") == ""
+    monkeypatch.setattr("pipelines.painting.execution.find_spec", lambda name: None)
+    assert "triton" in compile_obstacle("cuda:0")
+
+
 def test_no_compiler_is_said_before_the_work(engine, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RequestError, match="C.. compiler no-such-compiler.*accepted false"):
@@ -250,8 +260,6 @@ def test_what_a_model_offers_is_read_from_its_files(engine, flux):
     assert "sliced" not in attention_backends(of(flux), "cpu")
     assert caches(of("postcards")) == ["none", "pyramid_attention_broadcast"]
     assert caches(of(flux))[-1] == "mag_cache"
-    if shutil.which("g++"):
-        assert compile_obstacle("cpu") in ("", compile_obstacle("mps"))
 
 
 def test_each_is_an_axis_and_its_cells_run_apart(engine):

@@ -117,8 +117,11 @@ def test_progress_counts_evaluations_and_tells_the_time_left(engine, jobs):
 
 def test_a_comparison_is_found_in_the_log_while_it_runs(engine, jobs):
     comparison = Comparison.parse(RunRequest(prompt="a cat", num_inference_steps=2), ["seed=0,1"])
+    gate = threading.Event()
+    jobs.submit("test", "in front", 1, lambda job: gate.wait(10))
     job = submit_comparison(jobs, engine, comparison)
-    assert submit_comparison(jobs, engine, comparison) is job or not job.active
+    assert submit_comparison(jobs, engine, comparison) is job
+    gate.set()
     assert wait(job).status == "done", job.error
     assert engine.run_log.comparison(job.result).status == "done"
     assert engine.run_log.count(comparison_id=job.result) == 2

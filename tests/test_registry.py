@@ -113,7 +113,8 @@ def test_pickles_are_refused(tmp_path):
         weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
         weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
 
-    with pytest.raises(LoadError), Registry("cpu").borrow(broken(tmp_path, only_pickle)):
+    folder = broken(tmp_path, only_pickle)
+    with pytest.raises(LoadError, match="pickle"), Registry("cpu").borrow(folder):
         pass
 
 

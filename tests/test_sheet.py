@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image, ImageColor, ImageFont
 
 from pipelines import Comparison, RunRequest
 from pipelines.errors import StorageError
@@ -23,6 +23,12 @@ def contains(picture, part):
     whole, part = np.asarray(picture), np.asarray(part)
     windows = np.lib.stride_tricks.sliding_window_view(whole[:, :, 0], part.shape[:2])
     return bool((windows == part[:, :, 0]).all(axis=(2, 3)).any())
+
+
+def empty_cells(picture):
+    """How many cells' area has the colour of a cell without a picture."""
+    empty = (np.asarray(picture) == ImageColor.getrgb(sheet.EMPTY)).all(-1)
+    return empty.sum() / sheet.SMALLEST**2
 
 
 def test_enlarging_repeats_pixels():
@@ -47,16 +53,24 @@ def test_failed_and_missing_cells_keep_their_place(engine):
     comparison, runs = compare(engine, ["height=64,60"])
     whole = sheet.draw(comparison, runs, engine.pictures)[0]
     assert runs[1].status == "failed"
-    assert contains(whole, Image.new("RGB", (30, 30), sheet.EMPTY))
+    assert 0.5 < empty_cells(whole) < 1  # less the words in it
     runs[0] = None
-    assert sheet.draw(comparison, runs, engine.pictures)[0].height > 100
+    without = sheet.draw(comparison, runs, engine.pictures)[0]
+    assert without.width == whole.width
+    assert 1.4 < empty_cells(without) < 2
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 3000, "日本語 🚗 — naïve", "a\nb\tc " * 50])
 def test_any_prompt_can_be_a_heading(engine, prompt):
     comparison = Comparison(BASE.changed(prompt=prompt), ())
     comparison = Comparison.parse(comparison.base, ["seed=0"])
-    assert sheet.draw(comparison, [None], engine.pictures)[0].width >= 640
+    drawn = np.asarray(sheet.draw(comparison, [None], engine.pictures)[0])
+    marked = (drawn != ImageColor.getrgb(sheet.PAPER)).any(-1)
+    edge = sheet.MARGIN - 2  # a letter leans over its box
+    assert marked[edge:edge + 20, edge:-edge].any(), "a heading"
+    inside = marked[edge:-edge, edge:-edge].sum()
+    assert inside == marked.sum(), "nothing runs over the edge"
+    assert drawn.shape[0] < 800, "a heading, not a page"
 
 
 def test_a_letter_that_pillows_font_lacks_takes_a_font_of_the_system():
