@@ -72,7 +72,7 @@ def masked_request(request: RunRequest, key: str) -> None:
 
 
 def request_buttons(run: Run, place: str) -> None:
-    """Take a run's request elsewhere, or its picture home."""
+    """Buttons that take a run to another page, and the download of its picture."""
     with st.container(horizontal=True, gap="small"):
         if place != "generate" and st.button(
             "Open in Generate", key=f"{place}.open.{run.id}", icon=":material/photo_camera:"

@@ -233,7 +233,7 @@ def _drafts() -> dict[str, Draft]:
 
 
 def draft() -> Draft | None:
-    """What is worked on: the address's draft, else the one this session looked at last."""
+    """The draft of the address, else the one that this session worked on last."""
     name = st.query_params.get(DRAFT) or st.session_state.get(DRAFT)
     draft = _drafts().get(name or "")
     if draft:
@@ -261,7 +261,7 @@ def segmenter(model_id: str) -> Segmenter:
 
 
 def comparison_job(comparison_id: str) -> Job | None:
-    """What works on a comparison now, else what made it."""
+    """The job that works on a comparison now, else the one that made it."""
     jobs = [job for job in job_queue().jobs()
             if job.kind in COMPARISON_JOBS and job.result == comparison_id]
     made = [job for job in jobs if job.kind == "compare"]
@@ -269,7 +269,7 @@ def comparison_job(comparison_id: str) -> Job | None:
 
 
 def cells_in_log(comparison: Comparison) -> set[int]:
-    """The cells that need not be made; none are known before the libraries are there."""
+    """Numbers of the cells that the log has already; none before the libraries are loaded."""
     if _warming().is_alive():
         return set()
     return set(engine().in_log(comparison))

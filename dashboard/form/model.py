@@ -24,7 +24,7 @@ def page_model(page: PageState) -> ModelInfo | None:
 
 
 def takes(page: PageState, name: str) -> bool:
-    """Whether a field has an effect with a page's model and task; yes where nobody knows."""
+    """Whether a field has an effect with a page's model and task; yes for an unknown model."""
     info = page_model(page)
     return info is None or info.takes(page.get("task"), name)
 

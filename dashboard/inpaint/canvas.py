@@ -1,4 +1,4 @@
-"""The mask on its canvas: tools, strokes, and the place of clicks and operations."""
+"""The left column while the mask is made: tools, canvas and the buttons below it."""
 
 from __future__ import annotations
 

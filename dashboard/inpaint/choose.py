@@ -23,7 +23,7 @@ TYPES = ["png", "jpg", "jpeg", "webp"]
 
 
 def begin(image: Image.Image, name: str, mask: Mask | None = None) -> Draft:
-    """Start on a picture: stored, its transparency kept as a mask to be had, sizes set to fit."""
+    """Store a picture and work on it; feather, padding and growth are set to suit its size."""
     transparent = alpha_mask(image)
     image = flat(image)
     sha = state.engine().pictures.put(image)

@@ -1,4 +1,4 @@
-"""Clicks and a box on the canvas, and who reads them: what they mean becomes mask by a button."""
+"""The tool Click: points and a box on the canvas select a part, a button makes it mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOX_FILL, POINT = "rgba(250, 190, 30, 0.08)", 5  # CSS pixels of a point's radiu
 
 
 def click_canvas(draft: Draft, size: tuple[int, int]) -> None:
-    """Points and a box become a selection; a button makes it part of the mask."""
+    """The canvas for points and a box, what they select, and the buttons that make it mask."""
     kind, name = INPAINT.get("click"), f"clicks-{st.session_state[state.DRAFT]}"
     hint({"this": "Click on what you mean; each further click adds to it.",
           "not": "Click on what was found too much.",
@@ -96,7 +96,7 @@ def clicks_of(drawing: dict[str, Any], draft: Draft, size: tuple[int, int]) -> C
 
 
 def drawing_of(draft: Draft, size: tuple[int, int]) -> dict[str, Any] | None:
-    """The clicks that a canvas starts with as its objects, the reverse of `clicks_of`."""
+    """The clicks that a canvas starts with, as its objects: the reverse of `clicks_of`."""
     across, down = size[0] / draft.width, size[1] / draft.height
     common = {"originX": "left", "originY": "top", "strokeWidth": 2, "scaleX": 1, "scaleY": 1}
     clicks, half = draft.clicks_start, POINT + 1
@@ -121,7 +121,7 @@ def selection(image: str, clicks: Clicks, model_id: str) -> Mask:
 
 
 def _chosen_segmenter() -> str:
-    """The one that reads the clicks; one that has come to this machine is taken at once."""
+    """The id of the model that reads the clicks; one that was just fetched is chosen at once."""
     here = local_segmenters()
     new = [name for name in here if name not in INPAINT.get("segmenters", ())]
     if new or INPAINT.get("segmenter") not in here:
@@ -131,7 +131,7 @@ def _chosen_segmenter() -> str:
 
 
 def _segmenters() -> None:
-    """Who reads the clicks, and how to get one that does it better."""
+    """Which model reads the clicks, and how to get a better one."""
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         st.selectbox("Clicks are read by", INPAINT.get("segmenters"), width=390,
                      **INPAINT.kept("segmenter"),
@@ -146,7 +146,7 @@ def _segmenters() -> None:
 
 
 def _fetch_segmenter() -> None:
-    """One of the checkpoints from the Hub, or why that cannot be now."""
+    """Fetch a checkpoint of SAM from the Hub, or say why that cannot be done now."""
     words("Segment Anything finds things from clicks; of its checkpoints the larger are more exact "
           "and slower.", "quiet")
     model_id = st.selectbox("Checkpoint", CHECKPOINTS, index=CHECKPOINTS.index(SMALLEST),

@@ -19,7 +19,7 @@ UNDO_STEPS = 30
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A mask with the strokes over it, small enough to keep many."""
+    """A mask (compressed) and its strokes, for undo."""
 
     mask: bytes
     strokes: bytes | None
@@ -28,28 +28,27 @@ class Snapshot:
 
 @dataclass
 class Draft:
-    """`image` names the picture in the store; `mask` is what is settled, `strokes` (a PNG of the
-    canvas) lie over it and `drawing` are the same strokes as objects; `clicks` are points that are
-    no mask yet. `canvas` is the one that the browser shows, `version` names it: another number
-    makes the browser start a new one from `start`, or from `clicks_start`. `trail` are the
-    pictures that led here, each with its name and the run that made it; `transparency` is what of
-    an uploaded picture was transparent, `settings` are the page's widgets as they were left."""
+    """A picture of the store, its mask, and the canvas that the browser shows of them.
 
-    image: str
+    The browser forgets a canvas that leaves the page; `version` is part of the canvas's key, so
+    that another number makes the browser start a new one.
+    """
+
+    image: str  # SHA-256 in the store of pictures
     width: int
     height: int
-    trail: list[tuple[str, str, int | None]]
-    mask: Mask | None = None
-    transparency: Mask | None = None
-    strokes: bytes | None = None
-    drawing: dict[str, Any] | None = None
-    start: dict[str, Any] | None = None
-    clicks: Clicks = Clicks()
-    clicks_start: Clicks = Clicks()
-    canvas: str = ""
+    trail: list[tuple[str, str, int | None]]  # pictures that led here: SHA-256, name, run
+    mask: Mask | None = None  # without the strokes that are still on the canvas
+    transparency: Mask | None = None  # what was transparent in an uploaded picture
+    strokes: bytes | None = None  # on the canvas, as a PNG of its size
+    drawing: dict[str, Any] | None = None  # the same strokes as objects
+    start: dict[str, Any] | None = None  # the drawing that the canvas began with
+    clicks: Clicks = Clicks()  # on the canvas; not part of the mask yet
+    clicks_start: Clicks = Clicks()  # those that the canvas began with
+    canvas: str = ""  # on show: strokes, clicks or none
     version: int = 0
-    display: tuple[int, int] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    display: tuple[int, int] | None = None  # CSS pixels of the canvas
+    settings: dict[str, Any] = field(default_factory=dict)  # the page's values when it was left
     undone: list[Snapshot] = field(default_factory=list)
     done: list[Snapshot] = field(default_factory=list)
 
@@ -59,7 +58,7 @@ class Draft:
 
     @property
     def parent_id(self) -> int | None:
-        """The run that made this picture, where one did."""
+        """The run that made this picture; None for an upload or a sample."""
         return next((run for sha, _, run in reversed(self.trail) if sha == self.image), None)
 
     def whole_mask(self) -> Mask:
@@ -71,12 +70,12 @@ class Draft:
         return masks.combine(masks.combine(self.mask, add, "add"), subtract, "subtract")
 
     def draw(self, drawing: dict[str, Any] | None, strokes: bytes | None) -> None:
-        """Take what the browser sent; nothing where it only says that it has started."""
+        """Take the strokes that the browser sent; a canvas that has only started sends none."""
         if strokes:
             self.drawing, self.strokes = drawing, strokes
 
     def set_mask(self, mask: Mask) -> None:
-        """Another mask in place of all that there is, with a way back."""
+        """Replace mask and strokes; `undo` brings them back."""
         self.done = [*self.done[1 - UNDO_STEPS :], self._snapshot()]
         self.undone = []
         self._restart(mask, None, None)
@@ -88,28 +87,28 @@ class Draft:
         self._step(self.undone, self.done)
 
     def restart(self) -> None:
-        """The browser forgot the canvas: begin a new one; strokes become mask, clicks stay."""
+        """Begin a new canvas: strokes become part of the mask, clicks stay."""
         self._restart(self.whole_mask(), None, None)
 
     def show(self, canvas: str) -> None:
-        """Strokes, clicks or no canvas is on show; the browser forgets one that is not."""
+        """Show strokes, clicks or no canvas (""); a change begins a new canvas."""
         if canvas != self.canvas:
             self.canvas = canvas
             self.restart()
 
     def click(self, clicks: Clicks) -> None:
-        """Other clicks in place of those that there are."""
+        """Replace the clicks."""
         self.clicks = clicks
         self.restart()
 
     def fit(self, width: int, height: int) -> None:
-        """The canvas's size in the browser; strokes at another size become mask first."""
+        """Set the canvas's size; a change begins a new canvas, the strokes become mask."""
         if self.display and self.display != (width, height):
             self._restart(self.whole_mask(), None, None)
         self.display = width, height
 
     def take(self, image: str, width: int, height: int, label: str, run_id: int | None) -> None:
-        """Work on another picture; the mask stays where it fits."""
+        """Work on another picture; the mask stays if the sizes are equal."""
         mask, self.clicks = self.whole_mask(), Clicks()
         if not any(sha == image for sha, _, _ in self.trail):
             self.trail.append((image, label, run_id))

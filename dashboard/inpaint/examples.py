@@ -39,14 +39,14 @@ class Example:
     large: bool = False
 
     def start(self) -> tuple[Image, Mask]:
-        """Picture and mask as the example has them, extended where it is about that."""
+        """Its picture and mask; extended in an example of outpainting."""
         image, subject = paint_sample(self.sample)
         if self.sides:
             return masks.extend(image, fill="surroundings", **self.sides)
         return image, self.mask(subject)
 
     def request(self, model_id: str | None = None) -> RunRequest:
-        """Image and mask are those of the page."""
+        """Its request; the page puts its own image and mask in place of the names here."""
         model = {"model_id": model_id, "guidance_scale": 7.5} if model_id else {}
         return RunRequest(task="inpainting", image="draft", mask_image="draft",
                           prompt=self.prompt, **{**model, **self.values})

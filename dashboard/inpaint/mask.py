@@ -21,7 +21,7 @@ FILL_NAMES = {"edge": "The edge drawn out", "surroundings": "Colours melting out
 
 
 def mask_operations(draft: Draft) -> None:
-    """Buttons that change the mask as a whole, each with a way back."""
+    """Buttons that change the mask as a whole; Undo takes each back."""
     INPAINT.start(pixels=max(1, min(draft.width, draft.height) // 32))
 
     def change(operation: Callable[..., Mask], *arguments: Any) -> None:
@@ -112,7 +112,7 @@ def _extend(draft: Draft) -> None:
 
 
 def extend_draft(draft: Draft, fill: masks.Fill, **sides: int) -> None:
-    """Give the picture room; the room is the mask, and what was masked stays so."""
+    """Give the picture room at its sides (pixels); the room is masked, the old mask stays."""
     pictures = state.engine().pictures
     before = draft.whole_mask()
     image, mask = masks.extend(pictures.get(draft.image), fill=fill, **sides)

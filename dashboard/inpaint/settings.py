@@ -1,5 +1,4 @@
-"""The right column: prompt, start, what the model sees, how it paints; and the requests that come
-of it."""
+"""The right column of In-paint: its widgets, and the requests that they describe."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from pipelines.request import RunRequest
 
 
 def settings(draft: Draft) -> None:
-    """The right column: prompt, start, what the model sees, and how it paints."""
+    """The widgets, and the buttons that start."""
     prompt_control(INPAINT)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         go = st.button("Repaint", type="primary", icon=":material/brush:", key=INPAINT.key("go"),

@@ -1,4 +1,4 @@
-"""What came of a mask: the picture as it comes, the tries on a picture, the pictures on the way."""
+"""What was painted: a picture while it is made, the tries on it, the pictures before it."""
 
 from __future__ import annotations
 
