@@ -20,6 +20,7 @@ from dashboard.inpaint.draft import Draft
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.fields import MASK_OPTIONS, WIDGET_FIELDS
 from pipelines.hub.client import Hub
 from pipelines.hub.download import Downloads
 from pipelines.hub.folders import offered_models
@@ -27,7 +28,7 @@ from pipelines.inpainting.clicks import Segmenter, find_segmenter
 from pipelines.jobs import Job, JobQueue
 from pipelines.models.opening import warm_libraries
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
-from pipelines.request import MASK_OPTIONS, Lora, RunRequest, join_model_id
+from pipelines.request import Lora, RunRequest, join_model_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,14 +45,6 @@ DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
 
-# Fields of a request that have a widget; a request that comes from a run may carry others.
-EXTRA_INPUTS = ("control_image", "control_mode", "class_label")
-FIELDS = (
-    "prompt", "negative_prompt", "model_id", "scheduler", "scheduler_options",
-    "num_inference_steps", "guidance_scale", "guidance_rescale", "eta", "seed", "height", "width",
-    "task", "image", "strength", "torch_dtype", "memory_policy", "quantization", "loras",
-    "attention_backend", "cache", "compile", *EXTRA_INPUTS,
-)
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
 
 
@@ -59,7 +52,7 @@ class PageState:
     """What the session holds for one page: keys that begin with the page's title, lower-cased.
 
     `title` is the one that app.py gives the page. A page with a request has a value for each of
-    FIELDS; `carried` holds what a request brought along that has no widget.
+    WIDGET_FIELDS; `carried` holds what a request brought along that has no widget.
     """
 
     def __init__(self, title: str) -> None:
@@ -91,19 +84,19 @@ class PageState:
     def start_request(self) -> None:
         """First values of a page with a request; the prompt is one that the model knows."""
         values = RunRequest(prompt=EXAMPLE_PROMPTS[0]).model_dump()
-        self.start(**{name: _widget_value(name, values[name]) for name in FIELDS})
+        self.start(**{name: widget_value(name, values[name]) for name in WIDGET_FIELDS})
 
     def put(self, request: RunRequest) -> None:
         """Fill the widgets with a request; fields that have none travel beside them."""
         values = request.model_dump()
-        self.set("carried", {name: value for name, value in values.items() if name not in FIELDS
-                             and value != RunRequest.model_fields[name].default})
-        for name in FIELDS:
-            self.set(name, _widget_value(name, values[name]))
+        self.set("carried", {name: values[name] for name in request.not_default
+                             if name not in WIDGET_FIELDS})
+        for name in WIDGET_FIELDS:
+            self.set(name, widget_value(name, values[name]))
 
     def request(self, **given: Any) -> RunRequest:
         """The request that the widgets describe, with what is given; raises RequestError."""
-        values = {name: self.get(name) for name in FIELDS}
+        values = {name: self.get(name) for name in WIDGET_FIELDS}
         carried = self.get("carried") or {}
         try:
             values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
@@ -133,7 +126,7 @@ class PageState:
                 st.session_state[name] = st.session_state[name]
 
 
-def _widget_value(name: str, value: Any) -> Any:
+def widget_value(name: str, value: Any) -> Any:
     """The seed is text, because a browser's numbers end at 2^53; options are JSON text."""
     if name == "seed":
         return str(value)

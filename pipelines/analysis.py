@@ -7,16 +7,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.axes import OPTION, label
+from pipelines.axes import label
 from pipelines.comparison import Cell, Comparison
+from pipelines.fields import METHOD_FIELDS
 from pipelines.request import RunRequest
 from pipelines.run_log import Distance, Run, TimingSummary
 from pipelines.schedulers import BY_KEY
 
-# Fields that say how a picture is computed. The others say what is asked for: they decide the
-# exact solution, and methods are averaged over them.
-HOW = {"scheduler", "num_inference_steps", "eta", "torch_dtype", "memory_policy", "quantization",
-       "attention_backend", "cache", "compile"}
 STOCHASTIC_TYPES = {"sde-dpmsolver", "sde-dpmsolver++"}
 GOOD_PSNR = 40.0  # dB; differences below it can be seen
 FIT_AT_LEAST = 3  # points of a line
@@ -88,9 +85,10 @@ def methods(
 
 
 def _how(comparison: Comparison, cell: Cell, without: Iterable[str] = ()) -> tuple:
-    """A cell's values on the axes that say how it is computed."""
+    """A cell's values on the axes that say how it is computed. The others say what is asked for:
+    they decide the exact solution, and methods are averaged over them."""
     return tuple((axis.name, cell.axes[axis.name]) for axis in comparison.axes
-                 if any(part in HOW or part.startswith(OPTION) for part in axis.parts)
+                 if any(part.partition(".")[0] in METHOD_FIELDS for part in axis.parts)
                  and axis.name not in without)
 
 

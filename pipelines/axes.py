@@ -10,14 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from pipelines.errors import RequestError
+from pipelines.fields import AXIS_FIELDS, TEXT_FIELDS
 from pipelines.request import RunRequest, join_model_id, split_model_id
 from pipelines.schedulers import BY_KEY
 
-NOT_AN_AXIS = {"task", "image", "mask_image", "control_image", "scheduler_options"}
 REPLACE = {"prompt_replace": "prompt", "negative_prompt_replace": "negative_prompt"}
-FIELD_AXES = tuple(name for name in RunRequest.model_fields if name not in NOT_AN_AXIS)
-AXIS_NAMES = (*FIELD_AXES, *REPLACE)
-TEXT_AXES = {"prompt", "negative_prompt", *REPLACE}
+AXIS_NAMES = (*AXIS_FIELDS, *REPLACE)
+TEXT_AXES = {*TEXT_FIELDS, *REPLACE}
 OPTION = "scheduler_options."
 MAX_VALUES = 1000
 

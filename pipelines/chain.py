@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.errors import RequestError
+from pipelines.fields import MODEL_FIELDS, STAGE_FIELDS
 from pipelines.models.info import ModelInfo
 from pipelines.models.signatures import call_parameters
-from pipelines.request import RunRequest
+from pipelines.request import DEFAULTS, RunRequest
 
-OF_THE_MODEL = ("scheduler", "scheduler_options", "num_inference_steps", "guidance_scale",
-                "guidance_rescale", "eta", "height", "width", "loras", "quantization",
-                "revision", "variant", "attention_backend", "cache", "compile")  # fmt: skip
-NOT_IN_A_STAGE = {"task", "image", "mask_image"}
 DEFAULT_STRENGTH = 0.6
 
 
@@ -23,13 +20,13 @@ def parse_stage(text: str) -> dict[str, Any]:
 
     Raises RequestError.
     """
-    names = [name for name in RunRequest.model_fields if name not in NOT_IN_A_STAGE]
     changes: dict[str, Any] = {}
-    for part in re.split(rf",\s*(?=(?:{'|'.join(names)})=)", text.strip()) if text.strip() else []:
+    next_name = rf",\s*(?=(?:{'|'.join(STAGE_FIELDS)})=)"
+    for part in re.split(next_name, text.strip()) if text.strip() else []:
         name, equals, value = part.partition("=")
-        if not equals or name.strip() not in names:
+        if not equals or name.strip() not in STAGE_FIELDS:
             raise RequestError(f"then: received {part!r}, accepted NAME=VALUE,NAME=VALUE with the "
-                               f"names {', '.join(names)}")  # fmt: skip
+                               f"names {', '.join(STAGE_FIELDS)}")
         changes[name.strip()] = value.strip()
     return changes
 
@@ -45,7 +42,7 @@ def next_request(
     values |= {"height": None, "width": None, "image": image, "task": "image-to-image",
                "mask_image": None}
     if info.model_id != request.model_id:
-        values |= {name: RunRequest.model_fields[name].get_default() for name in OF_THE_MODEL}
+        values |= {name: DEFAULTS[name] for name in MODEL_FIELDS}
         values |= {"num_inference_steps": info.num_inference_steps,
                    "guidance_scale": info.guidance_scale}
     return RunRequest(**{**values, "strength": default_strength(info), **changes})

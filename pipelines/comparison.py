@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.axes import REPLACE, Axis, Rule, flat_values, parse_axis, parse_rule, request_with
 from pipelines.errors import PipelineError, RequestError
+from pipelines.fields import setup_levels
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Run, RunLog
 from pipelines.schedulers import expected_evaluations
@@ -120,19 +121,12 @@ class Comparison:
 
 
 def work_order(cells: Sequence[Cell]) -> list[int]:
-    """The numbers of the cells to make, in the order of work: what is dear to change (the model,
-    then its dtype and the like, adapters, how it computes, the size) changes least often, and what
-    is left goes in the order of the sheet."""
+    """The numbers of the cells to make, in the order of work: what is dear to set
+    up changes least often, and what is left goes in the order of the sheet."""
     seen: dict[tuple, int] = {}
     ranks = []
     for cell in cells:
-        r = cell.request
-        model = (r.model_id, r.revision, r.variant)
-        setup = (*model, r.torch_dtype, r.quantization, r.memory_policy)
-        worn = (*setup, r.loras)
-        computed = (*worn, r.compile, r.attention_backend, r.cache)
-        levels = (model, setup, worn, computed, (*computed, r.height, r.width))
-        ranks.append([seen.setdefault(level, len(seen)) for level in levels])
+        ranks.append([seen.setdefault(level, len(seen)) for level in setup_levels(cell.request)])
     return sorted((n for n, cell in enumerate(cells) if not cell.left_out),
                   key=lambda n: (ranks[n], n))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import next_request
 from pipelines.comparison import Comparison
 from pipelines.errors import Cancelled, PipelineError, RequestError
+from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cells_in_log
 from pipelines.hardware import default_dtype, environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
@@ -27,7 +28,7 @@ from pipelines.painting.execution import check_execution
 from pipelines.painting.previews import draw_strip
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, RunResult, Step
-from pipelines.request import PICTURES, RunRequest
+from pipelines.request import RunRequest
 from pipelines.run_log import Run, RunLog, data_home, utc_now
 from pipelines.schedulers import make_scheduler
 from pipelines.stores import LatentStore, PictureStore

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from pipelines.axes import label
 from pipelines.comparison import Comparison
+from pipelines.fields import COST_FIELDS
 from pipelines.run_log import Run
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Fields that are meant to change the cost and not the picture.
-COST_ONLY = {"memory_policy", "attention_backend", "compile"}
 DARK, PURE = 40, 0.8  # of 255; saturation in HSV
 # A picture is saturated above this share of pure pixels, on top of so many times the share that the
 # picture of the lowest guidance has.
@@ -68,7 +67,7 @@ def _without_effect(comparison: Comparison, runs: Sequence[Run | None]) -> list[
     cells = comparison.cells
     flags = []
     for axis in comparison.axes:
-        if set(axis.parts) <= COST_ONLY:
+        if set(axis.parts) <= set(COST_FIELDS):
             continue
         rest = [other.name for other in comparison.axes if other is not axis]
         groups: dict[tuple, dict[str, list[int]]] = {}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pipelines.fields import MASK_OPTIONS, PICTURES, is_plain
 from pipelines.models.loaded import LoadedModel
-from pipelines.painting.execution import as_usual
 from pipelines.painting.resolve import fit
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import RunRequest
@@ -28,9 +28,8 @@ OnResult = Callable[[int, "RunResult | Exception"], None]
 Images = Mapping[str, "Image"]
 PREPARED = 4  # inputs that are kept for further cells
 # What decides how the input pictures are prepared.
-PICTURE_FIELDS = ("task", "image", "mask_image", "control_image", "height", "width")
-CANVAS_FIELDS = (*PICTURE_FIELDS, "padding_mask_crop", "mask_feather", "masked_content",
-                 "differential")
+PICTURE_FIELDS = ("task", *PICTURES, "height", "width")
+CANVAS_FIELDS = (*PICTURE_FIELDS, *MASK_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def why_alone(model: LoadedModel, request: RunRequest) -> str:
     A cache decides by the whole batch, a compiled denoiser by its shapes; an offloaded or quantised
     one may depend on the place of a call.
     """
-    if not as_usual(request):
+    if not is_plain(request):
         return "its attention backend, cache or compiled denoiser may depend on the batch"
     if model.memory_policy != "device":
         return f"its weights wait elsewhere ({model.memory_policy})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -19,10 +20,11 @@ from pydantic import (
 from pipelines.errors import RequestError
 from pipelines.schedulers import BY_KEY
 
+Dtype = Literal["float32", "float16", "bfloat16"]
+Quantization = Literal["int8", "int4"]
 Task = Literal["text-to-image", "image-to-image", "inpainting", "unconditional"]
 TASKS: tuple[str, ...] = get_args(Task)
 MaskedContent = Literal["original", "fill"]
-PICTURES = ("image", "mask_image", "control_image")  # fields that name one in the store
 OptionValue = bool | int | float | str
 MemoryPolicy = Literal["auto", "device", "model-offload", "group-offload", "sequential-offload"]
 
@@ -33,7 +35,6 @@ Cache = Literal["none", "pyramid_attention_broadcast", "first_block_cache", "tay
 
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
-MASK_OPTIONS = ("padding_mask_crop", "mask_feather", "masked_content", "differential")
 
 
 class Lora(BaseModel):
@@ -81,62 +82,165 @@ def _exists(text: str) -> bool:
         return False
 
 
+SETUP = ("model", "loading", "adapters", "execution", "size")
+WEIGHTS = SETUP[:3]  # what decides the weights that are loaded
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a field of the request is for; `fields.py` makes the lists of names from it."""
+
+    # What has to be set up anew when the field changes, one of SETUP, the dearest first.
+    setup: str = ""
+    of_model: bool = False  # goes back to its default when another model is chosen
+    # Says how a picture is computed. The other fields say what is asked for.
+    method: bool = False
+    cost_only: bool = False  # of the method: meant to change the cost and not the picture
+    # Part of the picture's identity. If not: it changes no picture, or contents stand for it.
+    hashed: bool = True
+    # Came after the first run logs: left out of the identity at its default, so that old rows
+    # keep theirs.
+    added_later: bool = False
+    axis: bool = True  # may vary in a comparison
+    stage: bool = True  # may be set for a further stage of a chain
+    text: bool = False  # prose, which may hold commas
+    picture: bool = False  # names a picture in the store by its SHA-256
+    mask_only: bool = False  # acts with a mask only
+    extra: bool = False  # an input that only some models take, or need
+    widget: bool = False  # has a widget on the pages; the others travel with a run's request
+    heading: Literal["", "always", "unusual"] = ""  # when a sheet's heading names it
+
+
 class RunRequest(BaseModel):
     """One picture to be made; frozen, valid once it exists, and the same after a trip through JSON.
 
-    `model_id` may be 'ID@REVISION:VARIANT', which sets the other two. `scheduler` is a key of the
-    catalogue or 'default' (the checkpoint's own); `height` and `width`
-    are pixels, None for the model's own; `image` and `mask_image` name pictures in the store by
-    their SHA-256. White pixels of `mask_image` are repainted. `torch_dtype` None is the device's
-    usual one; `memory_policy` says where the weights lie between uses, 'auto' takes the fastest
-    that fits; `control_image` is what a ControlNet or adapter follows, `control_mode` its kind for
-    union ControlNets; `class_label` a class of a class-conditional model;
-    `prior_num_inference_steps` the steps of the first stage of two; `loras` may be texts such as
-    'style.safetensors=0.8'. `attention_backend` and `cache` carry diffusers' names, `compile` is
-    torch.compile of the denoiser (see execution.py). Raises RequestError.
-
-    In-painting keeps the picture's size; `height` and `width` are then what the model paints, with
-    the aspect kept. `padding_mask_crop`: only the masked part with that many pixels around it,
-    None for the whole picture; `mask_feather`: a soft rim of so many pixels; `masked_content`:
-    what the model starts from under the mask, 'original' or 'fill' from the surroundings;
-    `differential`: greys of the mask are repainted by degrees.
+    A field's annotation says all there is to it: its range, what it means, and its role. Pictures
+    are named by their SHA-256 in the store. Raises RequestError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model_id: Annotated[str, Field(min_length=1, max_length=500)] = "postcards"
-    revision: str | None = None
-    variant: str | None = None
-    torch_dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    memory_policy: MemoryPolicy = "auto"
-    quantization: Literal["int8", "int4"] | None = None
-    loras: tuple[Lora, ...] = ()
-    attention_backend: AttentionBackend = "native"
-    cache: Cache = "none"
-    compile: bool = False
-    task: Task = "text-to-image"
-    prompt: Annotated[str, Field(max_length=10_000)] = ""
-    negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
-    scheduler: str = "default"
-    scheduler_options: dict[str, OptionValue] = {}
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 5.0
-    guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    height: Annotated[int | None, Field(ge=8, le=MAX_SIDE)] = None
-    width: Annotated[int | None, Field(ge=8, le=MAX_SIDE)] = None
-    image: str | None = None
-    mask_image: str | None = None
-    control_image: str | None = None
-    control_mode: Annotated[int | None, Field(ge=0, le=100)] = None
-    class_label: Annotated[int | None, Field(ge=0, le=100_000)] = None
-    prior_num_inference_steps: Annotated[int | None, Field(ge=2, le=1000)] = None
-    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-    padding_mask_crop: Annotated[int | None, Field(ge=0, le=MAX_SIDE)] = None
-    mask_feather: Annotated[int, Field(ge=0, le=512)] = 0
-    masked_content: MaskedContent = "original"
-    differential: bool = False
+    model_id: Annotated[str, Field(
+        min_length=1, max_length=500,
+        description="'postcards', a diffusers folder, a .safetensors checkpoint, or a Hub id in "
+        "the cache; @REVISION:VARIANT behind it sets these two."),
+        Role("model", hashed=False, widget=True, heading="always")] = "postcards"
+    revision: Annotated[str | None, Field(
+        description="Branch, tag or commit of a Hub model."),
+        Role("model", of_model=True, hashed=False, heading="unusual")] = None
+    variant: Annotated[str | None, Field(
+        description="Which of a model's weight files to read, such as fp16."),
+        Role("model", of_model=True, heading="unusual")] = None
+    torch_dtype: Annotated[Dtype | None, Field(
+        description="Precision of weights and arithmetic; left out, the device's usual one."),
+        Role("loading", method=True, hashed=False, widget=True, heading="unusual")] = None
+    memory_policy: Annotated[MemoryPolicy, Field(
+        description="Where weights lie between uses. On the device is fastest; each further one "
+        "needs less memory and more time; auto takes the fastest that fits."),
+        Role("loading", method=True, cost_only=True, hashed=False, widget=True)] = "auto"
+    quantization: Annotated[Quantization | None, Field(
+        description="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes and "
+        "CUDA."),
+        Role("loading", of_model=True, method=True, widget=True, heading="unusual")] = None
+    loras: Annotated[tuple[Lora, ...], Field(
+        description="LoRA adapters: .safetensors files, folders or Hub ids in the cache; =WEIGHT "
+        "behind one sets its weight, else 1."),
+        Role("adapters", of_model=True, hashed=False, widget=True)] = ()
+    attention_backend: Annotated[AttentionBackend, Field(
+        description="How attention is computed, in diffusers' names: the same picture but for the "
+        "last bits, at another cost."),
+        Role("execution", of_model=True, method=True, cost_only=True, added_later=True,
+             widget=True, heading="unusual")] = "native"
+    cache: Annotated[Cache, Field(
+        description="A caching hook of diffusers: parts of a step are taken from the step before. "
+        "Faster, and not quite the same picture."),
+        Role("execution", of_model=True, method=True, added_later=True, widget=True,
+             heading="unusual")] = "none"
+    compile: Annotated[bool, Field(
+        description="torch.compile of the denoiser: a minute or more before the first picture of "
+        "each size, timed as warm-up; later ones use the compiled code."),
+        Role("execution", of_model=True, method=True, cost_only=True, added_later=True,
+             widget=True, heading="unusual")] = False
+    task: Annotated[Task, Field(
+        description="What is made from what."),
+        Role(axis=False, stage=False, widget=True)] = "text-to-image"
+    prompt: Annotated[str, Field(
+        max_length=10_000, description="What the picture shows."),
+        Role(text=True, widget=True)] = ""
+    negative_prompt: Annotated[str, Field(
+        max_length=10_000, description="What the picture should not show; acts with guidance."),
+        Role(text=True, widget=True)] = ""
+    scheduler: Annotated[str, Field(
+        description="Which solver takes the steps; default is the model's own."),
+        Role(of_model=True, method=True, widget=True, heading="always")] = "default"
+    scheduler_options: Annotated[dict[str, OptionValue], Field(
+        description="Constructor options of the diffusers scheduler."),
+        Role(of_model=True, method=True, axis=False, widget=True)] = {}
+    num_inference_steps: Annotated[int, Field(
+        ge=1, le=1000, description="Denoising steps."),
+        Role(of_model=True, method=True, widget=True, heading="always")] = 20
+    guidance_scale: Annotated[float, Field(
+        ge=0, le=100, description="Classifier-free guidance; at 1 or below it is off, and a step "
+        "costs half."),
+        Role(of_model=True, widget=True, heading="always")] = 5.0
+    guidance_rescale: Annotated[float, Field(
+        ge=0, le=1, description="How much of the contrast that guidance adds is taken back, from 0 "
+        "to 1 (Lin et al. 2023, arXiv:2305.08891)."),
+        Role(of_model=True, widget=True)] = 0.0
+    eta: Annotated[float, Field(
+        ge=0, le=1, description="DDIM's eta: fresh noise in each step, from 0 for none to 1 for as "
+        "much as DDPM (Song et al. 2020, arXiv:2010.02502)."),
+        Role(of_model=True, method=True, widget=True)] = 0.0
+    seed: Annotated[int, Field(
+        ge=0, le=MAX_SEED, description="Decides the initial noise: the same on every machine and "
+        "for every scheduler."),
+        Role(widget=True, heading="always")] = 0
+    height: Annotated[int | None, Field(
+        ge=8, le=MAX_SIDE, description="Height in pixels; left out, the model's own, or that of "
+        "the picture to start from. In-painting keeps the picture's size: there it is what the "
+        "model paints."),
+        Role("size", of_model=True, widget=True)] = None
+    width: Annotated[int | None, Field(
+        ge=8, le=MAX_SIDE, description="Width in pixels, as height."),
+        Role("size", of_model=True, widget=True)] = None
+    image: Annotated[str | None, Field(
+        description="Picture to start from."),
+        Role(picture=True, axis=False, stage=False, widget=True)] = None
+    mask_image: Annotated[str | None, Field(
+        description="Mask of an in-painting: white is repainted."),
+        Role(picture=True, axis=False, stage=False)] = None
+    control_image: Annotated[str | None, Field(
+        description="Picture of the edges, depth or pose that a ControlNet or adapter follows."),
+        Role(picture=True, extra=True, axis=False, widget=True)] = None
+    control_mode: Annotated[int | None, Field(
+        ge=0, le=100, description="Kind of the control image, for union ControlNets: a number of "
+        "the model card."),
+        Role(extra=True, widget=True)] = None
+    class_label: Annotated[int | None, Field(
+        ge=0, le=100_000, description="Class to paint, for class-conditional models: a number."),
+        Role(extra=True, widget=True)] = None
+    prior_num_inference_steps: Annotated[int | None, Field(
+        ge=2, le=1000, description="Steps of the first stage, for models of two; left out, the "
+        "model's own."),
+        Role()] = None
+    strength: Annotated[float, Field(
+        gt=0, le=1, description="Share of the steps that run from a picture: near 0 it stays, at 1 "
+        "only its colours and shapes hint at it."),
+        Role(widget=True)] = 1.0
+    padding_mask_crop: Annotated[int | None, Field(
+        ge=0, le=MAX_SIDE, description="In-painting: paint only the masked part, with that many "
+        "pixels around it; left out, the whole picture."),
+        Role(mask_only=True)] = None
+    mask_feather: Annotated[int, Field(
+        ge=0, le=512, description="In-painting: pixels of soft rim around the mask."),
+        Role(mask_only=True)] = 0
+    masked_content: Annotated[MaskedContent, Field(
+        description="In-painting: whether the model starts from the original under the mask, or "
+        "from a fill from its surroundings."),
+        Role(mask_only=True)] = "original"
+    differential: Annotated[bool, Field(
+        description="In-painting: repaint greys of the mask by degrees."),
+        Role(mask_only=True)] = False
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -156,8 +260,7 @@ class RunRequest(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> RunRequest:
         if self.task != "inpainting":
-            fields = RunRequest.model_fields
-            unused = [name for name in MASK_OPTIONS if getattr(self, name) != fields[name].default]
+            unused = [name for name in self.not_default if ROLES[name].mask_only]
             if unused:
                 raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
         if self.scheduler != "default" and self.scheduler not in BY_KEY:
@@ -194,9 +297,12 @@ class RunRequest(BaseModel):
     @property
     def weights(self) -> dict[str, Any]:
         """What decides the loaded weights: the arguments of `Registry.borrow`."""
-        names = ("model_id", "revision", "variant", "torch_dtype", "memory_policy",
-                 "quantization", "loras")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name, role in ROLES.items() if role.setup in WEIGHTS}
+
+    @property
+    def not_default(self) -> list[str]:
+        """The fields that were given another value than their default."""
+        return [name for name, default in DEFAULTS.items() if getattr(self, name) != default]
 
     @property
     def steps_to_run(self) -> int:
@@ -207,6 +313,11 @@ class RunRequest(BaseModel):
     def changed(self, **values: Any) -> RunRequest:
         """The same request with other values, validated again."""
         return RunRequest(**{**self.model_dump(), **values})
+
+
+ROLES: dict[str, Role] = {name: next(mark for mark in field.metadata if isinstance(mark, Role))
+                          for name, field in RunRequest.model_fields.items()}
+DEFAULTS: dict[str, Any] = {name: field.default for name, field in RunRequest.model_fields.items()}
 
 
 def _explain(error: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipelines import Comparison, Engine, RunRequest
 from pipelines.comparison import work_order
 from pipelines.errors import RequestError
+from pipelines.fields import ADDED_LATER
 from pipelines.measuring import converged_request
-from pipelines.models.identity import YOUNGER, identity
+from pipelines.models.identity import identity
 from pipelines.painting.call import run_scheduler
 from pipelines.painting.execution import (
     attention_backends,
@@ -284,12 +285,12 @@ def test_what_is_dear_to_change_changes_seldom():
 
 def test_old_rows_keep_their_identity(monkeypatch):
     """At their defaults the younger fields are not in the hash; old rows lack them."""
-    old = BASE.model_dump(mode="json", exclude=set(YOUNGER))
+    old = BASE.model_dump(mode="json", exclude=set(ADDED_LATER))
     assert RunRequest(**old) == BASE
     hashed = []
     monkeypatch.setattr("pipelines.models.identity._hash", hashed.append)
     identity(BASE, "", (), "cpu", "float32")
-    assert not set(YOUNGER) & set(hashed[0]["request"])
+    assert not set(ADDED_LATER) & set(hashed[0]["request"])
     monkeypatch.undo()
     hashes = {identity(BASE.changed(**change), "", (), "cpu", "float32") for change in (
         {}, {"attention_backend": "eager"}, {"cache": "pyramid_attention_broadcast"},

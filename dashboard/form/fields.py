@@ -16,15 +16,14 @@ from dashboard.runs import masked_request, stored_picture
 from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
+from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_rgb
-from pipelines.models.placement import MEMORY_POLICIES
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
 from pipelines.schedulers import BY_KEY
 
 TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to image",
                "inpainting": "In-painting", "unconditional": "Unconditional"}
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def task_control(page: PageState, without: Collection[str] = ()) -> None:
@@ -188,8 +187,7 @@ def number_controls(page: PageState, without: Collection[str] = ()) -> None:
         place = right if "num_inference_steps" not in without else left
         place.number_input("guidance_scale", 0.0, 100.0, step=0.5, format="%g",
                            **page.kept("guidance_scale"),
-                           help="Classifier-free guidance; at 1 or below it is off, and a step "
-                                "costs half.")
+                           help=description("guidance_scale"))
     if "seed" not in without:
         seed_control(page)
 
@@ -200,8 +198,7 @@ def seed_control(page: PageState) -> None:
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.text_input("Seed", **page.kept("seed"),
-                      help="Decides the initial noise: the same on every machine and for every "
-                           "scheduler.")
+                      help=description("seed"))
         st.button("Roll", icon=":material/casino:", on_click=roll, key=page.key("dice"),
                   help="Another seed")
 
@@ -235,16 +232,14 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
                  help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
                       "behind = its weight, else 1.")
     left, middle, right = st.columns(3)
-    left.selectbox("dtype", [None, *DTYPES], **page.kept("torch_dtype"),
+    left.selectbox("dtype", [None, *choices("torch_dtype")], **page.kept("torch_dtype"),
                    format_func=lambda name: name or "the device's", placeholder="the device's",
-                   help="Precision of weights and arithmetic.")
-    middle.selectbox("Memory", ["auto", *MEMORY_POLICIES], **page.kept("memory_policy"),
-                     help="Where weights lie between uses. On the device is fastest; each "
-                                  "further one needs less memory and more time.")
-    right.selectbox("Quantise", [None, "int8", "int4"], **page.kept("quantization"),
+                   help=description("torch_dtype"))
+    middle.selectbox("Memory", choices("memory_policy"), **page.kept("memory_policy"),
+                     help=description("memory_policy"))
+    right.selectbox("Quantise", [None, *choices("quantization")], **page.kept("quantization"),
                     format_func=lambda name: name or "no", placeholder="no",
-                    help="Smaller weights of the denoiser: int8 needs torchao, int4 bitsandbytes "
-                         "and CUDA.")
+                    help=description("quantization"))
     execution_controls(page, without)
     carried = page.get("carried") or {}
     if set(carried) - {"mask_image"}:
@@ -259,19 +254,15 @@ def execution_controls(page: PageState, without: Collection[str] = ()) -> None:
     info, device = page_model(page), state.engine().registry.device
     if info is None:
         return
-    choices = {"attention_backend": attention_backends(info, device), "cache": caches(info)}
-    labels = {"attention_backend": ("Attention", "diffusers' names of attention backends: the same "
-                                    "picture but for the last bits, at another cost."),
-              "cache": ("Cache", "A caching hook of diffusers: parts of a step are taken from the "
-                                 "step before. Faster, and not quite the same picture.")}
+    fitting = {"attention_backend": attention_backends(info, device), "cache": caches(info)}
+    labels = {"attention_backend": "Attention", "cache": "Cache"}
     *places, last = st.columns(3, vertical_alignment="bottom")
-    for place, (name, (text, help_text)) in zip(places, labels.items(), strict=True):
+    for place, (name, text) in zip(places, labels.items(), strict=True):
         current = page.get(name)
-        options = list(dict.fromkeys([*choices[name], current]))
+        options = list(dict.fromkeys([*fitting[name], current]))
         if name not in without and len(options) > 1:
-            place.selectbox(text, options, **page.kept(name), help=help_text,
+            place.selectbox(text, options, **page.kept(name), help=description(name),
                             format_func=lambda value: value.strip("_").replace("_", " "))
     if "compile" not in without and not compile_obstacle(device):
         last.toggle("Compile", **page.kept("compile"),
-                    help="torch.compile of the denoiser: a minute or more before the first picture "
-                         "of each size, timed as warm-up; later ones use the compiled code.")
+                    help=description("compile"))

@@ -8,7 +8,9 @@ from dashboard import state
 from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
+from pipelines.fields import EXTRA_FIELDS, MODEL_FIELDS, WIDGET_FIELDS
 from pipelines.models.info import ModelInfo
+from pipelines.request import DEFAULTS
 from pipelines.schedulers import BY_KEY
 
 
@@ -41,13 +43,12 @@ def adopt_defaults(page: PageState) -> None:
     info = page_model(page)
     if info is None:
         return
-    values = {"num_inference_steps": info.num_inference_steps, "scheduler": "default",
-              "guidance_scale": info.guidance_scale, "scheduler_options": "", "loras": "",
-              "height": None, "width": None, "strength": default_strength(info),
-              "attention_backend": "native", "cache": "none", "compile": False}
+    values = {name: state.widget_value(name, DEFAULTS[name])
+              for name in (*MODEL_FIELDS, *EXTRA_FIELDS) if name in WIDGET_FIELDS}
+    values |= {"num_inference_steps": info.num_inference_steps,
+               "guidance_scale": info.guidance_scale, "strength": default_strength(info)}
     if page.get("task") not in info.tasks:
         values["task"] = info.task_for()
-    values |= dict.fromkeys(state.EXTRA_INPUTS)
     for name, value in values.items():
         page.set(name, value)
 

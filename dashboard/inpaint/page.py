@@ -14,9 +14,10 @@ from dashboard.inpaint.settings import settings
 from dashboard.inpaint.tries import progress, results, trail
 from dashboard.state import INPAINT
 from pipelines.errors import PipelineError
+from pipelines.fields import WIDGET_FIELDS
 
 # What a draft keeps of the page's values.
-SETTINGS = ("count", "area", "padding", "feather", "content", "differential", *state.FIELDS)
+SETTINGS = ("count", "area", "padding", "feather", "content", "differential", *WIDGET_FIELDS)
 
 
 def stage(draft: Draft) -> None:

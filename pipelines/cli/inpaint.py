@@ -11,10 +11,11 @@ from pipelines.cli.options import check_requests, make_request, request_options
 from pipelines.cli.output import Json, check_writable, exit_for, print_json, step_bar
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.fields import MASK_OPTIONS
 from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks, find_segmenter
 from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
-from pipelines.request import MASK_OPTIONS, RunRequest
+from pipelines.request import RunRequest
 from pipelines.sheet import draw as sheet
 
 Points = Annotated[list[str] | None, typer.Option(metavar="X,Y", help="May be repeated.")]

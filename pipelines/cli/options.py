@@ -14,8 +14,9 @@ from pipelines.chain import default_strength
 from pipelines.cli.output import Interrupt
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.fields import PICTURES
 from pipelines.inpainting.pictures_in import open_mask, open_rgb
-from pipelines.request import PICTURES, RunRequest
+from pipelines.request import RunRequest
 
 DEFAULTS = RunRequest()
 Prompt = Annotated[str | None, typer.Argument(help="What the picture shows; none where the model "

@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.fields import ADDED_LATER, NOT_HASHED
 from pipelines.hardware import environment
 from pipelines.models.files import find_lora
 from pipelines.models.info import ModelInfo
 from pipelines.request import Lora, RunRequest
 
 ENGINE = 2  # raise it when a change of this code changes pictures
-# What the files and the dtype stand for, and where weights wait, which changes no picture.
-ELSEWHERE = {"model_id", "revision", "loras", "torch_dtype", "memory_policy"}
-MADE_OF = ("device_name", "torch", "diffusers", "transformers")
-# Younger than the first rows of a log: left out at their defaults, so that those keep their names.
-YOUNGER = ("attention_backend", "cache", "compile")
+HASHED_ENVIRONMENT = ("device_name", "torch", "diffusers", "transformers")
 HASHED_BELOW = 64 * 2**20  # bytes; larger files count by size and time of change
 
 
@@ -58,17 +55,16 @@ def identity(
 ) -> str:
     """SHA-256 of a resolved request, the contents of its model and adapters, and what computes."""
     machine = environment(device)
-    fields = RunRequest.model_fields
-    without = {name for name in YOUNGER if getattr(request, name) == fields[name].default}
+    left_out = {*NOT_HASHED, *(set(ADDED_LATER) - set(request.not_default))}
     return _hash({
         "engine": ENGINE,
-        "request": request.model_dump(mode="json", exclude=ELSEWHERE | without),
+        "request": request.model_dump(mode="json", exclude=left_out),
         "model": content,
         "loras": [[part, lora.weight] for part, lora in zip(loras, request.loras, strict=True)],
         "device": device.split(":")[0],
         "dtype": dtype,
-        **{name: machine[name] for name in MADE_OF},
-    })  # fmt: skip
+        **{name: machine[name] for name in HASHED_ENVIRONMENT},
+    })
 
 
 def _hash(value: Any) -> str:

@@ -87,12 +87,6 @@ def compile_obstacle(device: str) -> str:
     return ""
 
 
-def as_usual(request: RunRequest) -> bool:
-    """Whether none of the three is asked for. Only then do cells share calls: a cache may decide by
-    the whole batch, and each batch would be compiled anew."""
-    return (request.attention_backend, request.cache, request.compile) == ("native", "none", False)
-
-
 def denoiser_class(info: ModelInfo) -> str:
     index = read_json(info.folder / "model_index.json")
     return next((index[name][1] for name in DENOISERS if index.get(name, [None])[0]), "")

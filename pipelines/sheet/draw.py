@@ -20,7 +20,8 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError, StorageError
-from pipelines.request import RunRequest, join_model_id, split_model_id
+from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
+from pipelines.request import join_model_id, split_model_id
 from pipelines.run_log import MEASURES, ComparisonRow, Distance, Run, TimingSummary
 from pipelines.stores import PictureStore
 
@@ -180,7 +181,7 @@ def subtitle(
     parts = list(heading)
     if comparison.base.negative_prompt and "negative_prompt" not in varied:
         parts.append(f"negative prompt: {comparison.base.negative_prompt}")
-    for name in ("model_id", "scheduler", "num_inference_steps", "guidance_scale", "seed"):
+    for name in HEADING_FIELDS:
         if name not in varied:
             value = getattr(first or comparison.base, name)
             parts.append(f"{name} {label(name, value)}")
@@ -198,11 +199,9 @@ def subtitle(
 
 def unusual(comparison: Comparison) -> dict[str, Any]:
     """What all cells share of how they are computed, where it is not the usual."""
-    fields, base = RunRequest.model_fields, comparison.base
-    names = ("revision", "variant", "torch_dtype", "quantization", "attention_backend", "cache",
-             "compile")
-    return {name: getattr(base, name) for name in names
-            if name not in comparison.varied and getattr(base, name) != fields[name].default}
+    base = comparison.base
+    return {name: getattr(base, name) for name in base.not_default
+            if name in UNUSUAL_FIELDS and name not in comparison.varied}
 
 
 def _labels(axis: Axis | None) -> list[str]:
