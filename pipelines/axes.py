@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +49,14 @@ class Axis:
     values: tuple[Any, ...]
     search: str | None = None
 
-    @property
+    @functools.cached_property
     def parts(self) -> tuple[str, ...]:
         return tuple(self.name.split("+"))
+
+    @functools.cached_property
+    def replaces(self) -> bool:
+        """Whether it changes words of a prompt that another axis may choose."""
+        return not REPLACE.keys().isdisjoint(self.parts)
 
     def set(self, fields: dict[str, Any], value: Any) -> None:
         """Put a value of this axis into the fields of a request; RequestError on a misfit."""
@@ -85,7 +91,7 @@ def request_with(base: RunRequest, axes: Sequence[Axis], values: Sequence[Any]) 
     """A cell's request; texts are replaced after the prompts are chosen."""
     fields = base.model_dump()
     pairs = list(zip(axes, values, strict=True))
-    for axis, value in sorted(pairs, key=lambda pair: bool(set(pair[0].parts) & REPLACE.keys())):
+    for axis, value in sorted(pairs, key=lambda pair: pair[0].replaces):
         axis.set(fields, value)
     return RunRequest(**fields)
 

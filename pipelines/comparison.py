@@ -19,6 +19,7 @@ from pipelines.run_log import ComparisonRow, Run, RunLog
 from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:
+    from pipelines.models.info import ModelInfo
     from pipelines.models.registry import Registry
 
 MAX_CELLS = 1000
@@ -51,8 +52,12 @@ class Comparison:
         count = math.prod(len(axis.values) for axis in self.axes)
         if count > MAX_CELLS:
             raise RequestError(f"received {count} cells, accepted up to {MAX_CELLS}")
-        if all(self._left_out(dict(zip(self._names, values, strict=True)))
-               for values in itertools.product(*(axis.values for axis in self._ordered))):
+        if not count:
+            raise RequestError("an axis has no values")
+        if self.skip and all(
+            self._left_out(dict(zip(self._names, values, strict=True)))
+            for values in itertools.product(*(axis.values for axis in self._ordered))
+        ):
             raise RequestError(f"skip: {', '.join(self.skip)} leaves no cell")
 
     @classmethod
@@ -86,11 +91,11 @@ class Comparison:
         parts = {part for axis in self.axes for part in axis.parts}
         return {REPLACE.get(part, part.partition(".")[0]) for part in parts}
 
-    @property
+    @functools.cached_property
     def _ordered(self) -> tuple[Axis, ...]:
         return (*self.sheet_axes, *self.axes[:2])
 
-    @property
+    @functools.cached_property
     def _names(self) -> list[str]:
         return [axis.name for axis in self._ordered]
 
@@ -99,6 +104,8 @@ class Comparison:
         return [parse_rule(text, self.axes, self.base) for text in self.skip]
 
     def _left_out(self, values: Mapping[str, Any]) -> bool:
+        if not self.skip:
+            return False
         flat = flat_values(self.axes, values)
         return any(rule.holds(flat) for rule in self._rules)
 
@@ -153,21 +160,34 @@ def forecast(
 ) -> Forecast:
     """Pictures, function evaluations and time, from what the log knows of this machine; `shared`:
     for cells that share their UNet calls."""
+    infos: dict[tuple, ModelInfo | None] = {}
+    logged: dict[str, Sequence[Any]] = {}
     costs: dict[tuple, _Cost] = {}
-    nfe, seconds, known = 0, 0.0, True
+    nfe, seconds, all_known = 0, 0.0, True
     for request in requests:
-        with contextlib.suppress(PipelineError):  # the run will say what is wrong
-            request = registry.fill_in(request)
-        key = (request.model_id, request.height, request.width)
+        model = (request.model_id, request.revision, request.variant)
+        if model not in infos:
+            infos[model] = None
+            with contextlib.suppress(PipelineError):  # the run will say what is wrong
+                infos[model] = registry.describe(*model)
+        info = infos[model]
+        size, scheduler = (request.height, request.width), request.scheduler
+        if info:
+            size = (request.height or info.height, request.width or info.width)
+            scheduler = info.default_scheduler if scheduler == "default" else scheduler
+        if request.model_id not in logged:
+            logged[request.model_id] = run_log.costs(request.model_id)
+        key = (request.model_id, size)
         if key not in costs:
-            costs[key] = _Cost(run_log, shared, *key)
-        evaluations = expected_evaluations(request.scheduler, registry.steps_to_run(request))
+            costs[key] = _Cost(logged[request.model_id], shared, size)
+        steps = info.steps_to_run(request) if info else request.steps_to_run
+        evaluations = expected_evaluations(scheduler, steps)
         nfe += evaluations
         cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
-        known = known and cell_seconds is not None
+        all_known = all_known and cell_seconds is not None
         seconds += cell_seconds or 0.0
     based_on = sum(cost.count for cost in costs.values())
-    return Forecast(len(requests), nfe, seconds if known and requests else None, based_on)
+    return Forecast(len(requests), nfe, seconds if all_known and requests else None, based_on)
 
 
 class _Cost:
@@ -175,17 +195,9 @@ class _Cost:
     shared their calls or of those that did not, of the others where there are none."""
 
     def __init__(
-        self,
-        run_log: RunLog,
-        shared: bool,
-        model_id: str,
-        height: int | None,
-        width: int | None,
+        self, runs: Sequence[Any], shared: bool, size: tuple[int | None, int | None]
     ) -> None:
-        runs = [
-            run for run in run_log.runs(model_id=model_id, status="ok", limit=200)
-            if (run.height, run.width) == (height, width) and run.nfe
-        ]
+        runs = [run for run in runs if (run.height, run.width) == size and run.nfe]
         runs = [run for run in runs if run.shared == shared] or runs
         runs = [run for run in runs if run.device == runs[0].device]
         self.count = len(runs)

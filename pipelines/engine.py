@@ -87,8 +87,11 @@ class Engine:
                 if (sha := getattr(request, name))}
 
     def image_size(self, request: RunRequest) -> tuple[int, int] | None:
-        """Width and height of the picture whose size a request keeps; raises StorageError."""
-        return self.pictures.get(request.image).size if request.task == "image-to-image" else None
+        """Width and height of the picture that a request starts from, without decoding it; raises
+        StorageError where one of its pictures is missing."""
+        sizes = {name: self.pictures.size(sha) for name in PICTURES
+                 if (sha := getattr(request, name))}
+        return sizes.get("image")
 
     def run(
         self,

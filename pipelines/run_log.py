@@ -332,6 +332,15 @@ class RunLog:
         with self._session() as session:
             return session.scalars(query.order_by(*order).limit(limit).offset(offset)).all()
 
+    def costs(self, model_id: str, limit: int = 200) -> Sequence[Any]:
+        """What the newest finished runs of a model cost, and at which size: rows of a few columns
+        of Run, without its JSON."""
+        query = select(Run.height, Run.width, Run.nfe, Run.denoiser_rows, Run.shared, Run.device,
+                       Run.denoising_ms, Run.total_ms)
+        query = RunFilter(model_id=model_id, status="ok").applied_to(query)
+        with self._session() as session:
+            return session.execute(query.order_by(Run.id.desc()).limit(limit)).all()
+
     def tries(self, image_sha256: str, limit: int = 24) -> Sequence[Run]:
         """In-paintings of one picture that went well, the newest first."""
         query = select(Run).where(Run.task == "inpainting", Run.status == "ok",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import tempfile
@@ -33,6 +34,15 @@ class PictureStore:
         image.save(buffer, "PNG")
         return _put(self, buffer.getvalue())
 
+    def size(self, sha256: str) -> tuple[int, int]:
+        """Width and height of a stored picture, read from its header once; raises StorageError
+        where it is missing or broken."""
+        path = self.path(sha256)
+        try:
+            return _picture_size(path, path.stat().st_mtime_ns)
+        except OSError as error:
+            raise StorageError(f"picture {sha256[:12]} cannot be read: {error}") from error
+
     def get(self, sha256: str) -> Image:
         """Open a stored picture; raises StorageError where it is missing or broken."""
         from PIL import Image
@@ -43,6 +53,14 @@ class PictureStore:
                 return image
         except OSError as error:
             raise StorageError(f"picture {sha256[:12]} cannot be read: {error}") from error
+
+
+@functools.lru_cache(4096)
+def _picture_size(path: Path, _changed: int) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as image:  # reads the header; pixels are decoded when they are asked for
+        return image.size
 
 
 class LatentStore:
