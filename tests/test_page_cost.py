@@ -1,12 +1,21 @@
 """What a draw costs, as counts: pictures decoded, files read, cells made; no times."""
 
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from PIL import Image, ImageFile
 
+import pipelines
 from pipelines import Comparison, RunRequest
 from pipelines.comparison import forecast
-from pipelines.errors import StorageError
+from pipelines.errors import LoadError, StorageError
+from pipelines.models.info import describe
 
+WEIGHTS = Path(pipelines.__file__).parent / "postcards" / "weights"
 BASE = RunRequest(prompt="a red car on a road", num_inference_steps=2)
 
 
@@ -74,3 +83,46 @@ def test_a_forecast_looks_at_each_model_once(engine, described):
                         engine.registry)
     assert expected.nfe == 600
     assert described == ["postcards", "postcards-ddpm", "no/such"]
+
+
+class ConfigReads:
+    """Names of the JSON files that this process opens, as the interpreter itself reports them."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.listening = False
+        sys.addaudithook(self.hear)  # cannot be removed again
+
+    def hear(self, event: str, arguments: tuple) -> None:
+        if self.listening and event == "open" and str(arguments[0]).endswith(".json"):
+            self.names.append(os.path.basename(arguments[0]))
+
+
+config_reads = ConfigReads()
+
+
+@pytest.fixture
+def read_configs():
+    """The config files that were opened, in order."""
+    config_reads.names.clear()
+    config_reads.listening = True
+    yield config_reads.names
+    config_reads.listening = False
+
+
+def test_a_model_is_read_once_until_a_file_of_it_changes(tmp_path, read_configs):
+    folder = tmp_path / "model"
+    shutil.copytree(WEIGHTS, folder)
+    first = describe(str(folder))
+    assert read_configs.count("model_index.json") == 1
+    read_configs.clear()
+    assert describe(str(folder)) is first
+    assert first.schedulers and not first.needs_prior
+    assert read_configs == []
+
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": 48}))
+    assert describe(str(folder)).height == 48 * 4
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(LoadError, match="no weights"):
+        describe(str(folder))

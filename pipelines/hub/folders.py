@@ -14,7 +14,6 @@ from pipelines.models.files import (
     BUNDLED,
     cached_folder,
     checkpoint_shapes,
-    read_json,
     single_file_repository,
 )
 from pipelines.models.opening import warm_libraries
@@ -127,8 +126,7 @@ def local_details(registry: Registry, model_id: str) -> ModelDetails:
         base_models=base_models_of(card),
         commit=info.commit,
     )
-    index = read_json(info.folder / INDEX)
-    return ModelDetails(model, files, index, None, card, (folder, card_folder))
+    return ModelDetails(model, files, info.index, None, card, (folder, card_folder))
 
 
 def _card_head(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -208,16 +209,29 @@ def _single_file_config(path: Path) -> Path:
                         ".safetensors")
     if path.suffix != ".safetensors":
         raise LoadError(f"{path} is neither a diffusers folder nor a .safetensors checkpoint")
-    shapes = checkpoint_shapes(path)
-    if any("lora" in name for name in shapes):
+    status = path.stat()
+    version = (path, status.st_size, status.st_mtime_ns)
+    if _is_lora(*version):
         raise LoadError(f"{path} is a LoRA adapter, no model: add it to a model as a LoRA")
     beside = path.with_suffix("")
     if (beside / "model_index.json").is_file():
         return beside
-    repository = single_file_repository(shapes)
+    repository = _repository_of(*version)
     if folder := cached_folder(repository):
         return folder
     raise LoadError(
         f"{path} needs the config files of {repository}, which are not on this machine: download "
         f"them, or put them into a folder {beside.name} beside the file"
     )
+
+
+@functools.lru_cache(256)
+def _is_lora(path: Path, _size: int, _changed: int) -> bool:
+    """Read once for each size and time of change."""
+    return any("lora" in name for name in checkpoint_shapes(path))
+
+
+@functools.lru_cache(256)
+def _repository_of(path: Path, _size: int, _changed: int) -> str:
+    """Read once for each size and time of change."""
+    return single_file_repository(checkpoint_shapes(path))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +52,8 @@ class ModelInfo:
     `task_classes`: each task and the diffusers class that does it; `num_inference_steps`,
     `guidance_scale`: where a picture starts; `guidance_parameter`: what `pipe(...)` calls the
     guidance scale, None where the model has none; `distilled`: trained for few steps;
-    `checkpoint`: the single file that holds the weights, `folder` then has the configs only.
+    `checkpoint`: the single file that holds the weights, `folder` then has the configs only;
+    `index`: its model_index.json. One object serves all callers: nobody changes it.
     """
 
     model_id: str
@@ -66,6 +70,7 @@ class ModelInfo:
     prediction_type: str
     default_scheduler: str
     original_scheduler_config: dict[str, Any]
+    index: dict[str, Any]
     num_inference_steps: int
     guidance_scale: float
     guidance_parameter: str | None
@@ -73,7 +78,7 @@ class ModelInfo:
     needs_control_mode: bool = False
     checkpoint: Path | None = None
 
-    @property
+    @functools.cached_property
     def schedulers(self) -> tuple[SchedulerInfo, ...]:
         """The catalogue's entries that go with this model."""
         fitting = compatible_schedulers(self.original_scheduler_config)
@@ -90,8 +95,7 @@ class ModelInfo:
     @property
     def needs_prior(self) -> bool:
         """Whether this is the second stage of two, and the first lies elsewhere."""
-        index = read_json(self.folder / "model_index.json")
-        return connected_class(str(index.get("_class_name"))) is not None
+        return connected_class(str(self.index.get("_class_name"))) is not None
 
     @property
     def commit(self) -> str | None:
@@ -148,13 +152,46 @@ class ModelInfo:
 
 
 def describe(model_id: str, revision: str | None = None, variant: str | None = None) -> ModelInfo:
-    """Read a model's config files; raises UnknownModelError or LoadError.
+    """What a model's files say, read again only where one has changed; raises UnknownModelError or
+    LoadError.
 
     `model_id` may be 'ID@REVISION:VARIANT'.
     """
     model_id, *pinned = split_model_id(model_id)
     revision, variant = pinned[0] or revision, pinned[1] or variant
     folder, source, checkpoint = find_model(model_id, revision)
+    files = (*_file_states(folder), *([_file_state(checkpoint)] if checkpoint else []))
+    return _describe(model_id, variant, folder, source, checkpoint, files)
+
+
+def _file_states(folder: Path) -> list[tuple]:
+    """Name, size and time of change of what lies in a model's folder and in those of its parts."""
+    states = []
+    with suppress(OSError):  # it is being deleted
+        for entry in os.scandir(folder):
+            states.append(_file_state(entry))
+            if entry.is_dir():
+                states += map(_file_state, os.scandir(entry))
+    return sorted(states)
+
+
+def _file_state(file: os.DirEntry | Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # a link to nothing
+        return os.fspath(file), -1, -1
+    return os.fspath(file), status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(256)
+def _describe(
+    model_id: str,
+    variant: str | None,
+    folder: Path,
+    source: str,
+    checkpoint: Path | None,
+    _files: tuple[tuple, ...],
+) -> ModelInfo:
     index = read_json(folder / "model_index.json")
     if reason := refusal(index):
         raise LoadError(f"{model_id} cannot be opened: {reason}")
@@ -194,6 +231,7 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         default_scheduler=key_of_class(scheduler.get("_class_name", "")) or "default",
         original_scheduler_config=scheduler,
+        index=index,
         needs_control_mode=needs_control_mode(controlnet),
         **start_values(call_parameters(pipeline_class), index, denoiser, scheduler),
     )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError, RequestError
-from pipelines.models.files import read_json
 from pipelines.models.info import ModelInfo
 from pipelines.models.parts import DENOISERS, denoiser_of
 from pipelines.models.signatures import (
@@ -88,7 +87,7 @@ def compile_obstacle(device: str) -> str:
 
 
 def denoiser_class(info: ModelInfo) -> str:
-    index = read_json(info.folder / "model_index.json")
+    index = info.index
     return next((index[name][1] for name in DENOISERS if index.get(name, [None])[0]), "")
 
 
