@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,56 @@ import numpy as np
 from PIL import Image
 
 from pipelines.inpainting import masks
+from pipelines.inpainting.canvas import feathered
 from pipelines.inpainting.clicks import Clicks
 from pipelines.inpainting.masks import Mask
 
 UNDO_STEPS = 30
+THUMBNAIL = 192  # pixels of the longer side
+
+
+def _same(before: Any, now: Any) -> bool:
+    return before is now or (not isinstance(now, np.ndarray) and before == now)
+
+
+def _with_strokes(mask: Mask, strokes: bytes | None) -> Mask:
+    if not strokes:
+        return mask
+    drawn = np.asarray(Image.open(io.BytesIO(strokes)).convert("RGBA"))
+    add, subtract = masks.from_strokes(drawn, mask.shape[1], mask.shape[0])
+    return masks.combine(masks.combine(mask, add, "add"), subtract, "subtract")
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What is told of a mask: its size, how many pixels are repainted, how many of them are in the
+    feathered rim, and a thumbnail."""
+
+    width: int
+    height: int
+    repainted: int
+    rim: int
+    thumbnail: Mask
+
+    @classmethod
+    def of(cls, mask: Mask, soft: Mask, differential: bool) -> MaskFacts:
+        """Of a mask and the same with its rim."""
+        height, width = mask.shape
+        return cls(width, height, int(np.count_nonzero(soft)),
+                   int(np.count_nonzero(soft != feathered(mask, 0, differential))),
+                   masks.as_mask(thumbnail(masks.as_image(soft))))
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing of the picture would be kept."""
+        return self.repainted == self.width * self.height
+
+
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The picture with a longer side of THUMBNAIL pixels, small ones without blur."""
+    scale = THUMBNAIL / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -51,6 +98,7 @@ class Draft:
     settings: dict[str, Any] = field(default_factory=dict)  # the page's values when it was left
     undone: list[Snapshot] = field(default_factory=list)
     done: list[Snapshot] = field(default_factory=list)
+    made: dict[str, tuple[tuple, Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.mask is None:
@@ -61,13 +109,28 @@ class Draft:
         """The run that made this picture; None for an upload or a sample."""
         return next((run for sha, _, run in reversed(self.trail) if sha == self.image), None)
 
+    def once(self, name: str, make: Callable[..., Any], *parts: Any) -> Any:
+        """make(*parts), or what it gave the last time where it was made of the same parts: a draw
+        of the page changes a large mask seldom, and asks for it often. Arrays are never changed in
+        place, so that the same one is an equal one."""
+        before, result = self.made.get(name, ((), None))
+        if len(before) != len(parts) or not all(map(_same, before, parts)):
+            result = make(*parts)
+            self.made[name] = parts, result
+        return result
+
     def whole_mask(self) -> Mask:
         """The mask with the strokes over it."""
-        if not self.strokes:
-            return self.mask
-        strokes = np.asarray(Image.open(io.BytesIO(self.strokes)).convert("RGBA"))
-        add, subtract = masks.from_strokes(strokes, self.width, self.height)
-        return masks.combine(masks.combine(self.mask, add, "add"), subtract, "subtract")
+        return self.once("whole_mask", _with_strokes, self.mask, self.strokes)
+
+    def soft_mask(self, feather: int, differential: bool) -> Mask:
+        """The whole mask as it counts, with its rim."""
+        return self.once("soft_mask", feathered, self.whole_mask(), feather, differential)
+
+    def facts(self, feather: int, differential: bool) -> MaskFacts:
+        """What the page tells of the whole mask."""
+        return self.once("facts", MaskFacts.of, self.whole_mask(),
+                         self.soft_mask(feather, differential), differential)
 
     def draw(self, drawing: dict[str, Any] | None, strokes: bytes | None) -> None:
         """Take the strokes that the browser sent; a canvas that has only started sends none."""
