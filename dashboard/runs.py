@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.masked import masked_picture
+from dashboard.components.masked import masked_picture, stored_summary
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.run_details import (
     alt_text,
@@ -61,11 +61,13 @@ def masked_request(request: RunRequest, key: str) -> None:
     """The picture and mask of an in-painting request, and the way back to the canvas."""
     try:
         pictures = state.engine().pictures
-        image, mask = pictures.get(request.image), as_mask(pictures.get(request.mask_image))
+        for picture in (request.image, request.mask_image):
+            pictures.size(picture)  # raises where it is missing
+        mask = stored_summary(request.mask_image, request.mask_feather, request.differential)
     except StorageError as error:
         notice("error", str(error))
         return
-    below = masked_picture(image.convert("RGB"), mask, request.mask_feather, request.differential)
+    below = masked_picture(request.image, mask)
     if below.button("Change picture or mask", key=f"{key}.change", icon=":material/brush:",
                     type="tertiary"):
         open_inpainting(request)

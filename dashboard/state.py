@@ -29,6 +29,7 @@ from pipelines.jobs import Job, JobQueue
 from pipelines.models.opening import warm_libraries
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.request import Lora, RunRequest, join_model_id
+from pipelines.sheet.live import LiveComparison
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -241,7 +242,7 @@ def put_draft(draft: Draft | None) -> None:
     st.session_state.pop(DRAFT, None)
     st.query_params.pop(DRAFT, None)
     if draft:
-        name = secrets.token_urlsafe(9)
+        name = secrets.token_hex(9)
         drafts[name] = draft
         st.session_state[DRAFT] = name
         for old in list(drafts)[:-DRAFTS_KEPT]:
@@ -251,6 +252,12 @@ def put_draft(draft: Draft | None) -> None:
 @st.cache_resource(show_spinner=False, max_entries=2)
 def segmenter(model_id: str) -> Segmenter:
     return find_segmenter(model_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def live_comparison(comparison_id: str) -> LiveComparison:
+    """A comparison of the log, as all pages and polls look at it."""
+    return LiveComparison(engine(), comparison_id)
 
 
 def comparison_job(comparison_id: str) -> Job | None:

@@ -6,7 +6,9 @@ import contextlib
 import datetime
 import os
 import re
+import sqlite3
 import statistics
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from pipelines.errors import StorageError
+from pipelines.schema import migrate
 
 
 def data_home() -> Path:
@@ -236,8 +239,19 @@ class RunLog:
         url = URL.create("sqlite", database=str(self.path))
         self._engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _set_pragmas)
+        self._watch: sqlite3.Connection | None = None
+        self._watch_lock = threading.Lock()
+        self._counts: tuple[int, dict[Any, Any]] = -1, {}  # of which version
         with self._errors():
-            _migrate(self.path, self._engine)
+            migrate(self.path, self._engine)
+
+    def version(self) -> int:
+        """A number that is another one after any write to the log, by any program."""
+        with self._errors(), self._watch_lock:
+            if self._watch is None:  # SQLite tells a connection of the writes of all others
+                self._watch = sqlite3.connect(self.path, timeout=30, isolation_level=None,
+                                              check_same_thread=False)
+            return self._watch.execute("PRAGMA data_version").fetchone()[0]
 
     def add(self, row: Run | ComparisonRow | Timing) -> None:
         """Write a row now; raises StorageError."""
@@ -286,6 +300,29 @@ class RunLog:
             for run in session.scalars(query.order_by(Run.id.desc())):
                 runs.setdefault(run.identity, []).append(run)
         return runs
+
+    def steps_of(self, comparison_id: str) -> dict[int, str | None]:
+        """The ids of a comparison's runs, the oldest first, and the picture of each one's steps:
+        what else is in a row never changes."""
+        query = select(Run.id, Run.steps_sha256).where(Run.comparison_id == comparison_id)
+        with self._session() as session:
+            return dict(session.execute(query.order_by(Run.id)).all())
+
+    def runs_by_id(self, run_ids: Collection[int]) -> Sequence[Run]:
+        """The runs of these ids, the oldest first."""
+        if not run_ids:
+            return []
+        with self._session() as session:
+            return session.scalars(select(Run).where(Run.id.in_(run_ids)).order_by(Run.id)).all()
+
+    def measured(self, run_ids: Collection[int]) -> dict[int, list[tuple]]:
+        """What stands in the log of these runs' distances: by run, the columns as they are."""
+        query = select(*Distance.__table__.columns).where(Distance.run_id.in_(run_ids))
+        rows: dict[int, list[tuple]] = {}
+        with self._session() as session:
+            for row in session.execute(query.order_by(Distance.reference_id)):
+                rows.setdefault(row.run_id, []).append(tuple(row))
+        return rows
 
     def keep_distance(self, distance: Distance) -> None:
         with self._session() as session:
@@ -350,14 +387,24 @@ class RunLog:
 
     def count(self, **filters: Any) -> int:
         """How many runs a RunFilter of these fields lets through."""
-        query = RunFilter(**filters).applied_to(select(func.count(Run.id)))
-        with self._session() as session:
-            return session.scalar(query) or 0
+        run_filter = RunFilter(**filters)
+        query = run_filter.applied_to(select(func.count(Run.id)))
+        return self._over_all_rows(run_filter, query)[0]
 
     def distinct(self, column: str) -> list[str]:
         """The values that occur in a column, sorted."""
-        with self._session() as session:
-            return sorted(session.scalars(select(getattr(Run, column)).distinct()))
+        return sorted(self._over_all_rows(column, select(getattr(Run, column)).distinct()))
+
+    def _over_all_rows(self, key: Any, query: Select) -> Sequence[Any]:
+        """What a query over the whole table gives, asked again only after a write."""
+        version = self.version()
+        if self._counts[0] != version:
+            self._counts = version, {}
+        results = self._counts[1]
+        if key not in results:
+            with self._session() as session:
+                results[key] = session.scalars(query).all()
+        return results[key]
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
@@ -369,7 +416,7 @@ class RunLog:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             reason = getattr(error, "orig", None) or error
             raise StorageError(f"the run log {self.path} cannot be used: {reason}") from error
 
@@ -378,37 +425,3 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     """Readers never wait for the writer; a crash loses no finished row."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")
-
-
-def _migrate(path: Path, engine: Any) -> None:
-    """Bring a fresh or an old database to the newest schema; refuse one from a newer version."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    folder = str(Path(__file__).parent / "migrations")
-    config.set_main_option("script_location", folder.replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # One transaction by hand: sqlite3 begins none before DDL, so that two processes would
-        # migrate at once, and a killed one would leave half a schema.
-        # References are off meanwhile: a table that is made anew is dropped in between, and the
-        # runs of a chain name each other. Within a transaction the pragma has no effect.
-        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current == scripts.get_current_head():
-            connection.exec_driver_sql("ROLLBACK")
-            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-            return
-        if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
-            raise StorageError(
-                f"{path} was written by a newer version of Contact Sheet (schema {current}); "
-                "update, or set CONTACT_SHEET_HOME to another folder"
-            )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql("PRAGMA foreign_keys=ON")

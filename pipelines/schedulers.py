@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -195,7 +196,8 @@ def scheduler_class(key: str) -> type[SchedulerMixin]:
     return getattr(diffusers, scheduler_info(key).class_name)
 
 
-def accepted_options(key: str) -> dict[str, Any]:
+@functools.cache
+def accepted_options(key: str) -> Mapping[str, Any]:
     """Constructor options of a scheduler with their defaults, without those of the model."""
     parameters = inspect.signature(scheduler_class(key).__init__).parameters
     fixed = {"self", "kwargs", "noise_sampler_seed"} | set(MODEL_KEYS) - {"timestep_spacing"}

@@ -15,13 +15,12 @@ from pipelines import measuring
 from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
 from pipelines.axes import label
 from pipelines.clip import FETCH
-from pipelines.comparison import Comparison
 from pipelines.flags import flags
 from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measuring import CONVERGED
-from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet.draw import to_csv
+from pipelines.sheet.live import Look
 
 HEIGHT = 430
 # Told apart on light and on dark ground.
@@ -30,43 +29,45 @@ REPEATS = 5
 SVG = {"embedOptions": {"renderer": "svg"}}  # marks that a screen reader finds
 
 
-def analysis_panel(
-    comparison: Comparison,
-    row: ComparisonRow,
-    runs: Sequence[Run | None],
-    open_run: Callable[[int], None],
-) -> None:
+def analysis_panel(look: Look, open_run: Callable[[int], None]) -> None:
     """Below a finished sheet: measure, and see what it says; a chosen point opens its cell."""
-    made = [run for run in runs if run and run.status == "ok"]
-    if len(made) < 2:
+    comparison, row, runs = look.comparison, look.row, look.runs
+    if sum(run is not None and run.status == "ok" for run in runs) < 2:
         return
     st.subheader("What it shows")
-    reference = _measuring(comparison, row, runs)
+    reference = _measuring(look)
     engine = state.engine()
-    distances = measuring.distances(engine, comparison, runs, reference) if reference else []
-    timings = measuring.timings(engine, runs)
-    found = methods(comparison, runs, distances, timings)
-    tabs = st.tabs(["Convergence", "Quality against time", "Guidance", "Flags"])
+    if reference == row.reference:
+        distances = look.distances
+    else:
+        distances = look.once(("distances", reference),
+                              lambda: measuring.distances(engine, comparison, runs, reference))
+    found = look.once(("methods", reference),
+                      lambda: methods(comparison, runs, distances, look.timings))
+    tabs = st.tabs(["Convergence", "Quality against time", "Guidance", "Flags"],
+                   on_change="rerun", key=f"analysis-{row.id}")
     with tabs[0]:
-        floor = measuring.floor(engine, runs) if reference == CONVERGED else 0.0
+        floor = (look.once("floor", lambda: measuring.floor(engine, runs))
+                 if reference == CONVERGED else 0.0)
         _convergence(found, reference, floor, row.id, open_run)
     with tabs[1]:
         _quality(found, reference, row.id, open_run)
-    with tabs[2]:
-        _guidance(comparison, runs, row.id, open_run)
-    with tabs[3]:
-        _flags(comparison, runs)
+    if tabs[2].open:  # these two look at every picture
+        with tabs[2], st.spinner("Looking at the pictures …"):
+            _guidance(look, open_run)
+    if tabs[3].open:
+        with tabs[3], st.spinner("Looking at the pictures …"):
+            _flags(look)
 
 
-def _measuring(
-    comparison: Comparison, row: ComparisonRow, runs: Sequence[Run | None]
-) -> str | None:
+def _measuring(look: Look) -> str | None:
     """The reference, and the two buttons that measure; the reference whose distances to show."""
-    cells = comparison.cells
-    names = {CONVERGED: "the converged picture"} | {
+    row = look.row
+    names = look.once("names", lambda: {CONVERGED: "the converged picture"} | {
         _cell_text(cell.axes): _cell_name(cell.axes)
-        for cell, run in zip(cells, runs, strict=True) if run and run.status == "ok"
-    }  # fmt: skip
+        for cell, run in zip(look.comparison.cells, look.runs, strict=True)
+        if run and run.status == "ok"
+    })
     job = state.comparison_job(row.id)
     busy = bool(job and job.active)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -204,14 +205,11 @@ def _quality(
     _data("quality", rows)
 
 
-def _guidance(
-    comparison: Comparison,
-    runs: Sequence[Run | None],
-    place: str,
-    open_run: Callable[[int], None],
-) -> None:
-    scored = measuring.clip_scores(state.engine(), runs)
-    points = guidance(comparison, runs, state.engine().pictures, scored)
+def _guidance(look: Look, open_run: Callable[[int], None]) -> None:
+    comparison, runs, place = look.comparison, look.runs, look.row.id
+    scored = look.once("scored", lambda: measuring.clip_scores(state.engine(), runs))
+    points = look.once("guidance", lambda: guidance(comparison, runs, state.engine().pictures,
+                                                    scored))
     if len(points) < 2:
         words("With guidance_scale on an axis: whether pictures follow their prompt, and how much "
               "seeds differ.", "quiet")  # fmt: skip
@@ -263,8 +261,8 @@ def _guidance_chart(rows: Sequence[dict[str, Any]], domain: list[float] | None) 
     return marks.properties(height=HEIGHT, usermeta=SVG)
 
 
-def _flags(comparison: Comparison, runs: Sequence[Run | None]) -> None:
-    found = flags(comparison, runs, state.engine().pictures)
+def _flags(look: Look) -> None:
+    found = look.once("flags", lambda: flags(look.comparison, look.runs, state.engine().pictures))
     if not found:
         words("Nothing stands out: no two cells are identical, none is empty or saturated.",
               "quiet")  # fmt: skip

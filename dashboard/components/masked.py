@@ -6,37 +6,42 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard import state
 from dashboard.components.text import words
 from pipelines.inpainting import masks
-from pipelines.inpainting.canvas import feathered
+from pipelines.inpainting.canvas import MaskSummary, feathered
 from pipelines.inpainting.masks import Mask
-
-SIDE = 192  # pixels of a thumbnail's longer side
 
 
 @st.cache_data(show_spinner=False, max_entries=40)
 def enlarged(image: Image.Image, mask: Mask | None = None) -> tuple[Image.Image, Mask | None]:
-    """A thumbnail, small pictures without blur, and its mask."""
-    scale = SIDE / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    if mask is not None:
-        mask = masks.as_mask(masks.as_image(mask).resize(size, how))
-    return image.resize(size, how), mask
+    """A thumbnail, and that of its mask."""
+    small = None if mask is None else masks.as_mask(masks.thumbnail(masks.as_image(mask)))
+    return masks.thumbnail(image), small
 
 
-def masked_picture(
-    picture: Image.Image, mask: Mask, feather: int, differential: bool
-) -> DeltaGenerator:
-    """What is repainted, with its rim, as a small picture and in figures; the place below them."""
-    soft = feathered(mask, feather, differential)
-    rim = soft != feathered(mask, 0, differential)
+@st.cache_data(show_spinner=False, max_entries=200)
+def stored_thumbnail(sha256: str) -> Image.Image:
+    """A thumbnail of a picture of the store."""
+    return masks.thumbnail(state.engine().pictures.get(sha256).convert("RGB"))
+
+
+@st.cache_data(show_spinner=False, max_entries=200)
+def stored_summary(sha256: str, feather: int, differential: bool) -> MaskSummary:
+    """What is told of a mask of the store."""
+    mask = masks.as_mask(state.engine().pictures.get(sha256))
+    return MaskSummary.of(feathered(mask, feather, differential), mask, differential)
+
+
+def masked_picture(sha256: str, mask: MaskSummary) -> DeltaGenerator:
+    """What is repainted of a picture of the store, with its rim, as a small picture and in figures;
+    the place below them."""
+    width, height = state.engine().pictures.size(sha256)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.image(masks.overlay(*enlarged(picture, soft)), width=120)
+        st.image(masks.overlay(stored_thumbnail(sha256), mask.thumbnail), width=120)
         figures = st.container(gap="xsmall")
         with figures:
-            words(f"{masks.share(soft):.1%} of the picture is repainted", "large")
-            words(f"{int((soft > 0).sum()):,} of {soft.size:,} pixels, {int(rim.sum()):,} of them "
-                  f"in the feathered rim. The picture has {picture.width} × {picture.height} px.",
-                  "quiet")
+            words(f"{mask.share:.1%} of the picture is repainted", "large")
+            words(f"{mask.repainted:,} of {mask.width * mask.height:,} pixels, {mask.rim:,} of "
+                  f"them in the feathered rim. The picture has {width} × {height} px.", "quiet")
     return figures

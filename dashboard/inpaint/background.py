@@ -25,21 +25,29 @@ def draft_background(
 ) -> bytes:
     """The picture at the canvas's size with the mask over it, as a PNG; `selected`: what the clicks
     mean."""
-    return _background(draft.image, masks.as_image(draft.mask).tobytes(), draft.mask.shape, size,
-                       None if selected is None else selected.tobytes())
+    return draft.once("background", _drawn_background, draft.image, size, draft.mask, selected)
 
 
-@st.cache_data(max_entries=40, show_spinner=False)
-def _background(
-    image: str, mask: bytes, shape: tuple[int, int], size: tuple[int, int], selected: bytes | None
+def _drawn_background(
+    image: str, size: tuple[int, int], mask: Mask, selected: Mask | None
 ) -> bytes:
-    shown = state.engine().pictures.get(image).convert("RGB")
-    how = Image.Resampling.NEAREST if size[0] >= shown.width else Image.Resampling.LANCZOS
-    shown = shown.resize(size, how)
-    for values, colour in ((mask, masks.TINT), (selected, SELECTED)):
-        if values and any(values):
-            layer = Image.frombytes("L", shape[::-1], values).resize(size, how)
-            shown = masks.overlay(shown, masks.as_mask(layer), colour)
+    shown = _picture_at(image, size)
+    how = _resampling(image, size)
+    for layer, colour in ((mask, masks.TINT), (selected, SELECTED)):
+        if layer is not None and layer.any():
+            small = masks.as_image(layer).resize(size, how)
+            shown = masks.overlay(shown, masks.as_mask(small), colour)
     buffer = io.BytesIO()
     shown.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def _picture_at(image: str, size: tuple[int, int]) -> Image.Image:
+    """A picture of the store at another size."""
+    return state.engine().pictures.get(image).convert("RGB").resize(size, _resampling(image, size))
+
+
+def _resampling(image: str, size: tuple[int, int]) -> Image.Resampling:
+    grows = size[0] >= state.engine().pictures.size(image)[0]
+    return Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS

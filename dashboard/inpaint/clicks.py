@@ -114,7 +114,7 @@ def drawing_of(draft: Draft, size: tuple[int, int]) -> dict[str, Any] | None:
     return {"objects": objects} if objects else None
 
 
-@st.cache_data(max_entries=60, show_spinner="Looking at the picture …", show_time=True)
+@st.cache_resource(max_entries=20, show_spinner="Looking at the picture …", show_time=True)
 def selection(image: str, clicks: Clicks, model_id: str) -> Mask:
     """What the clicks mean on a stored picture."""
     return state.segmenter(model_id).segment(state.engine().pictures.get(image), clicks)

@@ -12,12 +12,11 @@ import numpy as np
 from PIL import Image
 
 from pipelines.inpainting import masks
-from pipelines.inpainting.canvas import feathered
+from pipelines.inpainting.canvas import MaskSummary, feathered
 from pipelines.inpainting.clicks import Clicks
 from pipelines.inpainting.masks import Mask
 
 UNDO_STEPS = 30
-THUMBNAIL = 192  # pixels of the longer side
 
 
 def _same(before: Any, now: Any) -> bool:
@@ -30,38 +29,6 @@ def _with_strokes(mask: Mask, strokes: bytes | None) -> Mask:
     drawn = np.asarray(Image.open(io.BytesIO(strokes)).convert("RGBA"))
     add, subtract = masks.from_strokes(drawn, mask.shape[1], mask.shape[0])
     return masks.combine(masks.combine(mask, add, "add"), subtract, "subtract")
-
-
-@dataclass(frozen=True)
-class MaskFacts:
-    """What is told of a mask: its size, how many pixels are repainted, how many of them are in the
-    feathered rim, and a thumbnail."""
-
-    width: int
-    height: int
-    repainted: int
-    rim: int
-    thumbnail: Mask
-
-    @classmethod
-    def of(cls, mask: Mask, soft: Mask, differential: bool) -> MaskFacts:
-        """Of a mask and the same with its rim."""
-        height, width = mask.shape
-        return cls(width, height, int(np.count_nonzero(soft)),
-                   int(np.count_nonzero(soft != feathered(mask, 0, differential))),
-                   masks.as_mask(thumbnail(masks.as_image(soft))))
-
-    @property
-    def everything(self) -> bool:
-        """Whether nothing of the picture would be kept."""
-        return self.repainted == self.width * self.height
-
-
-def thumbnail(image: Image.Image) -> Image.Image:
-    """The picture with a longer side of THUMBNAIL pixels, small ones without blur."""
-    scale = THUMBNAIL / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -127,10 +94,10 @@ class Draft:
         """The whole mask as it counts, with its rim."""
         return self.once("soft_mask", feathered, self.whole_mask(), feather, differential)
 
-    def facts(self, feather: int, differential: bool) -> MaskFacts:
+    def summary(self, feather: int, differential: bool) -> MaskSummary:
         """What the page tells of the whole mask."""
-        return self.once("facts", MaskFacts.of, self.whole_mask(),
-                         self.soft_mask(feather, differential), differential)
+        return self.once("summary", MaskSummary.of, self.soft_mask(feather, differential),
+                         self.whole_mask(), differential)
 
     def draw(self, drawing: dict[str, Any] | None, strokes: bytes | None) -> None:
         """Take the strokes that the browser sent; a canvas that has only started sends none."""

@@ -41,7 +41,8 @@ def stage(draft: Draft) -> None:
         return
     draft.show("")
     if job and job.active:
-        st.fragment(progress, run_every=state.poll_seconds())(job, draft)
+        before = state.picture_url(state.engine().pictures.path(draft.image), "waiting")
+        st.fragment(progress, run_every=state.poll_seconds())(job, draft, before)
         return
     if job and job.status == "cancelled":
         notice("note", "Cancelled; what was finished is kept.")
@@ -57,8 +58,8 @@ def overview(draft: Draft) -> None:
     if not mask.any():
         notice("note", "Nothing is masked yet: draw over what shall be repainted, or click on it.")
         return
-    picture = state.engine().pictures.get(draft.image).convert("RGB")
-    masked_picture(picture, mask, INPAINT.get("feather"), INPAINT.get("differential"))
+    summary = draft.summary(INPAINT.get("feather"), INPAINT.get("differential"))
+    masked_picture(draft.image, summary)
 
 
 def work() -> None:

@@ -61,7 +61,7 @@ def settings(draft: Draft) -> None:
                 words("Mask something, then it can be repainted.", "quiet")
                 return
             requests = requests_for(draft, mask)
-            tell(requests, mask)
+            tell(draft, requests)
             if go:
                 start(draft, requests)
                 st.rerun()
@@ -105,7 +105,8 @@ def requests_for(draft: Draft, mask: Mask) -> list[RunRequest]:
         mask_feather=INPAINT.get("feather"), masked_content=INPAINT.get("content"),
         differential=INPAINT.get("differential"),
     )
-    soft_mask(request, mask)
+    if not draft.soft_mask(request.mask_feather, request.differential).any():
+        soft_mask(request, mask)  # raises what is wrong
     return [request.changed(seed=request.seed + number) for number in range(INPAINT.get("count"))]
 
 
@@ -125,7 +126,7 @@ def start(draft: Draft, requests: Sequence[RunRequest]) -> None:
     INPAINT.set("side.next", "result")
 
 
-def tell(requests: Sequence[RunRequest], mask: Mask) -> None:
+def tell(draft: Draft, requests: Sequence[RunRequest]) -> None:
     """What will happen: steps, working size, cost; and what is odd about the mask."""
     request = requests[0]
     engine = state.engine()
@@ -133,7 +134,7 @@ def tell(requests: Sequence[RunRequest], mask: Mask) -> None:
     if "inpainting" not in info.tasks:
         raise RequestError(f"{info.model_id} ({info.pipeline_class}) does no in-painting; it does "
                            f"{', '.join(info.tasks)}")
-    alpha = soft_mask(request, mask)
+    alpha = draft.soft_mask(request.mask_feather, request.differential)
     left, top, right, bottom = painted_box(request, alpha)
     size = working_size(request, info, right - left, bottom - top)
     expected = forecast(requests, engine.run_log, engine.registry)
@@ -143,6 +144,6 @@ def tell(requests: Sequence[RunRequest], mask: Mask) -> None:
     st.caption(f"**{steps}** · the model sees {right - left} × {bottom - top} px{scale} · "
                f"{len(requests)} picture{'s' * (len(requests) > 1)} · "
                + forecast_text(expected.seconds))
-    if (alpha > 0).all():
+    if draft.summary(request.mask_feather, request.differential).share == 1:
         notice("note", "The mask covers the whole picture: nothing of it would be kept.")
     unknown_words_note(request.model_id, request.prompt, request.negative_prompt)

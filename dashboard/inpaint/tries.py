@@ -24,13 +24,12 @@ from pipelines.request import RunRequest
 from pipelines.run_log import Run
 
 
-def progress(job: Job, draft: Draft) -> None:
+def progress(job: Job, draft: Draft, before: str) -> None:
     """The picture as it comes."""
     state.rerun_on_change()
     preview = job.preview
     width, height = preview.size if preview else (draft.width, draft.height)
-    url = state.preview_url(preview) if preview else state.picture_url(
-        state.engine().pictures.path(draft.image), "waiting")
+    url = state.preview_url(preview) if preview else before
     picture_viewer([Picture(url, width, height, "The picture as it comes", waiting=True)],
                    key=f"in-paint-preview-{job.id}", share_of_height=0.6)
     job_progress(job)

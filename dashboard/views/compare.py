@@ -11,7 +11,7 @@ from dashboard.components.analysis import analysis_panel
 from dashboard.components.queue import cancel_button, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import forecast_text, notice, words
-from dashboard.export import as_json, cell_records, cells, page_html, sheet_pngs, zipped
+from dashboard.export import as_json, cells, page_html, sheet_pngs, zipped
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
 from dashboard.form.fields import (
     advanced_controls,
@@ -26,11 +26,12 @@ from dashboard.form.fields import (
 from dashboard.form.model import model_control
 from dashboard.runs import masked_request, open_run, opened_run
 from pipelines.axes import label
-from pipelines.comparison import Comparison, forecast, work_order
+from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet.draw import recipe, to_csv, unusual
+from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
@@ -144,9 +145,9 @@ def forecast_line(comparison: Comparison) -> str:
 
 def show(comparison_id: str) -> None:
     """One comparison: title, state, sheet, downloads."""
-    row = state.engine().run_log.comparison(comparison_id)
-    job = state.comparison_job(comparison_id)
-    if row is None:
+    live, job = state.live_comparison(comparison_id), state.comparison_job(comparison_id)
+    look = live.look()
+    if look is None:
         if job and job.active:
             st.fragment(waiting, run_every=state.poll_seconds())(job)
         elif job and job.status == "cancelled":
@@ -154,13 +155,11 @@ def show(comparison_id: str) -> None:
         else:
             notice("error", f"comparison {comparison_id} is not in the log of this machine")
         return
-    comparison = Comparison.from_row(row)
-    heading(comparison)
+    heading(look.comparison)
     urls: dict[tuple[int, str], str | None] = {}  # lives until the next full run, as they do
-    st.fragment(live_sheet, run_every=state.poll_seconds())(comparison, comparison_id, urls)
-    downloads(comparison, comparison_id)
-    runs = comparison.match(state.engine().run_log.runs(comparison_id=comparison_id))
-    analysis_panel(comparison, row, runs, open_run)
+    st.fragment(live_sheet, run_every=state.poll_seconds())(live, urls)
+    downloads(look.comparison, comparison_id)
+    analysis_panel(look, open_run)
 
 
 def waiting(job: Job) -> None:
@@ -190,26 +189,27 @@ def heading(comparison: Comparison) -> None:
         masked_request(base, "shown")
 
 
-def live_sheet(
-    comparison: Comparison, comparison_id: str, urls: dict[tuple[int, str], str | None]
-) -> None:
+def live_sheet(live: LiveComparison, urls: dict[tuple[int, str], str | None]) -> None:
     """State of the work, proof of equal noise, and the sheet with the cells that are done."""
     state.rerun_on_change()
-    engine, key = state.engine(), f"sheet-{comparison_id}"
-    row, job = engine.run_log.comparison(comparison_id), state.comparison_job(comparison_id)
-    runs = comparison.match(engine.run_log.runs(comparison_id=comparison_id))
-    status_line(comparison, row, job, runs)
-    noise_line(comparison, runs)
+    engine, look = state.engine(), live.look()
+    row, runs, key = look.row, look.runs, f"sheet-{look.row.id}"
+    job = state.comparison_job(row.id)
+    status_line(look.comparison, row, job, runs)
+    noise_line(look.comparison, runs)
     kept_line(runs)
     ended = "cancelled" if row.status == "cancelled" else "not run"
     states = ["waiting" if job and job.active else ended] * len(runs)
-    missing = (number for number in work_order(comparison.cells) if runs[number] is None)
+    missing = (number for number in live.order if runs[number] is None)
     if job and job.active and (now := next(missing, None)) is not None:
         states[now] = "running"
+    with_steps = steps_wanted(key)
+    if PAGE.get("drawn", ("", {}))[0] != row.id:  # cells as the viewer has them
+        PAGE.set("drawn", (row.id, {}))
 
     def address(run: Run, kind: str) -> str | None:
         sha256 = run.image_sha256 if kind == "picture" else run.steps_sha256
-        if not sha256 or (kind == "steps" and not steps_wanted(key)):
+        if not sha256 or (kind == "steps" and not with_steps):
             return None
         if (run.id, kind) not in urls:
             path = engine.pictures.path(sha256)
@@ -217,8 +217,8 @@ def live_sheet(
                                   if path.exists() else None)
         return urls[run.id, kind]
 
-    data = viewer_data(comparison, runs, cell_records(engine, row, runs), address,
-                       name=comparison_id, states=states)
+    data = viewer_data(look.comparison, runs, look.records, address, name=row.id, states=states,
+                       drawn=PAGE.get("drawn")[1])
     if run_id := contact_sheet(data, key=key):
         open_run(run_id)
 

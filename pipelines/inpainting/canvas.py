@@ -150,6 +150,31 @@ def feathered(mask: masks.Mask, feather: int, differential: bool) -> masks.Mask:
     return masks.feather(mask, feather)
 
 
+@dataclass(frozen=True)
+class MaskSummary:
+    """What is told of a mask as it counts: its size, how many pixels are repainted, how many of
+    those are in the feathered rim, and a thumbnail of it."""
+
+    width: int
+    height: int
+    repainted: int
+    rim: int
+    thumbnail: masks.Mask
+
+    @classmethod
+    def of(cls, soft: masks.Mask, mask: masks.Mask, differential: bool) -> MaskSummary:
+        """Of a mask with its rim and without."""
+        height, width = soft.shape
+        rim = soft != feathered(mask, 0, differential)
+        small = masks.as_mask(masks.thumbnail(masks.as_image(soft)))
+        return cls(width, height, np.count_nonzero(soft), np.count_nonzero(rim), small)
+
+    @property
+    def share(self) -> float:
+        """The part of the picture that is not kept as it is, 0 to 1."""
+        return self.repainted / (self.width * self.height)
+
+
 def painted_box(request: RunRequest, alpha: masks.Mask) -> masks.Box:
     """The part of the picture that the model sees: all, or the masked part with its padding."""
     height, width = alpha.shape

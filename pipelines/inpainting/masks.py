@@ -18,6 +18,7 @@ How = Literal["replace", "add", "subtract", "intersect"]
 Fill = Literal["edge", "reflect", "surroundings", "grey", "noise"]
 FILLS: tuple[str, ...] = get_args(Fill)
 HALF = 128
+THUMBNAIL = 192  # pixels of its longer side
 TINT = (255, 0, 150)  # seen on skies, meadows, skin and red cars
 
 
@@ -151,6 +152,15 @@ def overlay(image: Image, mask: Mask, colour: tuple[int, int, int] = TINT) -> Im
     if min(mask.shape) >= 128:
         cv2.drawContours(tinted, outlines, -1, (255, 255, 255), max(1, min(mask.shape) // 400))
     return Image.fromarray(tinted)
+
+
+def thumbnail(image: Image) -> Image:
+    """The picture with a longer side of THUMBNAIL pixels, small ones without blur."""
+    from PIL.Image import Resampling
+
+    scale = THUMBNAIL / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize(size, Resampling.NEAREST if scale >= 1 else Resampling.LANCZOS)
 
 
 def extend(

@@ -49,17 +49,29 @@ def viewer_data(
     *,
     name: str = "",
     states: Sequence[str] = (),
+    drawn: dict[int, tuple] | None = None,
 ) -> dict[str, Any]:
     """A comparison as the viewer's JSON.
 
     `records` are the cells' of sheet.cell_record(): each number in them can be shown, each True
     is a mark. `name` tells one comparison from another in the browser's memory, `states` says of
-    each cell without a run what it waits for.
+    each cell without a run what it waits for. `drawn` keeps cells from one call to the next: what
+    has the same record, state and addresses is not made again.
     """
-    places = zip(comparison.cells, runs, records, states or ["not run"] * len(runs), strict=True)
-    cells = [cell_data(comparison, cell, run, record, address, state)
-             for cell, run, record, state in places if not cell.left_out]
-    base = cells[0]["params"] if cells else {}
+    places = [place for place in enumerate(zip(
+        comparison.cells, runs, records, states or ["not run"] * len(runs), strict=True))
+        if not place[1][0].left_out]
+    drawn = {} if drawn is None else drawn
+    base = _params(*places[0][1][:2]) if places else {}
+    cells = []
+    for number, (cell, run, record, state) in places:
+        picture = address(run, "picture") if run else None
+        strip = address(run, "steps") if run and picture and run.steps_sha256 else None
+        made_of = (state, picture, strip, base)
+        if number not in drawn or drawn[number][0] is not record or drawn[number][1] != made_of:
+            drawn[number] = (record, made_of, cell_data(
+                comparison, cell, run, record, state, picture, strip, base))
+        cells.append(drawn[number][2])
     used = dict.fromkeys(key for cell in cells for key in cell["values"])
     shown = [cell for cell in cells if cell["picture"]] or cells
     return {
@@ -71,8 +83,7 @@ def viewer_data(
                     + [{"key": key, "label": key, "short": key}
                        for key in used if key not in MEASURES],
         "base": base,
-        "cells": [cell | {"params": {key: value for key, value in cell["params"].items()
-                                     if base.get(key, ...) != value}} for cell in cells],
+        "cells": cells,
         "width": max((cell["width"] for cell in shown), default=64),
         "height": max((cell["height"] for cell in shown), default=64),
     }
@@ -83,12 +94,14 @@ def cell_data(
     cell: Cell,
     run: Run | None,
     record: dict[str, Any],
-    address: Address,
     state: str,
+    picture: str | None,
+    strip: str | None,
+    base: dict[str, Any],
 ) -> dict[str, Any]:
-    """One cell as the viewer's JSON, with all its parameters; `state` counts without a run."""
+    """One cell as the viewer's JSON, with the parameters that are not those of `base`; `state`
+    counts without a run, `picture` and `strip` are addresses."""
     place = [(axis, cell.axes[axis.name]) for axis in comparison.axes]
-    picture = address(run, "picture") if run else None
     with_steps = run and picture and run.steps_sha256
     values = _numbers(record | {"peak_memory_bytes": run and run.peak_memory_bytes})
     texts = {key: _text(key, value) for key, value in values.items()}
@@ -104,7 +117,7 @@ def cell_data(
         "text": text,
         "run_id": run.id if run else None,
         "picture": picture,
-        "strip": address(run, "steps") if with_steps else None,
+        "strip": strip,
         "steps": run.steps_shown if with_steps else [],
         "total_steps": run.steps_shown[-1] if run and run.steps_shown else 0,
         "width": (run and run.width) or comparison.base.width or 64,
@@ -114,8 +127,13 @@ def cell_data(
         "marks": [key for key, value in record.items() if value is True and key != "shared"]
                  + [str(flag) for flag in record.get("flags", ())],
         "notes": list(run.notes) if run else [],
-        "params": run.request if run else cell.request.model_dump(mode="json"),
+        "params": {key: value for key, value in _params(cell, run).items()
+                   if base.get(key, ...) != value},
     }
+
+
+def _params(cell: Cell, run: Run | None) -> dict[str, Any]:
+    return run.request if run else cell.request.model_dump(mode="json")
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,42 @@
+"""The run log's schema: the migrations in migrations/, applied when a database is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import StorageError
+
+
+def migrate(path: Path, engine: Any) -> None:
+    """Bring a fresh or an old database to the newest schema; refuse one from a newer version."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # One transaction by hand: sqlite3 begins none before DDL, so that two processes would
+        # migrate at once, and a killed one would leave half a schema.
+        # References are off meanwhile: a table that is made anew is dropped in between, and the
+        # runs of a chain name each other. Within a transaction the pragma has no effect.
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current == scripts.get_current_head():
+            connection.exec_driver_sql("ROLLBACK")
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+            return
+        if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
+            raise StorageError(
+                f"{path} was written by a newer version of Contact Sheet (schema {current}); "
+                "update, or set CONTACT_SHEET_HOME to another folder"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
