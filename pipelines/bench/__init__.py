@@ -1,0 +1,1 @@
+"""`python -m pipelines.bench`: the engine against plain diffusers, as ratios from one run."""
