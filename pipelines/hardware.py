@@ -44,12 +44,12 @@ def cores() -> int:
         return int(chosen)
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    limits = [quota for quota in (_cgroup_quota(), os.environ.get("OMP_NUM_THREADS"))
+    limits = [quota for quota in (cgroup_quota(), os.environ.get("OMP_NUM_THREADS"))
               if quota and str(quota).replace(".", "", 1).isdecimal()]
     return max(1, min([count, *(math.ceil(float(limit)) for limit in limits)]))
 
 
-def _cgroup_quota(
+def cgroup_quota(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> float | None:
     """The CPU quota in cores that a container or service has, None without one."""
@@ -59,6 +59,8 @@ def _cgroup_quota(
     except OSError:
         lines = []
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         place = Path(path.lstrip("/"))
         for folder in (place, *place.parents):  # a limit holds for all groups below
