@@ -10,41 +10,21 @@ What its callers must hold to:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from pipelines.sheet.viewer.scripts import joined
+
 if TYPE_CHECKING:
     from streamlit_drawable_canvas import CanvasResult
 
-# streamlit-drawable-canvas starts a shape or a point where the `button` of the event is 0. A touch
-# event has no `button`, so only the brush worked with a finger: its issues 105 and 144, at
-# https://github.com/andfanilo/streamlit-drawable-canvas/issues/105
 _width = st.components.v2.component(
     "contact_sheet.canvas_width",
     html="<div class='width'></div>",
     css=":host { display: block; } .width { height: 1px; margin-bottom: -1px; }",
-    js="""
-if (globalThis.TouchEvent && !("button" in TouchEvent.prototype)) {
-  Object.defineProperty(TouchEvent.prototype, "button", { value: 0 });
-}
-const observers = new WeakMap();
-export default function ({ parentElement, setStateValue }) {
-  const node = parentElement.querySelector(".width");
-  observers.get(node)?.disconnect();
-  let last = 0, timer = 0;
-  const observer = new ResizeObserver(() => {
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      const width = Math.floor(node.clientWidth / 8) * 8;  // smaller changes are no news
-      if (width > 0 && width !== last) { last = width; setStateValue("width", width); }
-    }, 60);
-  });
-  observers.set(node, observer);
-  observer.observe(node);
-  return () => { clearTimeout(timer); observer.disconnect(); };
-}
-""",
+    js=joined(Path(__file__).with_name("drawing_canvas.js")),
 )
 
 
