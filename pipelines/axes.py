@@ -315,7 +315,7 @@ def _as_named(name: str, value: Any, wanted: Any) -> Any:
 _OPERATORS = {
     "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}  # fmt: skip
+}
 
 
 def parse_rule(text: str, axes: Sequence[Axis], base: RunRequest) -> Rule:

@@ -19,18 +19,6 @@ from pipelines.inpainting.masks import Mask
 UNDO_STEPS = 30
 
 
-def _same(before: Any, now: Any) -> bool:
-    return before is now or (not isinstance(now, np.ndarray) and before == now)
-
-
-def _with_strokes(mask: Mask, strokes: bytes | None) -> Mask:
-    if not strokes:
-        return mask
-    drawn = np.asarray(Image.open(io.BytesIO(strokes)).convert("RGBA"))
-    add, subtract = masks.from_strokes(drawn, mask.shape[1], mask.shape[0])
-    return masks.combine(masks.combine(mask, add, "add"), subtract, "subtract")
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """A mask (compressed) and its strokes, for undo."""
@@ -65,7 +53,7 @@ class Draft:
     settings: dict[str, Any] = field(default_factory=dict)  # the page's values when it was left
     undone: list[Snapshot] = field(default_factory=list)
     done: list[Snapshot] = field(default_factory=list)
-    made: dict[str, tuple[tuple, Any]] = field(default_factory=dict, repr=False)
+    made: dict[str, tuple[tuple, Any]] = field(default_factory=dict, repr=False)  # by once()
 
     def __post_init__(self) -> None:
         if self.mask is None:
@@ -164,3 +152,15 @@ class Draft:
     def _snapshot(self) -> Snapshot:
         return Snapshot(zlib.compress(np.ascontiguousarray(self.mask).tobytes(), 1), self.strokes,
                         self.drawing)
+
+
+def _same(before: Any, now: Any) -> bool:
+    return before is now or (not isinstance(now, np.ndarray) and before == now)
+
+
+def _with_strokes(mask: Mask, strokes: bytes | None) -> Mask:
+    if not strokes:
+        return mask
+    drawn = np.asarray(Image.open(io.BytesIO(strokes)).convert("RGBA"))
+    add, subtract = masks.from_strokes(drawn, mask.shape[1], mask.shape[0])
+    return masks.combine(masks.combine(mask, add, "add"), subtract, "subtract")

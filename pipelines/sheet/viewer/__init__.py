@@ -58,13 +58,13 @@ def viewer_data(
     each cell without a run what it waits for. `drawn` keeps cells from one call to the next: what
     has the same record, state and addresses is not made again.
     """
-    places = [place for place in enumerate(zip(
-        comparison.cells, runs, records, states or ["not run"] * len(runs), strict=True))
-        if not place[1][0].left_out]
     drawn = {} if drawn is None else drawn
-    base = _params(*places[0][1][:2]) if places else {}
+    numbers = [n for n, cell in enumerate(comparison.cells) if not cell.left_out]
+    base = _params(comparison.cells[numbers[0]], runs[numbers[0]]) if numbers else {}
     cells = []
-    for number, (cell, run, record, state) in places:
+    for number in numbers:
+        cell, run, record = comparison.cells[number], runs[number], records[number]
+        state = states[number] if states else "not run"
         picture = address(run, "picture") if run else None
         strip = address(run, "steps") if run and picture and run.steps_sha256 else None
         made_of = (state, picture, strip, base)
