@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import queue
 import threading
 import time
@@ -24,6 +24,7 @@ from pipelines.tasks import Task, TaskList, outcome
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.models.info import ModelInfo
     from pipelines.run_log import Run
 
 KEPT = 50  # finished jobs that stay listed
@@ -136,20 +137,25 @@ class _Progress:
         self.job.advance(max(0, self._ended + sum(self._steps.values()) - self.job.done))
 
 
-def _evaluations(request: RunRequest, engine: Engine) -> int:
-    with contextlib.suppress(PipelineError):  # an unknown model; the run will say so
-        request = engine.registry.fill_in(request)
-    return expected_evaluations(request.scheduler, engine.registry.steps_to_run(request))
+def _evaluations(request: RunRequest, describe: Callable[..., ModelInfo]) -> int:
+    """Those of a run before it runs; `describe` is `Registry.describe`, or remembers it."""
+    try:
+        info = describe(request.model_id, request.revision, request.variant)
+    except PipelineError:  # an unknown model; the run will say so
+        return expected_evaluations(request.scheduler, request.steps_to_run)
+    default = request.scheduler == "default"
+    return expected_evaluations(info.default_scheduler if default else request.scheduler,
+                                info.steps_to_run(request))
 
 
 def _chain_evaluations(
     request: RunRequest, stages: Sequence[Mapping[str, Any]], engine: Engine
 ) -> int:
     """Those of a picture and of its further stages; raises what a stage would raise."""
-    total = _evaluations(request, engine)
+    total = _evaluations(request, engine.registry.describe)
     for stage in stages:
         request = next_request(request, "to come", stage, engine.stage_info(request, stage))
-        total += _evaluations(request, engine)
+        total += _evaluations(request, engine.registry.describe)
     return total
 
 
@@ -201,7 +207,8 @@ def submit_comparison(
     """Queue a comparison; the job's result is its id in the run log. `resume`: the id of one that
     is gone on with."""
     cells = comparison.cells
-    costs = [0 if cell.left_out else _evaluations(cell.request, engine) for cell in cells]
+    describe = functools.cache(engine.registry.describe)
+    costs = [0 if cell.left_out else _evaluations(cell.request, describe) for cell in cells]
     count = sum(not cell.left_out for cell in cells)
     comparison_id = resume or new_comparison_id()
 
@@ -235,7 +242,8 @@ def submit_measurement(
     """Queue the distances of a comparison's cells to a reference, which is logged with it."""
     comparison, runs = _of_log(engine, comparison_id)
     requests = references_to_make(engine, comparison, runs, reference)
-    total = len(runs) + sum(_evaluations(request, engine) for request in requests)
+    describe = functools.cache(engine.registry.describe)
+    total = len(runs) + sum(_evaluations(request, describe) for request in requests)
 
     def work(job: Job) -> str:
         engine.run_log.set_reference(comparison_id, reference)

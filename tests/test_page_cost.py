@@ -19,6 +19,7 @@ from pipelines import Comparison, RunRequest
 from pipelines.comparison import forecast
 from pipelines.errors import LoadError, StorageError
 from pipelines.inpainting import masks
+from pipelines.jobs import JobQueue, submit_comparison
 from pipelines.models.info import describe
 from pipelines.run_log import ComparisonRow, Distance, Run, RunLog, Timing, utc_now
 from pipelines.sheet.live import LiveComparison
@@ -92,6 +93,15 @@ def test_a_forecast_looks_at_each_model_once(engine, described):
                         engine.registry)
     assert expected.nfe == 600
     assert described == ["postcards", "postcards-ddpm", "no/such"]
+
+
+def test_a_start_looks_at_each_model_once(engine, described):
+    jobs = JobQueue()
+    blocker = jobs.submit("wait", "", 1, lambda job: job.finished.wait())
+    job = submit_comparison(jobs, engine, Comparison.parse(BASE, ["seed=0..99"]))
+    assert job.total == 200 and described == ["postcards"]
+    job.cancel()
+    blocker.finished.set()
 
 
 class ConfigReads:
