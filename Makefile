@@ -19,9 +19,10 @@ run: .venv/run.stamp
 	@echo "Contact Sheet: http://localhost:$(PORT)"
 	@$(BIN)/python -m streamlit run dashboard/app.py --server.port $(PORT) --server.headless true
 
+test: export OMP_NUM_THREADS = 1
 test: .venv/dev.stamp lint
 	@$(BIN)/python tests/chromium.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

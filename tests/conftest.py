@@ -13,6 +13,14 @@ from dashboard import state
 from pipelines import Axis, Comparison, Engine, RunRequest
 
 
+def pytest_collection_modifyitems(items):
+    """With several workers (`pytest -n 2 --dist loadgroup`) the tests of a file stay together, and
+    so do those that share the browser and its dashboard."""
+    for item in items:
+        group = "browser" if item.get_closest_marker("browser") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def session_engine(tmp_path_factory):
     """One loaded model for the whole session, with a log that nobody counts rows in."""

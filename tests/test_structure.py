@@ -21,6 +21,7 @@ LAYERS = (
     ("pipelines.jobs",),
     ("pipelines.cli", "dashboard"),
 )
+THEIRS = {"tensor._version"}  # private names of torch that are ours elsewhere
 LONGEST = 450
 LONGER = {"pipelines/postcards/painter.py"}  # what each subject and place looks like
 
@@ -94,12 +95,7 @@ def test_imports_at_the_top_have_no_circle():
         pytest.fail(" <- ".join(error.args[1]))
 
 
-TODAY = pytest.mark.xfail(reason="generation knows in-painting")
-
-
-@pytest.mark.parametrize("number", [
-    pytest.param(number, id=layer[0], marks=TODAY if "pipelines.painting" in layer else ())
-    for number, layer in enumerate(LAYERS)])
+@pytest.mark.parametrize("number", range(len(LAYERS)), ids=lambda number: LAYERS[number][0])
 def test_imports_point_one_way(number):
     later = tuple(part for layer in LAYERS[number + 1:] for part in layer)
     modules = [module for module in sources() if within(module, LAYERS[number])]
@@ -137,7 +133,8 @@ def test_private_names_stay_in_their_module():
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in PACKAGES:
                 wrong += [f"{module}: {alias.name}" for alias in node.names if alias.name[0] == "_"]
             elif isinstance(node, ast.Attribute) and node.attr in ours - given[module]:
-                wrong.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
+                if ast.unparse(node) not in THEIRS:
+                    wrong.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -145,6 +142,4 @@ def test_no_file_is_long():
     lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
                for path in files(".py", ".js")}
     assert len(lengths) > 100
-    today = {"pipelines/engine.py", "pipelines/painting/generation.py",
-             "pipelines/painting/shared.py"}
-    assert {name for name, lines in lengths.items() if lines > LONGEST} - today == LONGER
+    assert {name for name, lines in lengths.items() if lines > LONGEST} == LONGER
