@@ -132,9 +132,9 @@ def test_private_names_stay_in_their_module():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in PACKAGES:
                 wrong += [f"{module}: {alias.name}" for alias in node.names if alias.name[0] == "_"]
-            elif isinstance(node, ast.Attribute) and node.attr in ours - given[module]:
-                if ast.unparse(node) not in THEIRS:
-                    wrong.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
+            elif (isinstance(node, ast.Attribute) and node.attr in ours - given[module]
+                  and ast.unparse(node) not in THEIRS):
+                wrong.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
     assert not wrong, "\n".join(wrong)
 
 
