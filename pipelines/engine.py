@@ -199,12 +199,9 @@ class Engine:
             if on_run:
                 on_run(run)
 
-        try:
+        with contextlib.suppress(Cancelled):
             self.chains([first], stages, on_step and (lambda _, step: on_step(step)), ended,
                         parent_id)
-        except Cancelled as stopped:
-            if not runs:
-                ended(self._log(Wanted(first, parent_id=parent_id), first, stopped, None))
         return runs
 
     def chains(
@@ -221,7 +218,8 @@ class Engine:
 
         `stages` hold what changes (`chain.next_request`). A stage that does not end well is its
         chain's last. `on_step(number of the first, step)` may raise Cancelled, which goes on to the
-        caller. Raises RequestError, UnknownModelError or LoadError before the first stage.
+        caller; the pictures that were not finished then are rows too. Raises RequestError,
+        UnknownModelError or LoadError before the first stage.
         """
         for stage in stages:
             for request in firsts:
@@ -236,9 +234,16 @@ class Engine:
                 if on_run:
                     on_run(run)
 
-            self.make(list(wanted.values()),
-                      on_step and (lambda place, step, numbers=numbers:
-                                   on_step(numbers[place], step)), ended, check)
+            try:
+                self.make(list(wanted.values()),
+                          on_step and (lambda place, step, numbers=numbers:
+                                       on_step(numbers[place], step)), ended, check)
+            except Cancelled as stopped:
+                for number in wanted.keys() - done.keys():
+                    run = self._log(wanted[number], wanted[number].request, stopped, None)
+                    if on_run:
+                        on_run(run)
+                raise
             if following is None:
                 return
             wanted = {number: Wanted(self._next(run, following), parent_id=run.id)

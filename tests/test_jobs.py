@@ -138,3 +138,15 @@ def test_a_cancelled_comparison_keeps_its_cells(engine, jobs):
     job.cancel()
     assert wait(job).status == "cancelled"
     assert 2 <= engine.run_log.count(status="ok") < 60
+
+
+def test_a_cancelled_generation_is_in_the_log(engine, jobs):
+    """Side by side: the pictures that were under way."""
+    requests = [RunRequest(prompt="a cat", num_inference_steps=500, seed=seed)
+                for seed in range(2)]
+    job = submit_generation(jobs, engine, requests)
+    while job.first_step is None:
+        assert job.active
+    job.cancel()
+    assert wait(job).status == "cancelled"
+    assert [run.status for run in engine.run_log.runs()] == ["cancelled"] * 2
