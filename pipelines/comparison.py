@@ -127,6 +127,19 @@ class Comparison:
         return [by_axes.get(axes_key(cell.axes)) for cell in self.cells]
 
 
+def logged_comparison(
+    run_log: RunLog, comparison_id: str
+) -> tuple[ComparisonRow, Comparison, list[Run | None]]:
+    """A comparison of the log: its row, itself, and for each cell its run or None; RequestError."""
+    row = run_log.comparison(comparison_id)
+    if row is None:
+        newest = ", ".join(row.id for row in run_log.comparisons(3)) or "none yet"
+        raise RequestError(f"comparison {comparison_id} is not in the log of this machine, which "
+                           f"holds {newest}")
+    comparison = Comparison.from_row(row)
+    return row, comparison, comparison.match(run_log.runs(comparison_id=comparison_id))
+
+
 def work_order(cells: Sequence[Cell]) -> list[int]:
     """The numbers of the cells to make, in the order of work: what is dear to set
     up changes least often, and what is left goes in the order of the sheet."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -332,23 +332,23 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "string_too_long":
         limit = error["ctx"]["max_length"]
         return f"{name}: received {len(error['input'])} characters, accepted up to {limit}"
-    accepted = _accepted(name)
-    if not accepted and error["type"] == "literal_error":
-        accepted = "accepted " + error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-    return f"{name}: received {received}, {accepted or error['msg'].lower()}"
+    values = accepted(name)
+    problem = f"accepted {values}" if values else error["msg"].lower()
+    return f"{name}: received {received}, {problem}"
 
 
-def _accepted(name: str) -> str:
-    """The range that a field's annotation states, in words."""
+def accepted(name: str) -> str:
+    """The values that a field's annotation allows, in words; '' where it says nothing."""
     field = RunRequest.model_fields.get(name)
     if field is None:
         return ""
-    if name == "task":
-        return f"accepted {', '.join(TASKS)}"
+    for part in (field.annotation, *get_args(field.annotation)):
+        if get_origin(part) is Literal:
+            return ", ".join(get_args(part))
     limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "gt", "le")
               if getattr(m, key, None) is not None}
     if not limits:
         return ""
     kind = "a whole number " if "int" in str(field.annotation) else ""
     low = f"{limits['ge']}" if "ge" in limits else f"above {limits.get('gt')}"
-    return f"accepted {kind}{'from ' if kind else ''}{low} to {limits['le']}"
+    return f"{kind}{'from ' if kind else ''}{low} to {limits['le']}"

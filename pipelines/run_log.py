@@ -61,6 +61,9 @@ class ComparisonRow(Base):
     skip: Mapped[list[Any]] = mapped_column(default_factory=list)
 
 
+STAGES = ("text_encoding", "denoising", "decoding", "total")  # what is timed
+
+
 class Run(Base):
     """One picture made, or not made and why; `axes` are the cell's values in its comparison.
 
@@ -136,8 +139,7 @@ class Run(Base):
 
     @property
     def timings_ms(self) -> dict[str, float | None]:
-        return {name: getattr(self, f"{name}_ms")
-                for name in ("text_encoding", "denoising", "decoding", "total")}
+        return {name: getattr(self, f"{name}_ms") for name in STAGES}
 
     def as_dict(self) -> dict[str, Any]:
         """Every column, for exports."""

@@ -7,13 +7,16 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from PIL import Image
 
-from pipelines import CATALOGUE, cli
+from pipelines import CATALOGUE, Engine, RunRequest, cli
 from pipelines.hub.folders import LocalFolders
 from pipelines.models.files import BUNDLED
 from pipelines.models.registry import Registry
 from pipelines.run_log import RunLog
+from pipelines.sheet.cells import Results
+from pipelines.sheet.exports import EXPORTS
 
 CELL_KEYS = {"axes", "status", "error", "nfe", "noise_sha256", "timings_ms", "image"}
 
@@ -55,6 +58,16 @@ def test_generate_writes_a_picture_and_one_json_object(run, tmp_path):
     assert recipe["requests"][0]["seed"] == 5
 
 
+def test_every_field_of_the_request_is_an_option_that_says_what_the_field_says():
+    generate = typer.main.get_command(cli.app).commands["generate"]
+    options = {option.name: option for option in generate.params}
+    for name, field in RunRequest.model_fields.items():
+        assert options[name].help.startswith(field.description), name
+    assert options["loras"].opts == ["--lora"] and options["loras"].multiple
+    assert "a whole number from 1 to 1000" in options["num_inference_steps"].help
+    assert [options[name].default for name in ("seed", "eta", "strength")] == ["0", "0", None]
+
+
 def test_compare_writes_sheet_and_csv(run, tmp_path):
     code, out, _ = run(
         "compare", "a red car", "--axis", "scheduler=ddim,heun", "--axis", "guidance_scale=1,5",
@@ -73,6 +86,9 @@ def test_compare_writes_sheet_and_csv(run, tmp_path):
         assert [row["nfe"] for row in csv.DictReader(file)] == ["2", "2", "3", "3"]
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.width > 300
+    of_the_page = Results.of_log(Engine(), made["comparison_id"])
+    assert json.loads(EXPORTS["json"].write(of_the_page)) == made["cells"]
+    assert EXPORTS["csv"].write(of_the_page) == (tmp_path / "c.csv").read_bytes()
     assert RunLog(tmp_path / "home").count(comparison_id=made["comparison_id"]) == 4
 
 

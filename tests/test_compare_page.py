@@ -10,10 +10,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import state
-from dashboard.export import sheet_pngs
 from pipelines import Axis, Comparison, Engine, RunRequest, measuring
 from pipelines.comparison import forecast
 from pipelines.errors import Cancelled
+from pipelines.sheet.cells import Results
+from pipelines.sheet.exports import sheet_pngs
 
 
 def test_compare_forecasts_live(filled):
@@ -239,9 +240,7 @@ def test_cell_details_show_the_whole_request(filled):
 
 
 def test_a_sheet_carries_its_recipe(filled):
-    comparison = Comparison.from_row(filled.run_log.comparison("first"))
-    runs = comparison.match(filled.run_log.runs(comparison_id="first"))
-    (data,) = sheet_pngs(comparison, runs, filled.pictures)
+    (data,) = sheet_pngs(Results.of_log(filled, "first"))
     with Image.open(io.BytesIO(data)) as sheet:
         recipe = json.loads(sheet.text["contact_sheet"])
     assert recipe["axes"] == [{"name": "scheduler", "values": ["ddim", "euler"]}]

@@ -10,9 +10,9 @@ from apptest import NASTY, component_data, finish, html, page
 from streamlit.testing.v1 import AppTest
 
 from dashboard import state
-from dashboard.export import runs_csv
 from pipelines import Engine, RunRequest
 from pipelines.run_log import Run, utc_now
+from pipelines.sheet.cells import runs_csv
 
 
 @pytest.mark.parametrize("name", ["generate", "compare", "runs"])
@@ -198,7 +198,7 @@ def test_thousands_of_runs_come_in_pages(home):
 
 
 def test_export_holds_what_is_filtered(filled):
-    rows = list(csv.DictReader(io.StringIO(runs_csv(filled.run_log, scheduler="euler"))))
+    rows = list(csv.DictReader(io.StringIO(runs_csv(filled.run_log.runs(scheduler="euler")))))
     assert [row["id"] for row in rows] == ["3"]
     assert json.loads(rows[0]["request"])["scheduler"] == "euler"
 

@@ -12,7 +12,8 @@ from pipelines import Comparison, Engine, RunRequest, cli
 from pipelines.axes import label, parse_axis
 from pipelines.errors import UnknownModelError
 from pipelines.request import join_model_id, split_model_id
-from pipelines.sheet.draw import draw, read_recipe, recipe, save_png
+from pipelines.sheet.draw import draw
+from pipelines.sheet.recipe import png_with_recipe, read_recipe, recipe
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -90,8 +91,8 @@ def test_a_recipe_names_the_commit_that_made_it(cache, tmp_path, axes, pinned):
     comparison = Comparison.parse(BASE, axes)
     runs = engine.compare(comparison)
     assert {run.status for run in runs} == {"ok"}
-    save_png(draw(comparison, runs, engine.pictures)[0], tmp_path / "sheet.png",
-             recipe(comparison, runs))
+    (picture,) = draw(comparison, runs, engine.pictures)
+    (tmp_path / "sheet.png").write_bytes(png_with_recipe(picture, recipe(comparison, runs)))
     again = read_recipe(tmp_path / "sheet.png")
     if pinned:
         assert list(again.axes[0].values) == pinned

@@ -1,14 +1,19 @@
 import csv
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageFont
 
-from pipelines import Comparison, RunRequest
+from pipelines import Comparison, RunRequest, measuring
+from pipelines.cli.output import write
 from pipelines.errors import StorageError
 from pipelines.sheet import draw as sheet
+from pipelines.sheet.cells import Results, to_csv
+from pipelines.sheet.exports import EXPORTS, exports_for
+from pipelines.sheet.recipe import png_with_recipe
 
 BASE = RunRequest(prompt="a red car", num_inference_steps=1)
 
@@ -87,22 +92,62 @@ def test_a_letter_that_pillows_font_lacks_takes_a_font_of_the_system():
 
 def test_table_has_a_row_per_cell_and_the_runs_columns(engine):
     comparison, runs = compare(engine, ["scheduler=ddim,heun", "seed=0,1"])
-    table = sheet.cells_table(comparison, [*runs[:3], None], engine.pictures)
+    table = Results.gather(engine, comparison, [*runs[:3], None]).rows
     assert [row["scheduler"] for row in table] == ["ddim", "ddim", "heun", "heun"]
     assert [row["status"] for row in table] == ["ok"] * 3 + ["cancelled"]
     assert [row.get("nfe") for row in table] == [1, 1, 1, None]
-    read = list(csv.DictReader(io.StringIO(sheet.to_csv(table))))
+    read = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert {"total_ms", "noise_sha256", "environment", "image"} <= set(read[0])
     assert json.loads(read[0]["environment"])["device"] == "cpu"
 
 
-def test_saved_png_carries_its_recipe(tmp_path):
-    path = tmp_path / "out.png"
-    sheet.save_png(Image.new("RGB", (4, 4)), path, {"base": {"prompt": "naïve 日本"}})
-    with Image.open(path) as image:
+def test_a_cell_is_one_record_in_every_format(engine):
+    """Numbers of the record stand in CSV under the same names; a cell without a run has the same
+    keys as one with a run, and one that a rule leaves out is in no file."""
+    comparison = Comparison.parse(BASE, ["scheduler=ddim,heun", "seed=0,1"],
+                                  ["scheduler=heun,seed=1"])
+    runs = engine.compare(comparison)
+    measuring.measure(engine, comparison, runs, "scheduler=ddim")
+    results = Results.gather(engine, comparison, [*runs[:2], None, None], "scheduler=ddim")
+    records = json.loads(EXPORTS["json"].write(results))
+    rows = list(csv.DictReader(io.StringIO(EXPORTS["csv"].write(results).decode())))
+    assert len(records) == len(rows) == 3 and len(results.every_record) == 4
+    assert records[0].keys() == records[2].keys()
+    assert [record["status"] for record in records] == ["ok", "ok", "cancelled"]
+    assert [record["rms_latents"] for record in records] == [0, 0, None]
+    for name in ("status", "nfe", "noise_sha256", "image", "rms_latents", "ssim", "parent_id"):
+        assert [row[name] for row in rows] == [
+            "" if record[name] is None else str(record[name]) for record in records], name
+    assert [row["prompt"] for row in rows] == ["a red car"] * 3
+
+
+def test_a_page_names_no_file_of_this_machine(engine):
+    comparison, runs = compare(engine, ["seed=0"])
+    results = Results.gather(engine, comparison, runs)
+    for name in ("json", "csv"):
+        assert str(engine.home).encode() in EXPORTS[name].write(results)
+    assert str(engine.home).encode() not in EXPORTS["html"].write(results)
+
+
+def test_every_export_is_written_and_several_sheets_are_a_zip(engine):
+    comparison, runs = compare(engine, ["scheduler=ddim", "guidance_scale=1", "seed=0"])
+    offered = exports_for(comparison)
+    assert set(EXPORTS) - set(offered) == {"png"}
+    results = Results.gather(engine, comparison, runs)
+    files = {name: export.write(results) for name, export in offered.items()}
+    with zipfile.ZipFile(io.BytesIO(files["zip"])) as archive:
+        (name,) = archive.namelist()
+        assert Image.open(archive.open(name)).text["contact_sheet"]
+    assert json.loads(files["recipe"])["axes"][2] == {"name": "seed", "values": [0]}
+    assert set(exports_for(Comparison.parse(BASE, ["seed=0"]))) == set(EXPORTS) - {"zip"}
+
+
+def test_a_png_carries_its_recipe(tmp_path):
+    data = png_with_recipe(Image.new("RGB", (4, 4)), {"base": {"prompt": "naïve 日本"}})
+    with Image.open(io.BytesIO(data)) as image:
         assert json.loads(image.text["contact_sheet"]) == {"base": {"prompt": "naïve 日本"}}
     with pytest.raises(StorageError, match="cannot be written"):
-        sheet.save_png(Image.new("RGB", (4, 4)), tmp_path / "no" / "out.png", {})
+        write(tmp_path / "no" / "out.png", data)
 
 
 def test_the_subtitle_says_what_is_unusual_about_how_it_was_computed():

@@ -19,7 +19,7 @@ from pipelines.flags import flags
 from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measuring import CONVERGED
-from pipelines.sheet.draw import to_csv
+from pipelines.sheet.cells import to_csv
 from pipelines.sheet.live import Look
 
 HEIGHT = 430

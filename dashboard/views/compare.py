@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import streamlit as st
@@ -11,7 +12,6 @@ from dashboard.components.analysis import analysis_panel
 from dashboard.components.queue import cancel_button, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import forecast_text, notice, words
-from dashboard.export import as_json, cells, page_html, sheet_pngs, zipped
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
 from dashboard.form.fields import (
     advanced_controls,
@@ -30,11 +30,14 @@ from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet.draw import recipe, to_csv, unusual
+from pipelines.sheet.cells import Results
+from pipelines.sheet.draw import unusual
+from pipelines.sheet.exports import Export, exports_for
 from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
+ICONS = {"png": "image", "zip": "image", "html": "html", "csv": "table", "recipe": "receipt_long"}
 
 
 def chosen_id() -> str | None:
@@ -291,33 +294,18 @@ def kept_line(runs: Sequence[Run | None]) -> None:
 
 def downloads(comparison: Comparison, comparison_id: str) -> None:
     """What people take home, built when somebody asks for it."""
-    engine, name = state.engine(), f"contact-sheet-{comparison_id}"
+    engine = state.engine()
 
-    def runs() -> list[Run | None]:
-        return comparison.match(engine.run_log.runs(comparison_id=comparison_id))
+    def write(export: Export) -> bytes:
+        return export.write(Results.of_log(engine, comparison_id))
 
-    def sheet() -> bytes:
-        files = sheet_pngs(comparison, runs(), engine.pictures)
-        return zipped(files, name) if len(files) > 1 else files[0]
-
-    ending, kind = ("zip", "application/zip") if comparison.sheet_axes else ("png", "image/png")
-    files = [
-        ("Labelled sheet (PNG)" if ending == "png" else "All sheets (ZIP of PNG)", sheet,
-         f"{name}.{ending}", kind, "image"),
-        ("Page with this viewer (HTML)", lambda: page_html(engine, comparison_id),
-         f"{name}.html", "text/html", "html"),
-        ("Cells (CSV)", lambda: to_csv(cells(engine, comparison_id)),
-         f"{name}.csv", "text/csv", "table"),
-        ("Cells (JSON)", lambda: as_json(cells(engine, comparison_id)),
-         f"{name}.json", "application/json", "data_object"),
-        ("Recipe (JSON)", lambda: as_json(recipe(comparison, runs())),
-         f"{name}-recipe.json", "application/json", "receipt_long"),
-    ]
     with st.container(horizontal=True, gap="small"):
         with st.popover("Download", icon=":material/download:"):
-            for text, make, file, mime, icon in files:
-                st.download_button(text, make, file, mime, on_click="ignore", width="stretch",
-                                   icon=f":material/{icon}:", key=f"download.{file}")
+            for name, export in exports_for(comparison).items():
+                st.download_button(export.label, functools.partial(write, export),
+                                   f"contact-sheet-{comparison_id}{export.suffix}", export.mime,
+                                   on_click="ignore", width="stretch", key=f"download.{name}",
+                                   icon=f":material/{ICONS.get(name, 'data_object')}:")
         # A callback, because it fills widgets that are drawn above.
         st.button("Use these settings again", icon=":material/edit:", key="again",
                   on_click=use_again, args=(comparison,))

@@ -11,10 +11,10 @@ from dashboard import state
 from dashboard.components.run_details import alt_text, scheduler_label
 from dashboard.components.run_table import Column, run_table
 from dashboard.components.text import duration, notice, words
-from dashboard.export import runs_csv
 from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
 from pipelines.run_log import Run
+from pipelines.sheet.cells import runs_csv
 
 PAGE_SIZE = 25
 PAGE = state.RUNS
@@ -121,9 +121,9 @@ def show() -> None:
     count = log.count(**chosen)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.caption(f"**{count}** run{'s' * (count != 1)}")
-        st.download_button("Export CSV", lambda: runs_csv(log, **chosen), "contact-sheet-runs.csv",
-                           "text/csv", on_click="ignore", icon=":material/download:",
-                           disabled=not count, key=PAGE.key("export"))
+        st.download_button("Export CSV", lambda: runs_csv(log.runs(**chosen)),
+                           "contact-sheet-runs.csv", "text/csv", on_click="ignore",
+                           icon=":material/download:", disabled=not count, key=PAGE.key("export"))
     if count:
         table(chosen, count)
     else:

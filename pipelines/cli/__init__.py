@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
         code = app(arguments, standalone_mode=False, prog_name="python -m pipelines")
+    except (typer.Abort, KeyboardInterrupt, Cancelled):
+        code = 130
     except UsageError as error:
         code = complain(error.format_message())
     except PipelineError as error:
         code = complain(str(error))
-    except (typer.Abort, KeyboardInterrupt, Cancelled):
-        code = 130
     sys.exit(code or 0)

@@ -13,7 +13,7 @@ import typer
 
 from pipelines import measuring
 from pipelines.axes import label
-from pipelines.cli.options import check_requests, make_request, request_options
+from pipelines.cli.options import export_options, make_request, request_options
 from pipelines.cli.output import (
     Interrupt,
     Json,
@@ -23,19 +23,23 @@ from pipelines.cli.output import (
     progress,
     write,
 )
-from pipelines.comparison import Comparison
+from pipelines.comparison import Comparison, logged_comparison
 from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
 from pipelines.grid import new_comparison_id
 from pipelines.measuring import CONVERGED, reference_cells
-from pipelines.run_log import ComparisonRow, Distance, Run
-from pipelines.sheet import draw as sheet
-from pipelines.sheet.page import html_page
+from pipelines.painting.result import Step
+from pipelines.run_log import Run
+from pipelines.sheet.cells import Results
+from pipelines.sheet.exports import EXPORTS, sheet_pngs
+from pipelines.sheet.recipe import read_recipe
 
 
 @request_options
+@export_options
 def compare(
     fields: dict,
+    *,
     axis: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUES", help="A field and its values: 1,3,7 or 1..10 or 1..10:2 or "
         "0.1..0.9/5 or 1,2,..,9; texts are separated by ||; skip: leaves a value out; "
@@ -53,9 +57,7 @@ def compare(
         help="Make a sheet again: a recipe, or a PNG or HTML page that carries one.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
-    csv: Annotated[Path | None, typer.Option(help="A row per cell, as CSV.")] = None,
-    html: Annotated[Path | None, typer.Option(
-        help="One page with pictures, steps and viewer; it needs no network.")] = None,
+    exports: dict,
     shared: Annotated[bool, typer.Option(
         help="Cells share UNet calls where the pipeline allows it: faster, the same pictures, "
         "shared times.")] = True,
@@ -67,36 +69,25 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
-    # What is asked for, and whether it can be made and written.
+    exports = {EXPORTS[name]: path for name, path in exports.items() if path}
     check_writable(output, ".png")
-    for path in filter(None, (csv, html)):
+    for path in exports.values():
         check_writable(path)
-    engine = Engine()
-    if resume:
-        comparison, row = _logged(engine, resume, axis, fields)
-        reference = reference or row.reference
-    elif recipe:
-        if axis or fields["prompt"]:
-            raise RequestError("recipe: holds the prompt and the axes; give neither beside it")
-        comparison = sheet.read_recipe(recipe)
-    elif not axis:
-        raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
-                           "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
-    else:
-        request = make_request(engine, fields)
-        if num_images_per_prompt > 1:
-            axis = [*axis, f"seed={request.seed}..{request.seed + num_images_per_prompt - 1}"]
-        comparison = Comparison.parse(request, axis, skip or ())
-    if reference and reference != CONVERGED:
-        reference_cells(comparison, reference)
-    cells = comparison.cells
-    wanted = [number for number, cell in enumerate(cells) if not cell.left_out]
-    check_requests(engine, *(cells[number].request for number in wanted))
-
-    # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
-    comparison_id = resume or new_comparison_id()
-    distances = [None] * len(cells)
     with Interrupt() as interrupt:
+        # What is asked for, and whether it can be made.
+        engine = Engine()
+        comparison, logged_reference = _asked_for(
+            engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe)
+        reference = reference or logged_reference
+        if reference and reference != CONVERGED:
+            reference_cells(comparison, reference)
+        wanted = [number for number, cell in enumerate(comparison.cells) if not cell.left_out]
+        for number in wanted:
+            engine.check(comparison.cells[number].request)
+        interrupt.check()
+
+        # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
+        comparison_id = resume or new_comparison_id()
         with progress(len(wanted), "cells") as bar:
             runs = engine.compare(
                 comparison,
@@ -108,31 +99,26 @@ def compare(
                 fresh,
             )
         if reference and not interrupt.seen:
-            distances = _measure(engine, comparison, runs, reference, interrupt)
+            _measure_distances(engine, comparison, runs, reference, interrupt)
         if measure and not interrupt.seen:
             _measure_timings(engine, runs, measure, interrupt)
-    timings = measuring.timings(engine, runs)
+    results = Results.gather(engine, comparison, runs, reference)
 
     # The files.
     paths = _sheet_paths(comparison, output)
-    for picture, path in zip(sheet.draw(comparison, runs, engine.pictures), paths, strict=True):
-        sheet.save_png(picture, path, sheet.recipe(comparison, runs))
-    table = sheet.cells_table(comparison, runs, engine.pictures, distances, timings)
-    records = [sheet.cell_record(cell.axes, run, engine.pictures, distance, timing)
-               for cell, run, distance, timing in zip(cells, runs, distances, timings, strict=True)]
-    if csv:
-        write(csv, sheet.to_csv(table))
-    if html:
-        write(html, html_page(comparison, runs, engine.pictures, records, table))
+    for data, path in zip(sheet_pngs(results), paths, strict=True):
+        write(path, data)
+    for export, path in exports.items():
+        write(path, export.write(results))
 
     # What is said, and the exit code.
-    records = [records[number] for number in wanted]
+    records = results.records
     if as_json:
         print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
                     "sheets": [str(path) for path in paths], "cells": records})
     else:
         done = sum(record["status"] == "ok" for record in records)
-        reused = sum(record.get("reused", False) for record in records)
+        reused = sum(record["reused"] for record in records)
         print(f"{', '.join(map(str, paths))}: {done} of {len(wanted)} cells"
               f"{f' ({reused} from the log)' if reused else ''}, comparison {comparison_id}")
         for record in records:
@@ -143,39 +129,50 @@ def compare(
     exit_for([runs[number] for number in wanted])
 
 
-def _logged(
-    engine: Engine, comparison_id: str, axis: list[str] | None, fields: dict[str, Any]
-) -> tuple[Comparison, ComparisonRow]:
-    """A comparison of the log; RequestError where there is none or other axes are given too."""
-    if axis or fields.get("prompt"):
-        raise RequestError("resume: takes prompt and axes from the log; give neither")
-    row = engine.run_log.comparison(comparison_id)
-    if row is None:
-        recent = [row.id for row in engine.run_log.comparisons(3)]
-        raise RequestError(f"resume: received {comparison_id!r}, accepted the id of a comparison "
-                           f"in the log, such as {', '.join(recent) or '(there is none yet)'}")
-    return Comparison.from_row(row), row
+def _asked_for(
+    engine: Engine,
+    fields: dict[str, Any],
+    axes: list[str],
+    rules: list[str],
+    pictures: int,
+    resume: str | None,
+    recipe: Path | None,
+) -> tuple[Comparison, str | None]:
+    """The comparison, and its reference where the log has one."""
+    if resume:
+        if axes or fields["prompt"]:
+            raise RequestError("resume: takes prompt and axes from the log; give neither")
+        row, comparison, _ = logged_comparison(engine.run_log, resume)
+        return comparison, row.reference
+    if recipe:
+        if axes or fields["prompt"]:
+            raise RequestError("recipe: holds the prompt and the axes; give neither beside it")
+        return read_recipe(recipe), None
+    if not axes:
+        raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
+                           "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
+    request = make_request(engine, fields)
+    if pictures > 1:
+        axes = [*axes, f"seed={request.seed}..{request.seed + pictures - 1}"]
+    return Comparison.parse(request, axes, rules), None
 
 
-def _measure(
+def _measure_distances(
     engine: Engine,
     comparison: Comparison,
     runs: Sequence[Run | None],
     reference: str,
     interrupt: Interrupt,
-) -> list[Distance | None]:
-    """Distances of the cells; after Ctrl-C those that were measured by then."""
-    with progress(0, "reference steps") as bar:
+) -> None:
+    """Log the distances of the cells; Ctrl-C keeps those that were measured by then."""
+    with progress(0, "reference steps") as bar, contextlib.suppress(Cancelled):
 
-        def on_step(step: Any) -> None:
+        def on_step(step: Step) -> None:
             interrupt.check()
             bar.total = max(bar.total or 0, bar.n - step.index + 1 + step.total)
             bar.update()
 
-        try:
-            return measuring.measure(engine, comparison, runs, reference, on_step)
-        except Cancelled:
-            return measuring.distances(engine, comparison, runs, reference)
+        measuring.measure(engine, comparison, runs, reference, on_step)
 
 
 def _measure_timings(

@@ -8,10 +8,19 @@ from typing import Annotated
 import typer
 
 from pipelines.chain import parse_stage
-from pipelines.cli.options import check_requests, make_request, request_options
-from pipelines.cli.output import Json, check_writable, exit_for, print_json, step_bar
+from pipelines.cli.options import make_request, request_options
+from pipelines.cli.output import (
+    Interrupt,
+    Json,
+    check_writable,
+    exit_for,
+    print_json,
+    step_bar,
+    write,
+)
 from pipelines.engine import Engine
-from pipelines.sheet import draw as sheet
+from pipelines.sheet.cells import cell_record
+from pipelines.sheet.exports import run_png
 
 
 @request_options
@@ -25,22 +34,23 @@ def generate(
 ) -> None:
     """Make one picture, or a chain of them."""
     check_writable(output, ".png")
-    engine = Engine()
-    request = make_request(engine, fields)
-    stages = [parse_stage(text) for text in then or []]
-    check_requests(engine, request)
-    with step_bar() as on_step:
-        runs = engine.chain(request, stages, on_step)
+    with Interrupt() as interrupt:
+        engine = Engine()
+        request = make_request(engine, fields)
+        stages = [parse_stage(text) for text in then or []]
+        engine.check(request)
+        interrupt.check()
+        with step_bar(interrupt) as on_step:
+            runs = engine.chain(request, stages, on_step)
     paths = [*(output.with_stem(f"{output.stem}-{number}") for number in range(1, len(stages) + 1)),
              output]
     for run, path in zip(runs, paths, strict=False):
         if run.status == "ok":
-            picture = engine.pictures.get(run.image_sha256)
-            sheet.save_png(picture, path, {"requests": [run.request]})
+            write(path, run_png(run, engine.pictures))
             if not as_json:
                 print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
                       f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
     if as_json:
-        records = [sheet.cell_record({}, run, engine.pictures) for run in runs]
+        records = [cell_record({}, run, engine.pictures) for run in runs]
         print_json({**records[-1], "stages": records} if stages else records[0])
     exit_for(runs[-1:])  # a stage that did not end well is the last

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import check_requests, make_request, request_options
-from pipelines.cli.output import Json, check_writable, exit_for, print_json, step_bar
+from pipelines.cli.options import make_request, request_options
+from pipelines.cli.output import (
+    Interrupt,
+    Json,
+    check_writable,
+    exit_for,
+    print_json,
+    step_bar,
+    write,
+)
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.fields import MASK_OPTIONS
 from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks, find_segmenter
 from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
-from pipelines.request import RunRequest
-from pipelines.sheet import draw as sheet
+from pipelines.sheet.cells import cell_record
+from pipelines.sheet.exports import run_png
 
 Points = Annotated[list[str] | None, typer.Option(metavar="X,Y", help="May be repeated.")]
 
 
 @request_options
 def inpaint(
-    fields: dict,
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.")],
-    mask: Annotated[Path | None, typer.Option(
+    fields: dict,
+    mask_image: Annotated[Path | None, typer.Option(
         "--mask", "--mask-image", help="Mask picture of the same size, white is repainted; without "
         "it the picture's own transparency.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
@@ -33,41 +40,28 @@ def inpaint(
 ) -> None:
     """Repaint the masked part of a picture; without a prompt, remove what is there."""
     check_writable(output, ".png")
-    engine = Engine()
-    transparent = None if mask else alpha_mask(open_picture(image))
-    if mask is None and transparent is None:
-        raise RequestError(f"inpaint: {image} has no transparency, so --mask is needed; `segment` "
-                           "makes one from clicks")
-    if transparent is not None:
-        fields["task"], fields["mask_image"] = "inpainting", None
-    fields |= {"image": image, "prompt": fields["prompt"] or "",
-               "strength": fields["strength"] or "1"}
-    request = _request(engine, fields, mask, transparent)
-    check_requests(engine, request)
-    with step_bar() as on_step:
-        run = engine.run(request, on_step)
+    with Interrupt() as interrupt:
+        engine = Engine()
+        mask = mask_image or alpha_mask(open_picture(image))
+        if mask is None:
+            raise RequestError(f"inpaint: {image} has no transparency, so --mask is needed; "
+                               "`segment` makes one from clicks")
+        request = make_request(engine, fields | {
+            "image": image, "mask_image": mask, "prompt": fields["prompt"] or "",
+            "strength": fields["strength"] or "1"})
+        engine.check(request)
+        interrupt.check()
+        with step_bar(interrupt) as on_step:
+            run = engine.run(request, on_step)
     if run.status == "ok":
-        sheet.save_png(engine.pictures.get(run.image_sha256), output, {"requests": [run.request]})
+        write(output, run_png(run, engine.pictures))
     if as_json:
-        print_json(sheet.cell_record({}, run, engine.pictures))
+        print_json(cell_record({}, run, engine.pictures))
     elif run.status == "ok":
         print(f"{output}: {run.width} x {run.height} px, {run.total_ms / 1000:.2f} s, {run.nfe} "
               f"function evaluations, {run.changed_unmasked_pixels} of {run.unmasked_pixels} "
               "unmasked pixels changed")
     exit_for([run])
-
-
-def _request(
-    engine: Engine, fields: dict[str, Any], mask: Path | None, transparent: Any
-) -> RunRequest:
-    """The request; a mask that comes from the picture itself is stored like any other."""
-    if transparent is None:
-        return make_request(engine, {**fields, "mask_image": mask})
-    stored = engine.pictures.put(transparent)
-    base = make_request(engine, {**fields, "task": "image-to-image", "mask_image": None,
-                                 **dict.fromkeys(MASK_OPTIONS)})
-    given = {name: fields[name] for name in MASK_OPTIONS if fields[name] is not None}
-    return base.changed(task="inpainting", mask_image=stored, **given)
 
 
 def segment(

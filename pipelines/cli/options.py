@@ -3,142 +3,119 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from pipelines.axes import parse_option
 from pipelines.chain import default_strength
-from pipelines.cli.output import Interrupt
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.fields import PICTURES
+from pipelines.fields import PICTURES, description
 from pipelines.inpainting.pictures_in import open_mask, open_rgb
-from pipelines.request import RunRequest
+from pipelines.request import DEFAULTS, RunRequest, accepted
+from pipelines.sheet.exports import EXPORTS
 
-DEFAULTS = RunRequest()
-Prompt = Annotated[str | None, typer.Argument(help="What the picture shows; none where the model "
-                                              "paints without a prompt.")]
-ModelId = Annotated[str, typer.Option(help="'postcards', a diffusers folder, a .safetensors "
-                                           "checkpoint, or a cached Hub id, with "
-                                           "@REVISION:VARIANT behind it or not.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="text-to-image, image-to-image, "
-                                              "inpainting or unconditional; else as it follows "
-                                              "from the pictures and the model.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the device's own.")]
-Policy = Annotated[str, typer.Option(help="Where weights lie between uses: auto, device, "
-                                          "model-offload, group-offload, sequential-offload.")]
-Quantization = Annotated[str | None, typer.Option(help="int8 (torchao) or int4 (bitsandbytes).")]
-LoraOption = Annotated[list[str] | None, typer.Option("--lora", metavar="PATH[=WEIGHT]",
-                                                      help="LoRA adapter; may be repeated.")]
-Attention = Annotated[str, typer.Option(metavar="NAME", help="How attention is computed: native, "
-                                        "_native_math, _native_flash, _native_efficient, "
-                                        "_native_cudnn, eager, sliced, flash, sage, xformers; what "
-                                        "goes with model and device.")]
-CacheHook = Annotated[str, typer.Option(metavar="NAME", help="A caching hook of diffusers: none, "
-                                        "pyramid_attention_broadcast, first_block_cache, "
-                                        "taylorseer_cache, faster_cache, mag_cache; what goes with "
-                                        "the model.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the denoiser with torch.compile; "
-                                       "a minute or more for each new shape, in the warm-up.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
-Variant = Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")]
-Negative = Annotated[str, typer.Option(help="What the picture should not show.")]
-Scheduler = Annotated[str, typer.Option(help="A key of `schedulers`, or the model's default.")]
-Option = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")]
-Steps = Annotated[str | None, typer.Option(metavar="INTEGER", help="Denoising steps; the model's "
-                                           "own.")]
-Guidance = Annotated[str | None, typer.Option(metavar="FLOAT", help="Classifier-free guidance, 1: "
-                                              "off; the model's own.")]
-Rescale = Annotated[str, typer.Option(metavar="FLOAT", help="Guidance rescale, 0 to 1.")]
-Eta = Annotated[str, typer.Option(metavar="FLOAT", help="DDIM's eta, 0 to 1.")]
-Seed = Annotated[str, typer.Option(metavar="INTEGER", help="Seed of the initial noise.")]
-Side = Annotated[str | None, typer.Option(metavar="INTEGER", help="Pixels; the model's own.")]
-Picture = Annotated[Path | None, typer.Option(help="Input picture: image-to-image.")]
-Mask = Annotated[Path | None, typer.Option(help="Mask picture, white is repainted: in-painting.")]
-Crop = Annotated[str | None, typer.Option(metavar="INTEGER", help="In-painting: only the masked "
-                                          "part, with that many pixels around it.")]
-Feather = Annotated[str, typer.Option(metavar="INTEGER", help="In-painting: pixels of soft rim.")]
-Content = Annotated[str, typer.Option(help="In-painting starts from the 'original' under the mask, "
-                                           "or a 'fill' from its surroundings.")]
-Soft = Annotated[bool, typer.Option("--differential", help="Repaint greys of the mask by degrees.")]
-Strength = Annotated[str | None, typer.Option(metavar="FLOAT", help="Share of the steps to run.")]
-Control = Annotated[Path | None, typer.Option(help="Edges, depth or pose that a ControlNet or "
-                                              "adapter follows.")]
-ControlMode = Annotated[str | None, typer.Option(metavar="INTEGER", help="Kind of the control "
-                                                 "image, for union ControlNets.")]
-ClassLabel = Annotated[str | None, typer.Option(metavar="INTEGER", help="Class to paint, for "
-                                                "class-conditional models.")]
-PriorSteps = Annotated[str | None, typer.Option(metavar="INTEGER", help="Steps of the first stage "
-                                                "of two; the model's own.")]
+# Fields that are filled in where they are left out, and from what.
+LEFT_OUT = {
+    "prompt": "Left out where the model paints without one.",
+    "task": "Left out, it follows from the pictures and the model.",
+    "num_inference_steps": "Left out, the model's own.",
+    "guidance_scale": "Left out, the model's own.",
+    "strength": "Left out, what suits the model.",
+}
+# Fields with several values: their option may be repeated; how one value is written.
+REPEATED = {"loras": "PATH[=WEIGHT]", "scheduler_options": "NAME=VALUE"}
 
 
 def request_options(command: Callable) -> Callable:
-    """Give a command the request's fields as options; it gets their values as a dict, `fields`."""
+    """Give a command the request's fields as options; it gets their values as a dict, `fields`.
 
-    def options(
-        prompt: Prompt = None,
-        model_id: ModelId = DEFAULTS.model_id,
-        revision: Revision = None,
-        variant: Variant = None,
-        torch_dtype: Dtype = None,
-        memory_policy: Policy = DEFAULTS.memory_policy,
-        quantization: Quantization = None,
-        loras: LoraOption = None,
-        attention_backend: Attention = DEFAULTS.attention_backend,
-        cache: CacheHook = DEFAULTS.cache,
-        compile: Compile = False,
-        task: TaskName = None,
-        negative_prompt: Negative = "",
-        scheduler: Scheduler = DEFAULTS.scheduler,
-        scheduler_option: Option = None,
-        num_inference_steps: Steps = None,
-        guidance_scale: Guidance = None,
-        guidance_rescale: Rescale = "0",
-        eta: Eta = "0",
-        seed: Seed = "0",
-        height: Side = None,
-        width: Side = None,
-        image: Picture = None,
-        mask_image: Mask = None,
-        strength: Strength = None,
-        control_image: Control = None,
-        control_mode: ControlMode = None,
-        class_label: ClassLabel = None,
-        prior_num_inference_steps: PriorSteps = None,
-        padding_mask_crop: Crop = None,
-        mask_feather: Feather = "0",
-        masked_content: Content = DEFAULTS.masked_content,
-        differential: Soft = False,
-    ) -> None: ...
+    A field that is a parameter of the command itself gets no other option.
+    """
+    taken = inspect.signature(command).parameters
+    return _with_options(command, "fields", [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name),
+                          annotation=Annotated[_type(name), _option(name)])
+        for name in RunRequest.model_fields if name not in taken
+    ])
 
-    own = inspect.signature(command, eval_str=True).parameters
-    shared = inspect.signature(options, eval_str=True).parameters
-    shared = {name: p for name, p in shared.items() if name not in own}
+
+def _type(name: str) -> Any:
+    """What typer reads; numbers stay texts, since RunRequest says better what is wrong with one."""
+    if name in REPEATED:
+        return list[str] | None
+    if isinstance(DEFAULTS[name], bool):
+        return bool
+    return Path | None if name in PICTURES else str | None
+
+
+def _default(name: str) -> str | bool | None:
+    """The field's default as one would type it; None where it is nothing, or filled in."""
+    default = DEFAULTS[name]
+    if name in LEFT_OUT or default in (None, "", (), {}):
+        return None
+    if isinstance(default, bool):
+        return default
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _option(name: str) -> Any:
+    """A field's option: its name, and what the field says of itself as help."""
+    values = accepted(name)
+    sentences = (description(name), values and f"Accepted: {values}.", LEFT_OUT.get(name),
+                 name == "scheduler" and "The command `schedulers` lists them.",
+                 name in REPEATED and "May be repeated.")
+    text = " ".join(filter(None, sentences))
+    if name == "prompt":
+        return typer.Argument(help=text)
+    annotation = RunRequest.model_fields[name].annotation
+    types = get_args(annotation) or (annotation,)
+    number = "INTEGER" if int in types else "FLOAT" if float in types else None
+    word = name.removesuffix("s") if name in REPEATED else name
+    return typer.Option(f"--{word.replace('_', '-')}", help=text,
+                        metavar=REPEATED.get(name, number))
+
+
+def export_options(command: Callable) -> Callable:
+    """Give a command an option for each format that has one; it gets their paths as a dict,
+    `exports`."""
+    return _with_options(command, "exports", [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None,
+                          annotation=Annotated[Path | None, typer.Option(help=export.option)])
+        for name, export in EXPORTS.items() if export.option
+    ])
+
+
+def _with_options(
+    command: Callable, place: str, options: Sequence[inspect.Parameter]
+) -> Callable:
+    """A command with options in place of its parameter `place`, which gets their values."""
 
     def wrapped(**values: Any) -> None:
-        fields = {name: values.pop(name) for name in shared}
-        command(fields, **values)
+        command(**{place: {p.name: values.pop(p.name) for p in options}}, **values)
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    parameters = [*shared.values(), *(p for name, p in own.items() if name != "fields")]
-    parameters.sort(key=lambda p: p.name != "image" or "image" in shared)  # an argument goes first
-    wrapped.__signature__ = inspect.Signature(
-        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    )
+    parameters = inspect.signature(command, eval_str=True).parameters
+    wrapped.__signature__ = inspect.Signature([
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, own in parameters.items() for parameter in (options if name == place else [own])
+    ])
     return wrapped
 
 
 def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
-    """A request from the options; pictures go into the store, the task follows from them."""
-    values = {k: v for k, v in fields.items() if v is not None and k != "scheduler_option"}
-    options = [_option(text) for text in fields["scheduler_option"] or []]
-    values["scheduler_options"] = dict(options)
+    """A request from the options; pictures (paths, or a mask that is open already) go into the
+    store, the task follows from them."""
+    values = {name: value for name, value in fields.items() if value is not None}
+    values["scheduler_options"] = dict(map(_named_value, values.get("scheduler_options", ())))
     for name in PICTURES:
-        if path := values.get(name):
-            picture = open_mask(path, name) if name == "mask_image" else open_rgb(path, name)
+        picture = values.get(name)
+        if isinstance(picture, Path):
+            picture = open_mask(picture, name) if name == "mask_image" else open_rgb(picture, name)
+        if picture:
             values[name] = engine.pictures.put(picture)
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))
     values.setdefault("task", info.task_for("image" in values, "mask_image" in values))
@@ -157,15 +134,7 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
     return RunRequest(**values)
 
 
-def check_requests(engine: Engine, *requests: RunRequest) -> None:
-    """Raise what would make one of them fail, before any is made; Cancelled after Ctrl-C."""
-    with Interrupt() as interrupt:
-        for request in requests:
-            engine.check(request)
-        interrupt.check()
-
-
-def _option(text: str) -> tuple[str, Any]:
+def _named_value(text: str) -> tuple[str, Any]:
     """'use_karras_sigmas=true' -> name and value, numbers and booleans as such."""
     name, equals, value = text.partition("=")
     if not equals or not name:

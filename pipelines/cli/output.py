@@ -68,9 +68,9 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def step_bar() -> Iterator[OnStep]:
+def step_bar(interrupt: Interrupt) -> Iterator[OnStep]:
     """A callback that shows each step in a progress bar, and raises Cancelled after Ctrl-C."""
-    with Interrupt() as interrupt, progress(1, "steps") as bar:
+    with progress(1, "steps") as bar:
 
         def on_step(step: Step) -> None:
             interrupt.check()
@@ -95,10 +95,10 @@ def check_writable(path: Path, *suffixes: str) -> None:
         raise RequestError(f"output: {path} is a folder; a file name is needed")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text file; raises StorageError."""
+def write(path: Path, data: bytes) -> None:
+    """Write a file; raises StorageError."""
     try:
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_bytes(data)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}") from error
 

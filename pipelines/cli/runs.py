@@ -11,8 +11,7 @@ import typer
 from pipelines.cli.output import Json, print_json, print_table
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.run_log import Run
-from pipelines.sheet import draw as sheet
+from pipelines.sheet.cells import runs_csv
 
 
 class Status(StrEnum):
@@ -49,7 +48,7 @@ def runs(
     if as_json or format is Format.json:
         print_json([run.as_dict() for run in rows])
     elif format is Format.csv:
-        print(sheet.to_csv([run.as_dict() for run in rows], Run.__table__.columns.keys()), end="")
+        print(runs_csv(rows), end="")
     elif not rows and log.count():
         print("No run fits these filters.")
     elif not rows:

@@ -1,28 +1,21 @@
-"""The contact sheet: a comparison as labelled pictures and as a table."""
+"""The contact sheet: a comparison as labelled pictures."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import csv
 import functools
-import io
 import itertools
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from pipelines.axes import Axis, label
 from pipelines.comparison import Comparison
-from pipelines.errors import RequestError, StorageError
+from pipelines.errors import StorageError
 from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
-from pipelines.request import join_model_id, split_model_id
-from pipelines.run_log import MEASURES, ComparisonRow, Distance, Run, TimingSummary
+from pipelines.run_log import Run
 from pipelines.stores import PictureStore
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
@@ -32,7 +25,7 @@ LONGEST_TEXT = 400
 # Files that Pillow looks for in the system's font folders, where its own font lacks a letter.
 FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc",
          "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "malgun.ttf",
-         "Nirmala.ttf", "segoeui.ttf")  # fmt: skip
+         "Nirmala.ttf", "segoeui.ttf")
 
 
 def enlarge(image: Image.Image, at_least: int) -> Image.Image:
@@ -250,153 +243,3 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines or [""]
-
-
-def cell_record(
-    axes: dict[str, Any],
-    run: Run | None,
-    pictures: PictureStore,
-    distance: Distance | None = None,
-    timing: TimingSummary | None = None,
-) -> dict[str, Any]:
-    """One cell for machines: what it is, how it went, what it cost, where its picture lies, how
-    far it is from the comparison's reference, and how long it takes when it is timed apart."""
-    record = _cell_record(axes, run, pictures)
-    record |= distance.as_dict() if distance else dict.fromkeys(MEASURES)
-    return record | {"measured": asdict(timing) if timing else None}
-
-
-def _cell_record(axes: dict[str, Any], run: Run | None, pictures: PictureStore) -> dict[str, Any]:
-    if run is None:
-        return {"axes": axes, "status": "cancelled", "error": None, "nfe": None,
-                "noise_sha256": None, "image": None,
-                "timings_ms": dict.fromkeys(("text_encoding", "denoising", "decoding", "total"))}
-    return {
-        "run_id": run.id,
-        "parent_id": run.parent_id,
-        "axes": axes,
-        "status": run.status,
-        "error": run.error,
-        "nfe": run.nfe,
-        "noise_sha256": run.noise_sha256,
-        "notes": run.notes,
-        "shared": run.shared,
-        "reused": run.reused_from is not None,
-        "unmasked_pixels": run.unmasked_pixels,
-        "changed_unmasked_pixels": run.changed_unmasked_pixels,
-        "timings_ms": {**run.timings_ms, "load": run.load_ms, "warm_up": run.warm_up_ms},
-        "image": str(pictures.path(run.image_sha256)) if run.image_sha256 else None,
-    }
-
-
-def cells_table(
-    comparison: Comparison,
-    runs: Sequence[Run | None],
-    pictures: PictureStore,
-    distances: Sequence[Distance | None] = (),
-    timings: Sequence[TimingSummary | None] = (),
-) -> list[dict[str, Any]]:
-    """A row per cell that is not left out: its axes, its distance to the reference, its measured
-    times, then every column of the log."""
-    rows = []
-    distances, timings = (list(given) or [None] * len(runs) for given in (distances, timings))
-    for cell, run, distance, timing in zip(comparison.cells, runs, distances, timings,
-                                           strict=True):
-        if cell.left_out:
-            continue
-        row = {**cell.axes, **(distance.as_dict() if distance else dict.fromkeys(MEASURES))}
-        row |= {f"measured_{name}": getattr(timing, name, None)
-                for name in ("repeats", "median_ms", "low_ms", "high_ms")}
-        row |= {"status": run.status if run else "cancelled", "error": run.error if run else None}
-        source = run.as_dict() if run else cell.request.model_dump()
-        row |= {k: v for k, v in source.items() if k not in row and k not in ("axes", "request")}
-        if run and run.image_sha256:
-            row["image"] = str(pictures.path(run.image_sha256))
-        rows.append(row)
-    return rows
-
-
-def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Records as CSV; lists and objects as JSON. `columns` come first, also where nothing is."""
-    names = dict.fromkeys([*columns, *(name for record in records for name in record)])
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(names), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list) else value
-                         for name, value in record.items()})
-    return out.getvalue()
-
-
-def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str, Any]:
-    """What makes the same sheet again: the base request and the axes, a model of the Hub by the
-    commit that made its runs."""
-    commits = [run and run.request.get("revision") for run in runs]
-    base = comparison.base
-    if len(found := set(filter(None, commits))) == 1 and not {"model_id", "revision"} & (
-        comparison.varied
-    ):
-        base = base.changed(revision=found.pop())
-    axes = [_pinned(comparison, axis, commits) for axis in comparison.axes]
-    return {"base": base.model_dump(mode="json"), "axes": [axis.as_dict() for axis in axes],
-            "skip": list(comparison.skip)}
-
-
-def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -> Axis:
-    """An axis with the commit behind each model, where its cells were made by one."""
-    name = "revision" if "revision" in axis.parts else "model_id"
-    ruled = any("revision" in rule for rule in comparison.skip)
-    if name not in axis.parts or (name == "model_id" and "revision" in comparison.varied) or ruled:
-        return axis
-    place, several = axis.parts.index(name), len(axis.parts) > 1
-    values = []
-    for value in axis.values:
-        found = {commit for cell, commit in zip(comparison.cells, commits, strict=False)
-                 if cell.axes[axis.name] == value and commit}
-        parts = list(value) if several else [value]
-        if len(found) == 1 and name == "revision":
-            parts[place] = found.pop()
-        elif len(found) == 1:
-            model_id, _, variant = split_model_id(parts[place])
-            parts[place] = join_model_id(model_id, found.pop(), variant)
-        values.append(tuple(parts) if several else parts[0])
-    return replace(axis, values=tuple(values))
-
-
-def read_recipe(path: Path) -> Comparison:
-    """The comparison of a recipe: its JSON, a PNG that carries one, or a page of sheet_html.py.
-
-    The recipe of a single picture is a comparison of one cell. Raises RequestError.
-    """
-    try:
-        if path.suffix.lower() == ".png":
-            with Image.open(path) as image:
-                found = json.loads(image.text["contact_sheet"])
-        elif path.suffix.lower() in (".html", ".htm"):
-            _, data = path.read_text(encoding="utf-8").split('id="data">')
-            found = json.loads(data[: data.index("</script>")])["files"]["recipe"]["text"]
-            found = json.loads(found)
-        else:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        found = {"base": found["requests"][0], "axes": []} if "requests" in found else found
-        columns = {name: found[name] for name in ("base", "axes", "skip") if name in found}
-        comparison = Comparison.from_row(ComparisonRow(id="", datetime_utc="", **columns))
-    except OSError as error:
-        raise RequestError(f"recipe: {path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise RequestError(
-            f"recipe: {path} holds none; accepted the JSON, labelled PNG or HTML page that "
-            "Contact Sheet wrote"
-        ) from error
-    len(comparison.cells)  # builds them: what is wrong in one is said now
-    return comparison
-
-
-def save_png(image: Image.Image, path: Path | BinaryIO, recipe: dict[str, Any]) -> None:
-    """Write a PNG that carries its recipe as the text chunk 'contact_sheet'; StorageError."""
-    info = PngInfo()
-    info.add_itxt("contact_sheet", json.dumps(recipe))
-    try:
-        image.save(path, "PNG", pnginfo=info)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be written: {error}") from error

@@ -17,7 +17,7 @@ from pipelines import measuring
 from pipelines.comparison import Comparison, axes_key, work_order
 from pipelines.measuring import CONVERGED
 from pipelines.run_log import ComparisonRow, Distance, Run, TimingSummary
-from pipelines.sheet.draw import cell_record
+from pipelines.sheet.cells import cell_record
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine

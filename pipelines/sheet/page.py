@@ -5,38 +5,37 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.run_log import Run
-from pipelines.sheet.draw import heading_of, recipe, subtitle, to_csv
+from pipelines.sheet.cells import Results
+from pipelines.sheet.draw import heading_of, subtitle
 from pipelines.sheet.viewer import FOLDER, PAGE, STYLE, viewer_data
 from pipelines.sheet.viewer.scripts import joined
-from pipelines.stores import PictureStore
+
+if TYPE_CHECKING:
+    from pipelines.sheet.exports import Export
 
 LOSSLESS_BYTES = 64_000_000  # of all pictures; beyond it they are WebP
 QUALITY, STEPS_QUALITY = 92, 85
 
 
-def html_page(
-    comparison: Comparison,
-    runs: Sequence[Run | None],
-    pictures: PictureStore,
-    records: Sequence[dict[str, Any]],
-    table: Sequence[dict[str, Any]],
-) -> str:
-    """The sheet with its viewer, pictures, steps, CSV, JSON and recipe in one page.
+def html_page(results: Results, downloads: Mapping[str, Export]) -> bytes:
+    """The sheet with its viewer, pictures, steps and `downloads` in one page.
 
-    `records` are the cells' of sheet.cell_record(), `table` the rows of sheet.cells_table().
+    It names no file of this machine: it is for other people.
     Pictures are the stored PNG files, or WebP where together they would be larger than
     LOSSLESS_BYTES (the page says so); steps are WebP.
     """
+    results = replace(results, with_paths=False)
+    comparison, runs, pictures = results.comparison, results.runs, results.pictures
     paths = [pictures.path(run.image_sha256) for run in runs if run and run.image_sha256]
     size = sum(path.stat().st_size for path in paths if path.exists())
     lossless = size <= LOSSLESS_BYTES
@@ -51,15 +50,12 @@ def html_page(
         except (OSError, StorageError):
             return None
 
-    table = [_without_paths(row) for row in table]
-    page = viewer_data(comparison, runs, records, address)
-    page["files"] = {
-        "csv": {"name": "cells.csv", "type": "text/csv", "text": to_csv(table)},
-        "json": {"name": "cells.json", "type": "application/json",
-                 "text": json.dumps(table, indent=1, ensure_ascii=False)},
-        "recipe": {"name": "recipe.json", "type": "application/json",
-                   "text": json.dumps(recipe(comparison, runs), indent=1, ensure_ascii=False)},
-    }  # fmt: skip
+    page = viewer_data(comparison, runs, results.every_record, address)
+    page["files"] = {name: {"name": f"contact-sheet{export.suffix}", "type": export.mime,
+                            "text": export.write(results).decode()}
+                     for name, export in downloads.items()}
+    buttons = [f'<button type="button" data-save="{name}">{escape(export.label)}</button>'
+               for name, export in downloads.items()]
     first = next((run for run in runs if run), None)
     made = ["made by Contact Sheet"]
     if first:
@@ -69,16 +65,12 @@ def html_page(
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(heading_of(comparison)),
         subtitle=escape(subtitle(comparison, runs)),
+        buttons="\n".join(buttons),
         made=escape(" · ".join(made)),
         css=STYLE.read_text(encoding="utf-8"),
         script=joined(FOLDER / "page.js"),
         data=_inside_a_script(page),
-    )
-
-
-def _without_paths(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for other people: no path of this machine."""
-    return {key: value for key, value in row.items() if key != "image"}
+    ).encode()
 
 
 def _inside_a_script(value: Any) -> str:

@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import expect
 
 from pipelines import Comparison, Engine, RunRequest
-from pipelines.sheet.draw import cell_record, cells_table, read_recipe, recipe
-from pipelines.sheet.page import html_page
+from pipelines.sheet.cells import Results
+from pipelines.sheet.exports import EXPORTS
+from pipelines.sheet.recipe import read_recipe, recipe
 
 pytestmark = pytest.mark.browser
 
@@ -23,10 +24,7 @@ def viewer_engine(tmp_path_factory):
 
 
 def write(engine, comparison, runs, path):
-    records = [cell_record(cell.axes, run, engine.pictures)
-               for cell, run in zip(comparison.cells, runs, strict=True)]
-    table = cells_table(comparison, runs, engine.pictures)
-    path.write_text(html_page(comparison, runs, engine.pictures, records, table), "utf-8")
+    path.write_bytes(EXPORTS["html"].write(Results.gather(engine, comparison, runs)))
     return path
 
 
@@ -94,7 +92,8 @@ def test_the_page_shows_every_picture_and_carries_its_recipe(cube, open_page, tm
         expect(image).to_have_js_property("naturalWidth", 64)
     assert read_recipe(path) == comparison
     for button, check in (("Recipe (JSON)", lambda text: json.loads(text) == recipe(comparison)),
-                          ("Cells (JSON)", lambda text: len(json.loads(text)) == 8),
+                          ("Cells (JSON)", lambda text: [cell["nfe"] for cell in json.loads(text)]
+                           == [run.nfe for run in runs]),
                           ("Cells (CSV)", lambda text: len(text.splitlines()) == 9)):
         with page.expect_download() as download:
             page.get_by_role("button", name=button).click()

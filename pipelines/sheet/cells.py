@@ -1,0 +1,143 @@
+"""A comparison's cells for machines: one record each. The command line, the page, the exported page
+and JSON give it as it is, CSV flat and with every column of the log."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines import measuring
+from pipelines.comparison import Comparison, logged_comparison
+from pipelines.run_log import MEASURES, STAGES, Distance, Run, TimingSummary
+from pipelines.stores import PictureStore
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of a comparison, a value for each of its cells: the run, its distance to the
+    reference, and how long it takes when it is timed apart. `with_paths`: whether records name the
+    files of this machine."""
+
+    comparison: Comparison
+    runs: Sequence[Run | None]
+    pictures: PictureStore
+    distances: Sequence[Distance | None]
+    timings: Sequence[TimingSummary | None]
+    with_paths: bool = True
+
+    @classmethod
+    def gather(
+        cls,
+        engine: Engine,
+        comparison: Comparison,
+        runs: Sequence[Run | None],
+        reference: str | None = None,
+    ) -> Results:
+        """With what the log holds of distances and timings; nothing is computed."""
+        distances = (measuring.distances(engine, comparison, runs, reference) if reference
+                     else [None] * len(runs))
+        return cls(comparison, runs, engine.pictures, distances, measuring.timings(engine, runs))
+
+    @classmethod
+    def of_log(cls, engine: Engine, comparison_id: str) -> Results:
+        """Those of a comparison in the log; RequestError where there is none."""
+        row, comparison, runs = logged_comparison(engine.run_log, comparison_id)
+        return cls.gather(engine, comparison, runs, row.reference)
+
+    @functools.cached_property
+    def every_record(self) -> list[dict[str, Any]]:
+        """A record for each place, also of those that a rule leaves out."""
+        pictures = self.pictures if self.with_paths else None
+        return [cell_record(cell.axes, run, pictures, distance, timing)
+                for cell, run, distance, timing in zip(
+                    self.comparison.cells, self.runs, self.distances, self.timings, strict=True)]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each cell that is not left out."""
+        return [record for cell, record in zip(
+            self.comparison.cells, self.every_record, strict=True) if not cell.left_out]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The records flat, each with the run's columns of the log behind it; of a cell without a
+        run, those that its request has."""
+        rows = []
+        for cell, run, record in zip(
+            self.comparison.cells, self.runs, self.every_record, strict=True
+        ):
+            if cell.left_out:
+                continue
+            measured = record["measured"] or {}
+            row = {**cell.axes, **{name: record[name] for name in MEASURES},
+                   **{f"measured_{name}": measured.get(name)
+                      for name in ("repeats", "median_ms", "low_ms", "high_ms")},
+                   "status": record["status"], "error": record["error"]}
+            columns = [column.name for column in Run.__table__.columns
+                       if column.name not in (*row, "axes", "request")]
+            row |= {name: getattr(run or cell.request, name, None) for name in columns}
+            rows.append(row | {"image": record["image"]})
+        return rows
+
+
+def cell_record(
+    axes: dict[str, Any],
+    run: Run | None,
+    pictures: PictureStore | None,
+    distance: Distance | None = None,
+    timing: TimingSummary | None = None,
+) -> dict[str, Any]:
+    """What a cell is, how it went, what it cost, where its picture lies (None without `pictures`),
+    how far it is from the comparison's reference, and how long it takes when timed apart."""
+
+    def of_run(name: str, otherwise: Any = None) -> Any:
+        return getattr(run, name, otherwise)
+
+    sha256 = of_run("image_sha256")
+    return {
+        "run_id": of_run("id"),
+        "parent_id": of_run("parent_id"),
+        "axes": axes,
+        "status": of_run("status", "cancelled"),
+        "error": of_run("error"),
+        "nfe": of_run("nfe"),
+        "noise_sha256": of_run("noise_sha256"),
+        "notes": of_run("notes", []),
+        "shared": of_run("shared", False),
+        "reused": of_run("reused_from") is not None,
+        "unmasked_pixels": of_run("unmasked_pixels"),
+        "changed_unmasked_pixels": of_run("changed_unmasked_pixels"),
+        "timings_ms": {name: of_run(f"{name}_ms") for name in (*STAGES, "load", "warm_up")},
+        "image": str(pictures.path(sha256)) if pictures and sha256 else None,
+        **(distance.as_dict() if distance else dict.fromkeys(MEASURES)),
+        "measured": asdict(timing) if timing else None,
+    }
+
+
+def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Records as CSV; lists and objects as JSON. `columns` come first, also where nothing is."""
+    names = dict.fromkeys([*columns, *(name for record in records for name in record)])
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(names), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list) else value
+                         for name, value in record.items()})
+    return out.getvalue()
+
+
+def runs_csv(runs: Sequence[Run]) -> str:
+    """Runs with every column of the log, as CSV."""
+    return to_csv([run.as_dict() for run in runs], Run.__table__.columns.keys())
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

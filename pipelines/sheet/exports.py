@@ -1,0 +1,84 @@
+"""What people take home: every format once, for the command line, the page and the exported page.
+
+A new format is a line in EXPORTS and the function that writes it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.comparison import Comparison
+from pipelines.run_log import Run
+from pipelines.sheet.cells import Results, as_json, to_csv
+from pipelines.sheet.draw import draw
+from pipelines.sheet.page import html_page
+from pipelines.sheet.recipe import png_with_recipe, recipe
+from pipelines.stores import PictureStore
+
+
+@dataclass(frozen=True)
+class Export:
+    """A format: `write` gives the bytes of a file. With an `option` (its help) `compare` of the
+    command line has --NAME FILE; `in_page`: the exported page offers it."""
+
+    label: str
+    suffix: str
+    mime: str
+    write: Callable[[Results], bytes]
+    option: str | None = None
+    in_page: bool = False
+
+
+def sheet_pngs(results: Results) -> list[bytes]:
+    """The labelled sheets as PNG files that carry their recipe."""
+    return [png_with_recipe(picture, recipe(results.comparison, results.runs))
+            for picture in draw(results.comparison, results.runs, results.pictures)]
+
+
+def run_png(run: Run, pictures: PictureStore) -> bytes:
+    """A run's picture as a PNG that carries its recipe; raises StorageError."""
+    return png_with_recipe(pictures.get(run.image_sha256), {"requests": [run.request]})
+
+
+def _zip(results: Results) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number, data in enumerate(sheet_pngs(results), 1):
+            archive.writestr(f"contact-sheet-{number}.png", data)
+    return buffer.getvalue()
+
+
+def _html(results: Results) -> bytes:
+    return html_page(results, {name: export for name, export in EXPORTS.items() if export.in_page})
+
+
+def _csv(results: Results) -> bytes:
+    return to_csv(results.rows).encode()
+
+
+def _json(results: Results) -> bytes:
+    return as_json(results.records).encode()
+
+
+def _recipe(results: Results) -> bytes:
+    return as_json(recipe(results.comparison, results.runs)).encode()
+
+
+EXPORTS = {
+    "png": Export("Labelled sheet (PNG)", ".png", "image/png", lambda r: sheet_pngs(r)[0]),
+    "zip": Export("All sheets (ZIP of PNG)", ".zip", "application/zip", _zip),
+    "html": Export("Page with this viewer (HTML)", ".html", "text/html", _html,
+                   "One page with pictures, steps and viewer; it needs no network."),
+    "csv": Export("Cells (CSV)", ".csv", "text/csv", _csv, "A row per cell, as CSV.", in_page=True),
+    "json": Export("Cells (JSON)", ".json", "application/json", _json, in_page=True),
+    "recipe": Export("Recipe (JSON)", "-recipe.json", "application/json", _recipe, in_page=True),
+}
+
+
+def exports_for(comparison: Comparison) -> dict[str, Export]:
+    """Those that make sense: one PNG of one sheet, a ZIP where axes make several."""
+    other = "png" if comparison.sheet_axes else "zip"
+    return {name: export for name, export in EXPORTS.items() if name != other}
