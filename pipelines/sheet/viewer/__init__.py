@@ -53,10 +53,10 @@ def viewer_data(
 ) -> dict[str, Any]:
     """A comparison as the viewer's JSON.
 
-    `records` are those of cells.cell_record(), one for each place: each number in them can be shown, each True
-    is a mark. `name` tells one comparison from another in the browser's memory, `states` says of
-    each cell without a run what it waits for. `drawn` keeps cells from one call to the next: what
-    has the same record, state and addresses is not made again.
+    `records` are those of cells.cell_record(), one for each place: each number in them can be
+    shown, each True is a mark. `name` tells one comparison from another in the browser's memory,
+    `states` says of each cell without a run what it waits for. `drawn` keeps cells from one call to
+    the next: what has the same record, state and addresses is not made again.
     """
     drawn = {} if drawn is None else drawn
     numbers = [n for n, cell in enumerate(comparison.cells) if not cell.left_out]
