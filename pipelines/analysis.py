@@ -52,8 +52,9 @@ def is_stochastic(request: RunRequest) -> bool:
         return False
     if {**info.options, **request.scheduler_options}.get("algorithm_type") in STOCHASTIC_TYPES:
         return True
-    draws_by_eta = request.scheduler in ("ddim", "tcd") and request.eta > 0
-    return draws_by_eta or (info.stochastic and "algorithm_type" not in info.options)
+    if info.noise_by_eta and request.eta > 0:
+        return True
+    return info.stochastic and "algorithm_type" not in info.options
 
 
 def nominal_order(request: RunRequest) -> int | None:

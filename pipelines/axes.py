@@ -353,6 +353,11 @@ def flat_values(axes: Sequence[Axis], values: Mapping[str, Any]) -> dict[str, An
     return flat
 
 
+def own_or_label(name: str, value: Any) -> str:
+    """How a value of a request reads that the model fills in where it is left out."""
+    return "the model's own" if value is None else label(name, value)
+
+
 def label(name: str, value: Any) -> str:
     """How a value reads in a heading."""
     if "+" in name:

@@ -36,15 +36,13 @@ def next_request(
 ) -> RunRequest:
     """The stage that follows a request: image-to-image on its picture, named by its SHA-256.
 
-    Prompts and seed stay; another model starts at its own defaults. Raises RequestError.
+    Prompts and seed stay; another model starts at its own values. Raises RequestError.
     """
     values = request.model_dump()
     values |= {"height": None, "width": None, "image": image, "task": "image-to-image",
                "mask_image": None}
     if info.model_id != request.model_id:
         values |= {name: DEFAULTS[name] for name in MODEL_FIELDS}
-        values |= {"num_inference_steps": info.num_inference_steps,
-                   "guidance_scale": info.guidance_scale}
     return RunRequest(**{**values, "strength": default_strength(info), **changes})
 
 

@@ -196,7 +196,10 @@ def forecast(
         steps = info.steps_to_run(request) if info else request.steps_to_run
         evaluations = expected_evaluations(scheduler, steps)
         nfe += evaluations
-        cell_seconds = costs[key].seconds(evaluations, request.guidance_scale > 1)
+        guidance = request.guidance_scale
+        if guidance is None and info:
+            guidance = info.guidance_scale
+        cell_seconds = costs[key].seconds(evaluations, (guidance or 0) > 1)
         all_known = all_known and cell_seconds is not None
         seconds += cell_seconds or 0.0
     based_on = sum(cost.count for cost in costs.values())

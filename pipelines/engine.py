@@ -292,8 +292,15 @@ class Engine:
         except Exception as problem:
             logger.exception("a run failed: %s", request.model_dump_json())
             status, error = "failed", f"{type(problem).__name__}: {problem}"
-        columns = ("model_id", "task", "prompt", "negative_prompt", "scheduler", "seed",
-                   "num_inference_steps", "guidance_scale", "height", "width")
+        if status != "ok":
+            with contextlib.suppress(PipelineError):  # where it failed before it was resolved
+                info = self.registry.describe(request.model_id, request.revision, request.variant)
+                request = info.fill_in(request)
+        names = ("model_id", "task", "prompt", "negative_prompt", "scheduler", "seed",
+                 "num_inference_steps", "guidance_scale", "height", "width")
+        columns = {name: getattr(request, name) for name in names}
+        for name in ("num_inference_steps", "guidance_scale"):  # a model that cannot be read
+            columns[name] = columns[name] or 0
         run = Run(
             datetime_utc=utc_now(),
             status=status,
@@ -302,7 +309,7 @@ class Engine:
             axes=dict(wanted.axes),
             parent_id=wanted.parent_id,
             request=request.model_dump(mode="json"),
-            **({name: getattr(request, name) for name in columns} | measured),
+            **(columns | measured),
         )
         self.run_log.add(run)
         return run

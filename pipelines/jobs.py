@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError, RequestError
 from pipelines.grid import new_comparison_id
 from pipelines.measuring import measure, measure_timings, references_to_make
 from pipelines.painting.result import Step
-from pipelines.request import RunRequest
+from pipelines.request import TO_COME, RunRequest
 from pipelines.schedulers import expected_evaluations
 from pipelines.tasks import Task, TaskList, outcome
 
@@ -154,7 +154,7 @@ def _chain_evaluations(
     """Those of a picture and of its further stages; raises what a stage would raise."""
     total = _evaluations(request, engine.registry.describe)
     for stage in stages:
-        request = next_request(request, "to come", stage, engine.stage_info(request, stage))
+        request = next_request(request, TO_COME, stage, engine.stage_info(request, stage))
         total += _evaluations(request, engine.registry.describe)
     return total
 

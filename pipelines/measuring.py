@@ -15,10 +15,11 @@ from pipelines.axes import make_axis
 from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import PipelineError, RequestError, StorageError
+from pipelines.fields import SOLVER_FIELDS
 from pipelines.making import Wanted, make_picture
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
-from pipelines.request import RunRequest
+from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import Distance, Run, Timing, TimingSummary, utc_now
 from pipelines.schedulers import BY_KEY
 from pipelines.stores import LatentStore, PictureStore
@@ -49,10 +50,9 @@ def converged_request(request: RunRequest) -> RunRequest:
     known = BY_KEY.get(request.scheduler)
     solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
     scheduler, options, steps = CONVERGED_FLOW if known and known.flow_matching else solver
-    return request.changed(
-        scheduler=scheduler, scheduler_options=options, num_inference_steps=steps, eta=0.0,
-        attention_backend="native", cache="none", compile=False,
-    )
+    usual = {name: DEFAULTS[name] for name in SOLVER_FIELDS}
+    return request.changed(**{**usual, "scheduler": scheduler, "scheduler_options": options,
+                              "num_inference_steps": steps})
 
 
 def reference_cells(comparison: Comparison, text: str) -> list[int]:

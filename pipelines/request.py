@@ -35,6 +35,7 @@ Cache = Literal["none", "pyramid_attention_broadcast", "first_block_cache", "tay
 
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
+TO_COME = "to come"  # stands for the hash of a picture that will be there when the request runs
 
 
 class Lora(BaseModel):
@@ -176,13 +177,13 @@ class RunRequest(BaseModel):
     scheduler_options: Annotated[dict[str, OptionValue], Field(
         description="Constructor options of the diffusers scheduler."),
         Role(of_model=True, method=True, axis=False, widget=True)] = {}
-    num_inference_steps: Annotated[int, Field(
-        ge=1, le=1000, description="Denoising steps."),
-        Role(of_model=True, method=True, widget=True, heading="always")] = 20
-    guidance_scale: Annotated[float, Field(
-        ge=0, le=100, description="Classifier-free guidance; at 1 or below it is off, and a step "
-        "costs half."),
-        Role(of_model=True, widget=True, heading="always")] = 5.0
+    num_inference_steps: Annotated[int | None, Field(
+        ge=1, le=1000, description="Denoising steps; left out, the model's own."),
+        Role(of_model=True, method=True, widget=True, heading="always")] = None
+    guidance_scale: Annotated[float | None, Field(
+        ge=0, le=100, description="Classifier-free guidance: at 1 or below it is off, and a step "
+        "costs half; left out, the model's own."),
+        Role(of_model=True, widget=True, heading="always")] = None
     guidance_rescale: Annotated[float, Field(
         ge=0, le=1, description="How much of the contrast that guidance adds is taken back, from 0 "
         "to 1 (Lin et al. 2023, arXiv:2305.08891)."),
@@ -280,7 +281,7 @@ class RunRequest(BaseModel):
                 if self.task == "inpainting"
                 else "image-to-image takes no mask_image; use the task 'inpainting'"
             )
-        if self.steps_to_run < 1:
+        if self.num_inference_steps and self.steps_to_run < 1:
             raise RequestError(
                 f"strength {self.strength:g} of {self.num_inference_steps} steps leaves no step to "
                 f"run; use a strength of at least {ceil(1000 / self.num_inference_steps) / 1000:g}"
@@ -306,9 +307,10 @@ class RunRequest(BaseModel):
 
     @property
     def steps_to_run(self) -> int:
-        """The steps that really run: those of `strength` where a picture is the start."""
+        """The steps that really run: those of `strength` where a picture is the start. 0 where
+        they are left to the model."""
         share = self.strength if self.image else 1.0
-        return int(self.num_inference_steps * share)
+        return int((self.num_inference_steps or 0) * share)
 
     def changed(self, **values: Any) -> RunRequest:
         """The same request with other values, validated again."""

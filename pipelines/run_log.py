@@ -146,9 +146,6 @@ class Run(Base):
         return {column.name: getattr(self, column.name) for column in self.__table__.columns}
 
 
-MEASURES = ("rms_latents", "psnr", "ssim", "clip_distance", "clip_score", "clip_model")
-
-
 class Distance(Base):
     """How far a run lies from a reference run; see measurement.py for the measures and units.
     `clip_score` is of the run and its prompt alone."""
@@ -166,6 +163,9 @@ class Distance(Base):
 
     def as_dict(self) -> dict[str, float | str | None]:
         return {name: getattr(self, name) for name in MEASURES}
+
+
+MEASURES = tuple(column.name for column in Distance.__table__.columns if not column.primary_key)
 
 
 class Timing(Base):

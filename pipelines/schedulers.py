@@ -37,8 +37,9 @@ class SchedulerInfo:
     `order` is the nominal order of accuracy of the deterministic solver (strong order for SDE
     solvers is lower); `evaluations_per_step` counts calls of the denoiser, whose last step may
     need fewer; `flow_matching` schedulers go with flow-matching models only, the others with the
-    rest; `stochastic` means that fresh noise is drawn in every step (DDIM and TCD draw some
-    where the request's eta is above 0).
+    rest; `stochastic` means that fresh noise is drawn in every step, `noise_by_eta` that it is
+    where the request's eta is above 0; `in_sigmas` that samples are as large as sigma, where the
+    others keep the variance.
     """
 
     key: str
@@ -49,14 +50,17 @@ class SchedulerInfo:
     paper: str
     stochastic: bool = False
     evaluations_per_step: int = 1
+    extra_evaluations: int = 0  # in a whole run
     flow_matching: bool = False
+    noise_by_eta: bool = False
+    in_sigmas: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluations(self, num_inference_steps: int) -> int:
         """Denoiser calls for a whole text-to-image run; the forecast, runs count their own."""
-        if self.key == "pndm":
-            return num_inference_steps + 1
-        return self.evaluations_per_step * num_inference_steps - (self.evaluations_per_step - 1)
+        last_step_saves = self.evaluations_per_step - 1
+        return (self.evaluations_per_step * num_inference_steps - last_step_saves
+                + self.extra_evaluations)
 
 
 DPM_PAPER = "Lu et al. 2022, DPM-Solver++, arXiv:2211.01095"
@@ -67,29 +71,30 @@ KARRAS = {"use_karras_sigmas": True}
 # One line adds a scheduler.
 CATALOGUE: tuple[SchedulerInfo, ...] = (
     SchedulerInfo("ddim", "DDIM", "DDIMScheduler", "DDIM", 1,
-                  "Song et al. 2020, DDIM, arXiv:2010.02502"),
+                  "Song et al. 2020, DDIM, arXiv:2010.02502", noise_by_eta=True),
     SchedulerInfo("ddpm", "DDPM", "DDPMScheduler", "DDPM", 1,
                   "Ho et al. 2020, DDPM, arXiv:2006.11239", stochastic=True),
     SchedulerInfo("pndm", "PNDM", "PNDMScheduler", "PNDM", 4,
-                  "Liu et al. 2022, PNDM, arXiv:2202.09778"),
+                  "Liu et al. 2022, PNDM, arXiv:2202.09778", extra_evaluations=1),
     SchedulerInfo("lms", "LMS", "LMSDiscreteScheduler", "LMS", 4,
-                  "Crowson 2022, k-diffusion; " + EDM_PAPER),
+                  "Crowson 2022, k-diffusion; " + EDM_PAPER, in_sigmas=True),
     SchedulerInfo("lms_karras", "LMS Karras", "LMSDiscreteScheduler", "LMS", 4,
-                  "Crowson 2022, k-diffusion; " + EDM_PAPER, options=KARRAS),
-    SchedulerInfo("euler", "Euler", "EulerDiscreteScheduler", "Euler", 1, EDM_PAPER),
+                  "Crowson 2022, k-diffusion; " + EDM_PAPER, options=KARRAS, in_sigmas=True),
+    SchedulerInfo("euler", "Euler", "EulerDiscreteScheduler", "Euler", 1, EDM_PAPER,
+                  in_sigmas=True),
     SchedulerInfo("euler_karras", "Euler Karras", "EulerDiscreteScheduler", "Euler", 1, EDM_PAPER,
-                  options=KARRAS),
+                  options=KARRAS, in_sigmas=True),
     SchedulerInfo("euler_a", "Euler a", "EulerAncestralDiscreteScheduler", "Euler", 1,
                   "Crowson 2022, k-diffusion; Song et al. 2021, arXiv:2011.13456",
-                  stochastic=True),
+                  stochastic=True, in_sigmas=True),
     SchedulerInfo("heun", "Heun", "HeunDiscreteScheduler", "Heun", 2, EDM_PAPER,
-                  evaluations_per_step=2),
+                  evaluations_per_step=2, in_sigmas=True),
     SchedulerInfo("heun_karras", "Heun Karras", "HeunDiscreteScheduler", "Heun", 2, EDM_PAPER,
-                  evaluations_per_step=2, options=KARRAS),
+                  evaluations_per_step=2, options=KARRAS, in_sigmas=True),
     SchedulerInfo("kdpm2", "KDPM2", "KDPM2DiscreteScheduler", "KDPM2", 2, EDM_PAPER,
-                  evaluations_per_step=2),
+                  evaluations_per_step=2, in_sigmas=True),
     SchedulerInfo("kdpm2_a", "KDPM2 a", "KDPM2AncestralDiscreteScheduler", "KDPM2", 2, EDM_PAPER,
-                  stochastic=True, evaluations_per_step=2),
+                  stochastic=True, evaluations_per_step=2, in_sigmas=True),
     SchedulerInfo("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler", "DPM-Solver++", 2,
                   DPM_PAPER),
     SchedulerInfo("dpmpp_2m_karras", "DPM++ 2M Karras", "DPMSolverMultistepScheduler",
@@ -104,10 +109,10 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
                   "DPM-Solver++", 2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True,
                   options={"algorithm_type": SDE, **KARRAS}),
     SchedulerInfo("dpmpp_sde", "DPM++ SDE", "DPMSolverSDEScheduler", "DPM-Solver++", 2,
-                  DPM_PAPER, stochastic=True, evaluations_per_step=2),
+                  DPM_PAPER, stochastic=True, evaluations_per_step=2, in_sigmas=True),
     SchedulerInfo("dpmpp_sde_karras", "DPM++ SDE Karras", "DPMSolverSDEScheduler", "DPM-Solver++",
                   2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True, evaluations_per_step=2,
-                  options=KARRAS),
+                  options=KARRAS, in_sigmas=True),
     SchedulerInfo("unipc", "UniPC", "UniPCMultistepScheduler", "UniPC", 3,
                   "Zhao et al. 2023, UniPC, arXiv:2302.04867"),
     SchedulerInfo("deis", "DEIS", "DEISMultistepScheduler", "DEIS", 2,
@@ -117,21 +122,15 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
     SchedulerInfo("lcm", "LCM", "LCMScheduler", "consistency", 1,
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True),
     SchedulerInfo("tcd", "TCD", "TCDScheduler", "consistency", 1,
-                  "Zheng et al. 2024, TCD, arXiv:2402.19159"),
+                  "Zheng et al. 2024, TCD, arXiv:2402.19159", noise_by_eta=True),
     SchedulerInfo("flow_euler", "Flow Euler", "FlowMatchEulerDiscreteScheduler", "flow matching",
                   1, FLOW_PAPER, flow_matching=True),
     SchedulerInfo("flow_heun", "Flow Heun", "FlowMatchHeunDiscreteScheduler", "flow matching", 2,
                   FLOW_PAPER, evaluations_per_step=2, flow_matching=True),
     SchedulerInfo("flow_lcm", "Flow LCM", "FlowMatchLCMScheduler", "flow matching", 1,
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True, flow_matching=True),
-)  # fmt: skip
+)
 
-# Their samples are as large as sigma; the others' keep the variance.
-IN_SIGMAS = {
-    "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverSDEScheduler",
-}  # fmt: skip
 BY_KEY = {info.key: info for info in CATALOGUE}
 
 

@@ -51,7 +51,8 @@ def engine(session_engine, tmp_path):
 @pytest.fixture
 def request_(engine):
     """A small request: 4 steps."""
-    return RunRequest(prompt="a red car on a road at night", num_inference_steps=4, seed=7)
+    return RunRequest(prompt="a red car on a road at night", num_inference_steps=4,
+                      guidance_scale=5, seed=7)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_runs_are_sorted(filled):
 
 def test_thousands_of_runs_come_in_pages(home):
     log = Engine(home).run_log
-    request = RunRequest(prompt="many")
+    request = RunRequest(prompt="many", num_inference_steps=20, guidance_scale=5)
     columns = {name: getattr(request, name) for name in (
         "model_id", "task", "prompt", "negative_prompt", "scheduler", "seed",
         "num_inference_steps", "guidance_scale")}  # fmt: skip

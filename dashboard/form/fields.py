@@ -179,13 +179,20 @@ def scheduler_control(page: PageState) -> None:
 
 def number_controls(page: PageState, without: Collection[str] = ()) -> None:
     """num_inference_steps, guidance_scale and the seed with its dice."""
+    info = page_model(page)
+
+    def own(name: str) -> str:
+        return f"{getattr(info, name):g}" if info else "the model's own"
+
     left, right = st.columns(2)
     if "num_inference_steps" not in without:
-        left.number_input("num_inference_steps", 1, 1000, step=1,
+        left.number_input("num_inference_steps", 1, 1000, value=None, step=1,
+                          placeholder=own("num_inference_steps"),
                           **page.kept("num_inference_steps"))
     if "guidance_scale" not in without and takes(page, "guidance_scale"):
         place = right if "num_inference_steps" not in without else left
-        place.number_input("guidance_scale", 0.0, 100.0, step=0.5, format="%g",
+        place.number_input("guidance_scale", 0.0, 100.0, value=None, step=0.5, format="%g",
+                           placeholder=own("guidance_scale"),
                            **page.kept("guidance_scale"),
                            help=description("guidance_scale"))
     if "seed" not in without:

@@ -45,8 +45,7 @@ def adopt_defaults(page: PageState) -> None:
         return
     values = {name: state.widget_value(name, DEFAULTS[name])
               for name in (*MODEL_FIELDS, *EXTRA_FIELDS) if name in WIDGET_FIELDS}
-    values |= {"num_inference_steps": info.num_inference_steps,
-               "guidance_scale": info.guidance_scale, "strength": default_strength(info)}
+    values["strength"] = default_strength(info)
     if page.get("task") not in info.tasks:
         values["task"] = info.task_for()
     for name, value in values.items():

@@ -12,7 +12,7 @@ from pipelines.errors import PipelineError
 from pipelines.inpainting import masks
 from pipelines.inpainting.masks import Mask
 from pipelines.inpainting.samples import paint_sample
-from pipelines.request import RunRequest
+from pipelines.request import TO_COME, RunRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,7 @@ class Example:
     def request(self, model_id: str | None = None) -> RunRequest:
         """Its request; the page puts its own image and mask in place of the names here."""
         model = {"model_id": model_id, "guidance_scale": 7.5} if model_id else {}
-        return RunRequest(task="inpainting", image="draft", mask_image="draft",
+        return RunRequest(task="inpainting", image=TO_COME, mask_image=TO_COME,
                           prompt=self.prompt, **{**model, **self.values})
 
 

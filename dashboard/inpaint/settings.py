@@ -26,7 +26,7 @@ from pipelines.inpainting import masks
 from pipelines.inpainting.canvas import painted_box, soft_mask, working_size
 from pipelines.inpainting.masks import Mask
 from pipelines.jobs import submit_generation
-from pipelines.request import RunRequest
+from pipelines.request import TO_COME, RunRequest
 
 
 def settings(draft: Draft) -> None:
@@ -100,7 +100,7 @@ def requests_for(draft: Draft, mask: Mask) -> list[RunRequest]:
     """
     masked = INPAINT.get("area") == "masked"
     request = INPAINT.request(
-        image=draft.image, mask_image="mask", strength=round(INPAINT.get("strength"), 2),
+        image=draft.image, mask_image=TO_COME, strength=round(INPAINT.get("strength"), 2),
         padding_mask_crop=INPAINT.get("padding") if masked else None,
         mask_feather=INPAINT.get("feather"), masked_content=INPAINT.get("content"),
         differential=INPAINT.get("differential"),
@@ -131,6 +131,7 @@ def tell(draft: Draft, requests: Sequence[RunRequest]) -> None:
     request = requests[0]
     engine = state.engine()
     info = engine.registry.describe(request.model_id, request.revision, request.variant)
+    request = info.fill_in(request)
     if "inpainting" not in info.tasks:
         raise RequestError(f"{info.model_id} ({info.pipeline_class}) does no in-painting; it does "
                            f"{', '.join(info.tasks)}")

@@ -25,7 +25,7 @@ from dashboard.form.fields import (
 )
 from dashboard.form.model import model_control
 from dashboard.runs import masked_request, open_run, opened_run
-from pipelines.axes import label
+from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
@@ -183,7 +183,7 @@ def heading(comparison: Comparison) -> None:
     for name, text in (("scheduler", "{} scheduler"), ("num_inference_steps", "{} steps"),
                        ("guidance_scale", "guidance {}"), ("seed", "seed {}"), ("model_id", "{}")):
         if name not in varied:
-            shared.append(text.format(label(name, getattr(base, name))))
+            shared.append(text.format(own_or_label(name, getattr(base, name))))
     shared += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
     if base.task == "inpainting" and "strength" not in varied:
         shared.insert(0, f"strength {base.strength:g}")

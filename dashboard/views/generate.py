@@ -29,7 +29,7 @@ from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_generation
 from pipelines.painting.resolve import check_extras, check_size
-from pipelines.request import RunRequest
+from pipelines.request import TO_COME, RunRequest
 from pipelines.run_log import Run
 
 PAGE = state.GENERATE
@@ -140,7 +140,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
     every = list(requests)
     for request in requests:
         for stage in stages:
-            request = next_request(request, "to come", stage, engine.stage_info(request, stage))
+            request = next_request(request, TO_COME, stage, engine.stage_info(request, stage))
             every.append(request)
     expected = forecast(every, engine.run_log, engine.registry)
     plural = "s" if expected.cells > 1 else ""

@@ -95,7 +95,7 @@ def two_step_request(
         values |= {"prompt": "a cat", "height": side, "width": side}
     return RunRequest(
         model_id=info.model_id, task=task, num_inference_steps=2, prior_num_inference_steps=2,
-        guidance_scale=info.guidance_scale, **values,
+        **values,
     )
 
 

@@ -119,8 +119,6 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
             values[name] = engine.pictures.put(picture)
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))
     values.setdefault("task", info.task_for("image" in values, "mask_image" in values))
-    values.setdefault("num_inference_steps", info.num_inference_steps)
-    values.setdefault("guidance_scale", info.guidance_scale)
     if "image" in values:
         values.setdefault("strength", default_strength(info))
     elif "strength" in values:

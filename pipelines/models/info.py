@@ -35,7 +35,6 @@ from pipelines.models.signatures import (
 )
 from pipelines.request import RunRequest, split_model_id
 from pipelines.schedulers import (
-    IN_SIGMAS,
     SchedulerInfo,
     compatible_schedulers,
     is_flow_matching,
@@ -83,7 +82,7 @@ class ModelInfo:
         """The catalogue's entries that go with this model."""
         fitting = compatible_schedulers(self.original_scheduler_config)
         if self.tasks == ("unconditional",) and not scales_input(self.pipeline_class):
-            fitting = tuple(info for info in fitting if info.class_name not in IN_SIGMAS)
+            fitting = tuple(info for info in fitting if not info.in_sigmas)
         if "original_inference_steps" in call_parameters(self.pipeline_class):
             fitting = tuple(info for info in fitting if info.key == "lcm")
         return fitting
@@ -138,9 +137,17 @@ class ModelInfo:
             return self.guidance_parameter is not None
         return parameter in call_parameters(self.task_classes.get(task, self.pipeline_class))
 
+    def fill_in(self, request: RunRequest) -> RunRequest:
+        """The request with the model's own steps and guidance where it left them open. Raises
+        RequestError where its strength leaves no step of them."""
+        own = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")
+               if getattr(request, name) is None}
+        return request.changed(**own) if own else request
+
     def steps_to_run(self, request: RunRequest) -> int:
         """The steps that really run with this model: families round those of `strength` up or
         down, and some run all."""
+        request = self.fill_in(request)
         name, steps = self.task_classes.get(request.task), request.num_inference_steps
         if not request.image or name is None:
             return request.steps_to_run

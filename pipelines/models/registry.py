@@ -46,18 +46,9 @@ class Registry:
         """What a model's files say, without torch; raises UnknownModelError or LoadError."""
         return describe(model_id, revision, variant)
 
-    def fill_in(self, request: RunRequest) -> RunRequest:
-        """The request with the model's scheduler and size where it left them open, without torch;
-        raises UnknownModelError or LoadError. `resolve` does the rest."""
-        info = self.describe(request.model_id, request.revision, request.variant)
-        default = request.scheduler == "default"
-        return request.changed(scheduler=info.default_scheduler if default else request.scheduler,
-                               height=request.height or info.height,
-                               width=request.width or info.width)
-
     def steps_to_run(self, request: RunRequest) -> int:
         """The steps that really run; as most models do it where this one is unknown."""
-        if request.image:
+        if request.image or request.num_inference_steps is None:
             with suppress(PipelineError):
                 info = self.describe(request.model_id, request.revision, request.variant)
                 return info.steps_to_run(request)

@@ -30,6 +30,7 @@ def resolve(
     Image-to-image keeps the size of its picture, `image_size` (width and height), rounded down to
     what the model can do; in-painting leaves open what it was not told.
     """
+    request = info.fill_in(request)
     scheduler, options = request.scheduler, request.scheduler_options
     fitting = [known.key for known in info.schedulers]
     if scheduler != "default" and fitting and scheduler not in fitting:

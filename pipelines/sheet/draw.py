@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.axes import Axis, label
+from pipelines.axes import Axis, label, own_or_label
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
@@ -176,8 +176,9 @@ def subtitle(
         parts.append(f"negative prompt: {comparison.base.negative_prompt}")
     for name in HEADING_FIELDS:
         if name not in varied:
-            value = getattr(first or comparison.base, name)
-            parts.append(f"{name} {label(name, value)}")
+            each = "model_id" in varied and getattr(comparison.base, name) is None
+            value = None if each else getattr(first or comparison.base, name)
+            parts.append(f"{name} {own_or_label(name, value)}")
     parts += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
     if first and first.width:
         parts.append(f"{first.width} x {first.height} px")
