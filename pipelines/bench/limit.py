@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def _kind(rows: Rows) -> Any:
 
 
 def _best_pace(calls: _Seen) -> float:
-    """The least seconds per row over batch sizes and ways to spread them over the cores."""
+    """The least median of seconds per row, over batch sizes and ways to spread them."""
     import torch
 
     best, began = math.inf, time.perf_counter()
@@ -87,11 +88,15 @@ def _best_pace(calls: _Seen) -> float:
                 sizes = [count * (i + 1) // plan.parts - count * i // plan.parts
                          for i in range(plan.parts)]
                 parts = rows.split(sizes)
+                times = []
                 for _ in range(REPEATS):
                     start = time.perf_counter()
                     compute(lambda part: calls.compute(*part.value()[0], **part.value()[1]),
                             parts, plan.threads)
-                    best = min(best, (time.perf_counter() - start) / count)
+                    times.append(time.perf_counter() - start)
                     if time.perf_counter() - began > SECONDS:
-                        return best
+                        break
+                best = min(best, statistics.median(times) / count)
+            if time.perf_counter() - began > SECONDS:
+                break
     return best

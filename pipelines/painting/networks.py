@@ -24,7 +24,7 @@ from pipelines.errors import Cancelled
 from pipelines.hardware import cores, free_memory_bytes, memory_in_use_bytes, peak_memory_bytes
 from pipelines.models.placement import free_memory
 from pipelines.painting.rows import NotRows, Rows, join, largest_difference, tensor_bytes
-from pipelines.painting.workers import Plan, compute, plans
+from pipelines.painting.workers import Pace, Plan, compute, plans
 
 # Largest difference between rows computed together and alone, as a share of the output's largest
 # magnitude: some hundred roundings of each precision.
@@ -33,7 +33,6 @@ MAX_ROWS = 64  # of a call; more gain nothing
 ROWS_A_PART = 32  # on the CPU: larger parts leave its caches
 MEMORY_SHARE = 0.5  # of the free memory that a call may take
 LEARNING_SECONDS = 0.25  # of trying out how to spread a call; each way is tried at least once
-CLEARLY_FASTER = 0.85  # what threads inside layers must reach: they suffer beside other programs
 REMEMBERED_BYTES = 256 * 2**20
 
 
@@ -103,7 +102,8 @@ class Network:
     alone: str = ""
     row_seconds: float | None = None
     _proved: set = field(default_factory=set, repr=False)
-    _plans: dict[Any, Plan] = field(default_factory=dict, repr=False)
+    _paces: dict[Any, Pace] = field(default_factory=dict, repr=False)
+    _whole: set = field(default_factory=set, repr=False)  # never in parts: it keeps a state
     _limits: dict[Any, int] = field(default_factory=dict, repr=False)
     _too_many: dict[Any, int] = field(default_factory=dict, repr=False)
     _row_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
@@ -306,36 +306,46 @@ class Network:
     def _spread(
         self, kind: tuple, part: Rows, mark: Callable[[], Any]
     ) -> tuple[Rows, tuple[Any, Any]]:
-        """The output of a call on the CPU, spread over its cores as was found to be fastest; the
-        first call of a kind and size tries each way, and compares parts with the whole."""
+        """The output of a call on the CPU, spread over its cores as was fastest; the first call
+        of a kind and size tries each way, and compares parts with the whole."""
         size = kind, part.count if part.count < 2 * cores() else 0  # many are many
         ways = plans(part.count) if self.splits else [Plan(1, cores())]
-        if size in self._plans or len(ways) == 1:
+        if len(ways) == 1 or size in self._whole:
             start = mark()
-            output = self._planned(part, self._plans.get(size, ways[0]))
-            return output, (start, mark())
-        before, seen = self._state(), set()
-        best: dict[Plan, tuple[float, Rows, tuple[Any, Any]]] = {}
+            return self._planned(part, ways[-1]), (start, mark())
+        if size not in self._paces:
+            return self._learn(size, ways, part, mark)
+        pace = self._paces[size]
+        plan = pace.next
+        start, since = mark(), time.perf_counter()
+        output = self._planned(part, plan)
+        pace.took(plan, (time.perf_counter() - since) / part.count)
+        return output, (start, mark())
+
+    def _learn(
+        self, size: tuple, ways: Sequence[Plan], part: Rows, mark: Callable[[], Any]
+    ) -> tuple[Rows, tuple[Any, Any]]:
+        """Time each way at least once; the output of the fastest."""
+        pace, outputs, spans = Pace(), {}, {}
+        before, changes = self._state(), set()
         began = time.perf_counter()
-        while len(best) < len(ways) or time.perf_counter() - began < LEARNING_SECONDS:
+        while len(outputs) < len(ways) or time.perf_counter() - began < LEARNING_SECONDS:
             for plan in reversed(ways):
                 start, since = mark(), time.perf_counter()
-                output = self._planned(part, plan)
-                seconds = time.perf_counter() - since
-                if plan not in best or seconds < best[plan][0]:
-                    best[plan] = seconds, output, (start, mark())
+                outputs[plan] = self._planned(part, plan)
+                pace.took(plan, (time.perf_counter() - since) / part.count)
+                spans[plan] = start, mark()
                 if plan is ways[-1] and (differing := changed(before)):
-                    if differing & seen:
-                        self._plans[size] = plan
-                        return best[plan][1:]
-                    seen |= differing
+                    if differing & changes:
+                        self._whole.add(size)
+                        return outputs[plan], spans[plan]
+                    changes |= differing
                     before = self._state()
                     break  # once may be a cache that fills up
-        if part.count > 1:
-            self._compare(best[ways[-1]][1], best[ways[0]][1])
-        inside, parts = best[ways[-1]][0], best[ways[0]][0]
-        self._plans[size] = ways[-1] if inside < CLEARLY_FASTER * parts else ways[0]
-        return best[self._plans[size]][1:]
+        for plan in ways[:-1]:
+            self._compare(outputs[ways[-1]], outputs[plan])
+        self._paces[size] = pace
+        return outputs[pace.next], spans[pace.next]
 
     def _state(self) -> list[tuple[torch.nn.Module, dict[str, Any]]]:
         return [(module, dict(vars(module))) for module in self.owner.modules()]

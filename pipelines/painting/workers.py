@@ -2,8 +2,8 @@
 
 Torch's own threads wait for each other at the end of every layer. Beside another busy program each
 of these waits costs a time slice of the system, and a call takes three to five times as long. Parts
-of a batch, a thread each, wait once per call. For a call with fewer rows than cores, threads inside
-layers may still be faster: both are timed, see `networks.py`.
+of a batch, a thread each, wait once per call. For a call with few rows threads inside layers may
+still be faster on a quiet machine: the ways are timed, see `Pace`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,42 @@ class Plan:
 
 
 def plans(rows: int) -> list[Plan]:
-    """What can be tried for a call of so many rows; first the one that waits least."""
+    """The ways to spread a call of so many rows; the last one has all threads inside layers."""
     count = cores()
     parts = min(rows, count)
-    tried = [Plan(parts, max(1, count // parts)), Plan(1, count)]
-    if rows == 1:
-        tried.insert(0, Plan(1, 1))
-    return list(dict.fromkeys(tried))
+    ways = [Plan(parts, max(1, count // parts)), Plan(1, count)]
+    if rows < 2 * count:
+        ways.insert(1, Plan(1, 1))
+    return list(dict.fromkeys(ways))
+
+
+class Pace:
+    """How long each way to spread a call took, in seconds a row; tells which to take next.
+
+    The one that can be fastest is taken, unless it was CLEARLY slower lately than another way:
+    beside a busy program threads inside layers become several times slower. What is not taken is
+    slowly thought to be as fast again as it was at its best, so it is tried again when the machine
+    may be quiet.
+    """
+
+    CLEARLY = 1.5  # smaller differences are noise
+    FORGETTING = 0.98  # of what a way was slower than its best, kept per call
+
+    def __init__(self) -> None:
+        self.best: dict[Plan, float] = {}
+        self.recent: dict[Plan, float] = {}
+
+    def took(self, plan: Plan, seconds: float) -> None:
+        for other, best in self.best.items():
+            self.recent[other] = best + self.FORGETTING * (self.recent[other] - best)
+        self.best[plan] = min(seconds, self.best.get(plan, seconds))
+        self.recent[plan] = (self.recent.get(plan, seconds) + seconds) / 2
+
+    @property
+    def next(self) -> Plan:
+        usual = min(self.best, key=self.best.get)
+        other = min(self.recent, key=self.recent.get)
+        return usual if self.recent[usual] <= self.CLEARLY * self.recent[other] else other
 
 
 def compute(work: Callable[[Any], Any], parts: Sequence[Any], threads: int) -> list[Any]:
