@@ -97,9 +97,9 @@ def test_a_consistency_model_runs_its_own_schedulers_and_has_no_converged_pictur
     comparison = Comparison.parse(base, ["seed=0,1"])
     runs = family_engine.compare(comparison)
     assert [run.status for run in runs] == ["ok", "ok"]
-    for find in (family_engine.measure, family_engine.references_to_make):
+    for find in (measuring.measure, measuring.references_to_make):
         with pytest.raises(RequestError, match="'converged', .* runs lcm only; accepted a"):
-            find(comparison, runs, "converged")
+            find(family_engine, comparison, runs, "converged")
 
 
 def test_a_flow_matching_model_comes_closer_to_its_converged_picture(folders, family_engine):
