@@ -9,7 +9,6 @@ from PIL import Image
 from pipelines import CATALOGUE, Comparison, Engine, RunRequest
 from pipelines.cli.check import two_step_request
 from pipelines.errors import Cancelled, DeviceMemoryError
-from pipelines.hardware import cores
 from pipelines.making import make_picture, make_pictures
 from pipelines.models.registry import Registry
 from pipelines.painting.call import call_arguments, picture_of, run_scheduler, set_scheduler
@@ -19,17 +18,6 @@ from pipelines.painting.result import RunResult
 FITTING = [info.key for info in CATALOGUE if not info.flow_matching]
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=6)
 PICTURE = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_cores():
-    """Batches are spread over two cores, wherever the tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONTACT_SHEET_THREADS", "2")
-        cores.cache_clear()
-        yield
-    cores.cache_clear()
-    torch.set_num_threads(cores())
 
 
 def together(model, requests, images=None, **options):
