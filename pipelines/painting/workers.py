@@ -77,11 +77,11 @@ def compute(work: Callable[[Any], Any], parts: Sequence[Any], threads: int) -> l
         if _pool is None:
             _pool = ThreadPoolExecutor(cores(), thread_name_prefix="contact-sheet-rows")
 
-        def one(part: Any) -> Any:
+        def run_part(part: Any) -> Any:
             torch.set_num_threads(threads)  # holds for the thread that calls it
             with torch.no_grad():  # so does this
                 return work(part)
 
-        return list(_pool.map(one, parts))
+        return list(_pool.map(run_part, parts))
     finally:
         torch.set_num_threads(cores())  # what threads that start later begin with
