@@ -20,10 +20,11 @@ def two_cores(monkeypatch):
     torch.set_num_threads(cores())
 
 
-def pace(**seconds):
-    measured = Pace()
-    measured.took(ROWS, seconds["rows"])
-    measured.took(LAYERS, seconds["layers"])
+def pace(rows, layers):
+    measured = Pace([ROWS, LAYERS])
+    for _ in range(Pace.SAMPLES):
+        measured.took(LAYERS, layers)
+        measured.took(ROWS, rows)
     return measured
 
 
@@ -47,7 +48,21 @@ def test_parts_run_side_by_side_with_the_threads_they_were_given(two_cores):
 
 def test_the_faster_way_is_taken():
     assert pace(rows=1, layers=2).next == ROWS
+    assert pace(rows=1, layers=0.98).next == ROWS  # as good as equal, and no waits
     assert pace(rows=2, layers=1).next == LAYERS
+
+
+def test_each_way_is_tried_a_few_times_unless_it_is_far_slower():
+    measured, ways = Pace([ROWS, LAYERS]), []
+    for _ in range(2 * Pace.SAMPLES):
+        ways.append(measured.next)
+        measured.took(ways[-1], 1)
+    assert ways.count(ROWS) == ways.count(LAYERS) == Pace.SAMPLES
+    measured = Pace([ROWS, LAYERS])
+    measured.took(ROWS, 1)
+    measured.took(LAYERS, 3)
+    measured.took(ROWS, 1)
+    assert measured.next == ROWS
 
 
 def test_a_way_that_became_slow_is_left_and_tried_again_later():

@@ -32,7 +32,6 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 MAX_ROWS = 64  # of a call; more gain nothing
 ROWS_A_PART = 32  # on the CPU: larger parts leave its caches
 MEMORY_SHARE = 0.5  # of the free memory that a call may take
-LEARNING_SECONDS = 0.25  # of trying out how to spread a call; each way is tried at least once
 REMEMBERED_BYTES = 256 * 2**20
 
 
@@ -255,7 +254,9 @@ class Network:
             if check and outputs:
                 check()
             limit = self._limits.setdefault(kind, first_limit)
-            count = min(self._likely(kind, limit), rows.count - at)
+            count = min(limit, rows.count - at)
+            if count > first_limit:
+                count = self._likely(kind, count)
             part = rows if count == rows.count else rows.select(slice(at, at + count))
             try:
                 output, span = self._watched(kind, part, count >= limit, mark)
@@ -325,27 +326,27 @@ class Network:
     def _learn(
         self, size: tuple, ways: Sequence[Plan], part: Rows, mark: Callable[[], Any]
     ) -> tuple[Rows, tuple[Any, Any]]:
-        """Time each way at least once; the output of the fastest."""
-        pace, outputs, spans = Pace(), {}, {}
-        before, changes = self._state(), set()
-        began = time.perf_counter()
-        while len(outputs) < len(ways) or time.perf_counter() - began < LEARNING_SECONDS:
-            for plan in reversed(ways):
-                start, since = mark(), time.perf_counter()
-                outputs[plan] = self._planned(part, plan)
-                pace.took(plan, (time.perf_counter() - since) / part.count)
-                spans[plan] = start, mark()
-                if plan is ways[-1] and (differing := changed(before)):
-                    if differing & changes:
-                        self._whole.add(size)
-                        return outputs[plan], spans[plan]
-                    changes |= differing
-                    before = self._state()
-                    break  # once may be a cache that fills up
+        """The output of a call that is computed each way, once, so that they can be compared."""
+        pace, outputs, spans = Pace(ways), {}, {}
+
+        def compute_as(plan: Plan) -> set:
+            before = self._state()
+            start, since = mark(), time.perf_counter()
+            outputs[plan] = self._planned(part, plan)
+            pace.took(plan, (time.perf_counter() - since) / part.count)
+            spans[plan] = start, mark()
+            return changed(before)
+
+        whole = ways[-1]
+        changes = compute_as(whole)
+        if changes and changes & compute_as(whole):  # once may be a cache that fills up
+            self._whole.add(size)
+            return outputs[whole], spans[whole]
         for plan in ways[:-1]:
-            self._compare(outputs[ways[-1]], outputs[plan])
+            compute_as(plan)
+            self._compare(outputs[whole], outputs[plan])
         self._paces[size] = pace
-        return outputs[pace.next], spans[pace.next]
+        return outputs[whole], spans[whole]
 
     def _state(self) -> list[tuple[torch.nn.Module, dict[str, Any]]]:
         return [(module, dict(vars(module))) for module in self.owner.modules()]

@@ -8,6 +8,7 @@ still be faster on a quiet machine: the ways are timed, see `Pace`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,28 +42,37 @@ def plans(rows: int) -> list[Plan]:
 class Pace:
     """How long each way to spread a call took, in seconds a row; tells which to take next.
 
-    The one that can be fastest is taken, unless it was CLEARLY slower lately than another way:
-    beside a busy program threads inside layers become several times slower. What is not taken is
-    slowly thought to be as fast again as it was at its best, so it is tried again when the machine
-    may be quiet.
+    Each way is tried SAMPLES times; then the first of `ways` that can be as fast as the fastest is
+    taken, unless it was CLEARLY slower lately than another: beside a busy program threads inside
+    layers become several times slower. What is not taken is slowly thought to be as fast again as
+    it was at its best, so it is tried again when the machine may be quiet.
     """
 
-    CLEARLY = 1.5  # smaller differences are noise
+    SAMPLES = 3
+    EQUAL = 1.05  # a way this much slower than the fastest counts as fast
+    CLEARLY = 1.5  # smaller differences between single calls are noise
     FORGETTING = 0.98  # of what a way was slower than its best, kept per call
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Sequence[Plan]) -> None:
+        self.samples = dict.fromkeys(ways, 0)
         self.best: dict[Plan, float] = {}
         self.recent: dict[Plan, float] = {}
 
     def took(self, plan: Plan, seconds: float) -> None:
         for other, best in self.best.items():
             self.recent[other] = best + self.FORGETTING * (self.recent[other] - best)
+        self.samples[plan] += 1
         self.best[plan] = min(seconds, self.best.get(plan, seconds))
         self.recent[plan] = (self.recent.get(plan, seconds) + seconds) / 2
 
     @property
     def next(self) -> Plan:
-        usual = min(self.best, key=self.best.get)
+        least = min(self.samples, key=self.samples.get)
+        fastest = min(self.best.values(), default=0)
+        if self.samples[least] < self.SAMPLES and self.best.get(least, 0) <= 2 * fastest:
+            return least
+        usual = next(plan for plan in self.samples
+                     if self.best.get(plan, math.inf) <= self.EQUAL * fastest)
         other = min(self.recent, key=self.recent.get)
         return usual if self.recent[usual] <= self.CLEARLY * self.recent[other] else other
 
