@@ -132,7 +132,7 @@ def bench_large(model: LoadedModel, most_steps: int, seconds: float) -> None:
     step_seconds = (time.perf_counter() - start) / 2
     # Three variants of a turn and the first, which is thrown away: of 6 cells each.
     steps = max(2, min(most_steps, int(seconds / (4 * 6 * step_seconds))))
-    axes = [axis.format(steps, max(2, steps // 2)) for axis in SMALL_AXES]
+    axes = [axis.format(steps, steps // 2) for axis in SMALL_AXES]
     cells = requests_of(model, base, axes)
     heading(model, base, axes, cells)
     bench_grid(model, cells, {}, 1)
