@@ -90,3 +90,18 @@ def filled(tmp_path, five_runs, request):
     shutil.copytree(five_runs, tmp_path, dirs_exist_ok=True)
     request.getfixturevalue("home")
     return state.engine()
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Calls are spread over two cores, wherever the tests run."""
+    import torch
+
+    from pipelines.hardware import cores
+
+    monkeypatch.setenv("CONTACT_SHEET_THREADS", "2")
+    cores.cache_clear()
+    yield
+    monkeypatch.undo()
+    cores.cache_clear()
+    torch.set_num_threads(cores())

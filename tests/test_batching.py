@@ -70,6 +70,18 @@ def new_model():
         yield model
 
 
+def test_a_call_that_is_spread_over_cores_gives_the_plain_pictures(new_model, two_cores):
+    """Its first call is computed whole, then in parts; later ones as was faster."""
+    requests = [resolve(BASE.changed(seed=seed, num_inference_steps=12), new_model.info)
+                for seed in range(3)]
+    results = []
+    rows = counted_rows(new_model.pipe.unet,
+                        lambda: results.extend(together(new_model, requests)))
+    assert 3 in rows and 6 in rows, rows  # halves of three cells with guidance, and the whole
+    for request, result in zip(requests, results, strict=True):
+        assert difference(result, plain(new_model, request)) <= 2
+
+
 @pytest.mark.parametrize("scheduler", FITTING)
 def test_pictures_are_those_of_the_plain_pipeline(model, scheduler):
     """Guidance scales, seeds and prompts in one batch."""

@@ -1,23 +1,11 @@
 """How a call is spread over the cores."""
 
-import pytest
 import torch
 
-from pipelines.hardware import cores
 from pipelines.models.registry import Registry
 from pipelines.painting.workers import Pace, Plan, compute, plans
 
 ROWS, LAYERS = Plan(2, 1), Plan(1, 2)
-
-
-@pytest.fixture
-def two_cores(monkeypatch):
-    monkeypatch.setenv("CONTACT_SHEET_THREADS", "2")
-    cores.cache_clear()
-    yield
-    monkeypatch.undo()
-    cores.cache_clear()
-    torch.set_num_threads(cores())
 
 
 def pace(rows, layers):

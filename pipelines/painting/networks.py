@@ -317,7 +317,12 @@ class Network:
         if size not in self._paces:
             return self._learn(size, ways, part, mark)
         pace = self._paces[size]
-        plan = pace.next
+        return self._timed(pace, pace.next, part, mark)
+
+    def _timed(
+        self, pace: Pace, plan: Plan, part: Rows, mark: Callable[[], Any]
+    ) -> tuple[Rows, tuple[Any, Any]]:
+        """The output of a call spread as `plan` says; `pace` is told what it took."""
         start, since = mark(), time.perf_counter()
         output = self._planned(part, plan)
         pace.took(plan, (time.perf_counter() - since) / part.count)
@@ -327,26 +332,18 @@ class Network:
         self, size: tuple, ways: Sequence[Plan], part: Rows, mark: Callable[[], Any]
     ) -> tuple[Rows, tuple[Any, Any]]:
         """The output of a call that is computed each way, once, so that they can be compared."""
-        pace, outputs, spans = Pace(ways), {}, {}
-
-        def compute_as(plan: Plan) -> set:
+        pace, whole, before = Pace(ways), ways[-1], self._state()
+        output, span = self._timed(pace, whole, part, mark)
+        if changes := changed(before):  # once may be a cache that fills up
             before = self._state()
-            start, since = mark(), time.perf_counter()
-            outputs[plan] = self._planned(part, plan)
-            pace.took(plan, (time.perf_counter() - since) / part.count)
-            spans[plan] = start, mark()
-            return changed(before)
-
-        whole = ways[-1]
-        changes = compute_as(whole)
-        if changes and changes & compute_as(whole):  # once may be a cache that fills up
-            self._whole.add(size)
-            return outputs[whole], spans[whole]
+            output, span = self._timed(pace, whole, part, mark)
+            if changes & changed(before):
+                self._whole.add(size)
+                return output, span
         for plan in ways[:-1]:
-            compute_as(plan)
-            self._compare(outputs[whole], outputs[plan])
+            self._compare(output, self._timed(pace, plan, part, mark)[0])
         self._paces[size] = pace
-        return outputs[whole], spans[whole]
+        return output, span
 
     def _state(self) -> list[tuple[torch.nn.Module, dict[str, Any]]]:
         return [(module, dict(vars(module))) for module in self.owner.modules()]
