@@ -77,7 +77,7 @@ def test_a_call_that_is_spread_over_cores_gives_the_plain_pictures(new_model, tw
     results = []
     rows = counted_rows(new_model.pipe.unet,
                         lambda: results.extend(together(new_model, requests)))
-    assert 3 in rows and 6 in rows, rows  # halves of three cells with guidance, and the whole
+    assert rows[:3] == [2, 1, 1], rows  # a cell's own call, then its halves
     for request, result in zip(requests, results, strict=True):
         assert difference(result, plain(new_model, request)) <= 2
 
