@@ -102,6 +102,7 @@ class Network:
     row_seconds: float | None = None
     _proved: set = field(default_factory=set, repr=False)
     _paces: dict[Any, Pace] = field(default_factory=dict, repr=False)
+    _taken_apart: set = field(default_factory=set, repr=False)  # its parts gave what the whole did
     _whole: set = field(default_factory=set, repr=False)  # never in parts: it keeps a state
     _limits: dict[Any, int] = field(default_factory=dict, repr=False)
     _too_many: dict[Any, int] = field(default_factory=dict, repr=False)
@@ -307,16 +308,16 @@ class Network:
     def _spread(
         self, kind: tuple, part: Rows, mark: Callable[[], Any]
     ) -> tuple[Rows, tuple[Any, Any]]:
-        """The output of a call on the CPU, spread over its cores as was fastest; the first call
-        of a kind and size tries each way, and compares parts with the whole."""
-        size = kind, part.count if part.count < 2 * cores() else 0  # many are many
+        """The output of a call on the CPU, spread over its cores as was fastest for its size; the
+        first one of a kind that can be taken apart compares its parts with the whole."""
         ways = plans(part.count) if self.splits else [Plan(1, cores())]
-        if len(ways) == 1 or size in self._whole:
+        if len(ways) == 1 or kind in self._whole:
             start = mark()
             return self._planned(part, ways[-1]), (start, mark())
-        if size not in self._paces:
-            return self._learn(size, ways, part, mark)
-        pace = self._paces[size]
+        size = kind, part.count if part.count < 2 * cores() else 0  # many are many
+        pace = self._paces.setdefault(size, Pace(ways))
+        if ways[0].parts > 1 and kind not in self._taken_apart:
+            return self._take_apart(kind, pace, part, mark)
         return self._timed(pace, pace.next, part, mark)
 
     def _timed(
@@ -328,21 +329,20 @@ class Network:
         pace.took(plan, (time.perf_counter() - since) / part.count)
         return output, (start, mark())
 
-    def _learn(
-        self, size: tuple, ways: Sequence[Plan], part: Rows, mark: Callable[[], Any]
+    def _take_apart(
+        self, kind: tuple, pace: Pace, part: Rows, mark: Callable[[], Any]
     ) -> tuple[Rows, tuple[Any, Any]]:
-        """The output of a call that is computed each way, once, so that they can be compared."""
-        pace, whole, before = Pace(ways), ways[-1], self._state()
+        """The output of a call that is computed whole and in parts, which must agree."""
+        (in_parts, *_, whole), before = pace.samples, self._state()
         output, span = self._timed(pace, whole, part, mark)
         if changes := changed(before):  # once may be a cache that fills up
             before = self._state()
             output, span = self._timed(pace, whole, part, mark)
             if changes & changed(before):
-                self._whole.add(size)
+                self._whole.add(kind)
                 return output, span
-        for plan in ways[:-1]:
-            self._compare(output, self._timed(pace, plan, part, mark)[0])
-        self._paces[size] = pace
+        self._compare(output, self._timed(pace, in_parts, part, mark)[0])
+        self._taken_apart.add(kind)
         return output, span
 
     def _state(self) -> list[tuple[torch.nn.Module, dict[str, Any]]]:
