@@ -14,7 +14,7 @@ from dashboard.components.text import duration, notice, words
 from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
 from pipelines.run_log import Run
-from pipelines.sheet.cells import runs_csv
+from pipelines.sheet.cells import runs_csv, spreadsheet
 
 PAGE_SIZE = 25
 PAGE = state.RUNS
@@ -124,6 +124,12 @@ def show() -> None:
         st.download_button("Export CSV", lambda: runs_csv(log.runs(**chosen)),
                            "contact-sheet-runs.csv", "text/csv", on_click="ignore",
                            icon=":material/download:", disabled=not count, key=PAGE.key("export"))
+        st.download_button(
+            "Export for a spreadsheet",
+            lambda: spreadsheet([run.as_dict() for run in log.runs(**chosen)]),
+            "contact-sheet-runs-spreadsheet.csv", "text/csv", on_click="ignore",
+            icon=":material/table:", disabled=not count, key=PAGE.key("spreadsheet"),
+            help="CSV with what people read; no text in it becomes a formula.")
     if count:
         table(chosen, count)
     else:

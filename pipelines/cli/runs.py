@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.options import refuse_beside
 from pipelines.cli.output import Json, print_json, print_table
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
-from pipelines.sheet.cells import runs_csv
+from pipelines.sheet.cells import runs_csv, spreadsheet
 
 
 class Status(StrEnum):
@@ -23,11 +24,15 @@ class Status(StrEnum):
 class Format(StrEnum):
     table = "table"
     csv = "csv"
+    spreadsheet = "spreadsheet"
     json = "json"
 
 
 def runs(
-    format: Annotated[Format, typer.Option(help="How to print them.")] = Format.table,
+    context: typer.Context,
+    format: Annotated[Format, typer.Option(
+        help="How to print them; csv is for programs, spreadsheet is CSV for people.")]
+    = Format.table,
     as_json: Json = False,
     text: Annotated[str, typer.Option(help="Only runs whose prompts contain this.")] = "",
     model_id: Annotated[str | None, typer.Option()] = None,
@@ -39,6 +44,8 @@ def runs(
     limit: Annotated[int | None, typer.Option(min=1, help="The newest N.")] = None,
 ) -> None:
     """Print the run log, the newest first."""
+    if as_json and format is not Format.json:
+        refuse_beside(context, "json: prints JSON", {"format"})
     for name, day in (("since", since), ("until", until)):
         _check_day(name, day)
     filters = {"text": text, "model_id": model_id, "scheduler": scheduler, "status": status,
@@ -49,6 +56,8 @@ def runs(
         print_json([run.as_dict() for run in rows])
     elif format is Format.csv:
         print(runs_csv(rows), end="")
+    elif format is Format.spreadsheet:
+        print(spreadsheet([run.as_dict() for run in rows]), end="")
     elif not rows and log.count():
         print("No run fits these filters.")
     elif not rows:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipelines.comparison import Comparison
 from pipelines.run_log import Run
-from pipelines.sheet.cells import Results, as_json, to_csv
+from pipelines.sheet.cells import Results, as_json, spreadsheet, to_csv
 from pipelines.sheet.draw import draw
 from pipelines.sheet.page import html_page
 from pipelines.sheet.recipe import png_with_recipe, recipe
@@ -59,6 +59,10 @@ def _csv(results: Results) -> bytes:
     return to_csv(results.rows).encode()
 
 
+def _spreadsheet(results: Results) -> bytes:
+    return spreadsheet(results.rows, [axis.name for axis in results.comparison.axes]).encode()
+
+
 def _json(results: Results) -> bytes:
     return as_json(results.records).encode()
 
@@ -72,7 +76,11 @@ EXPORTS = {
     "zip": Export("All sheets (ZIP of PNG)", ".zip", "application/zip", _zip),
     "html": Export("Page with this viewer (HTML)", ".html", "text/html", _html,
                    "One page with pictures, steps and viewer; it needs no network."),
-    "csv": Export("Cells (CSV)", ".csv", "text/csv", _csv, "A row per cell, as CSV.", in_page=True),
+    "csv": Export("Cells (CSV)", ".csv", "text/csv", _csv, "A row per cell, as CSV for programs.",
+                  in_page=True),
+    "spreadsheet": Export("Cells for a spreadsheet (CSV)", "-spreadsheet.csv", "text/csv",
+                          _spreadsheet, "A row per cell, as CSV for a spreadsheet: what people "
+                          "read, and no text becomes a formula.", in_page=True),
     "json": Export("Cells (JSON)", ".json", "application/json", _json, in_page=True),
     "recipe": Export("Recipe (JSON)", "-recipe.json", "application/json", _recipe, in_page=True),
 }
