@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.components.queue import queue_panel
+from dashboard.last_net import last_net
 from dashboard.state import begin, end
 
 icon = Path(__file__).parent / "icon.svg"
@@ -17,7 +18,8 @@ pages = [
     st.Page("views/hub.py", title="Hub", icon=":material/hub:"),
 ]
 page = st.navigation({"Contact Sheet": pages})
-begin(page.title)
-queue_panel()
-page.run()
-end()
+with last_net():
+    begin(page.title)
+    queue_panel()
+    page.run()
+    end()

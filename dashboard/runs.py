@@ -15,6 +15,7 @@ from dashboard.components.run_details import (
 )
 from dashboard.components.text import notice, words
 from dashboard.inpaint.draft import Draft
+from dashboard.last_net import last_net
 from pipelines.axes import label
 from pipelines.chain import default_strength
 from pipelines.errors import StorageError
@@ -107,6 +108,7 @@ def request_buttons(run: Run, place: str) -> None:
                                icon=":material/download:")
 
 
+@last_net()
 def use_as_input(run: Run) -> None:
     """Let Generate start from a run's picture, with the same prompt and model."""
     request = RunRequest(**run.request)
@@ -141,6 +143,7 @@ def open_inpainting(request: RunRequest, parent_id: int | None = None) -> None:
 
 
 @st.dialog("Run", width="medium", position="right", on_dismiss=lambda: forget_opened_run())
+@last_net()
 def run_drawer(run: Run) -> None:
     """Everything about one run, at the side of the page."""
     if run.image_sha256:

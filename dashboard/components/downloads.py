@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.task import task_card, time_left
 from dashboard.components.text import notice
+from dashboard.last_net import last_net
 from pipelines.errors import PipelineError
 from pipelines.hub.download import Download, FileProgress
 from pipelines.hub.plan import size_text
@@ -45,6 +46,7 @@ def progress_line(download: Download, short: bool = False) -> str:
 
 
 def download_buttons(download: Download, place: str) -> None:
+    @last_net()
     def resume() -> None:
         try:
             download.start()

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.downloads import download_details
 from dashboard.components.text import notice, words
+from dashboard.last_net import polled
 from dashboard.state import HUB
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub.cache import here_state, missing_bytes
@@ -57,7 +58,7 @@ def fetch_model(details: ModelDetails) -> None:
     model, plan, hub = details.model, details.plan, state.hub()
     download = state.downloads().latest(model.model_id)
     if download and (download.active or download.status == "failed"):
-        st.fragment(download_details, run_every=state.poll_seconds())(download)
+        polled(download_details)(download)
         return
     if download and download.status == "cancelled":
         notice("note", "Cancelled. Files that were whole are kept in the cache.")

@@ -8,6 +8,7 @@ from dashboard import state
 from dashboard.components.downloads import downloads_panel
 from dashboard.components.task import task_card, time_left
 from dashboard.components.text import notice
+from dashboard.last_net import polled
 from pipelines.jobs import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
@@ -17,7 +18,7 @@ MOST_LISTED = 6
 
 def queue_panel() -> None:
     with st.sidebar:
-        st.fragment(_panel, run_every=state.poll_seconds())()
+        polled(_panel)()
 
 
 def _panel() -> None:

@@ -12,6 +12,7 @@ from dashboard import state
 from dashboard.components.picture import picture_viewer
 from dashboard.components.text import notice, words
 from dashboard.form.model import fitting_schedulers, forget_carried, page_model, takes
+from dashboard.last_net import last_net
 from dashboard.runs import masked_request, stored_picture
 from dashboard.state import PageState
 from pipelines.chain import default_strength
@@ -42,6 +43,7 @@ def task_control(page: PageState, without: Collection[str] = ()) -> None:
     extra_controls(page)
 
 
+@last_net()
 def adopt_strength(page: PageState) -> None:
     """Another task begins at the strength that is usual with the model."""
     if info := page_model(page):

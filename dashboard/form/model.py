@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
+from dashboard.last_net import last_net
 from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
@@ -37,6 +38,7 @@ def fitting_schedulers(page: PageState) -> list[str]:
     return [scheduler.key for scheduler in info.schedulers] if info else list(BY_KEY)
 
 
+@last_net()
 def adopt_defaults(page: PageState) -> None:
     """Another model starts at its own steps, guidance, size and scheduler."""
     forget_carried(page)

@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.text import facts, notice, words
 from dashboard.hub.model import open_model, section, split_id
+from dashboard.last_net import last_net
 from dashboard.state import HUB
 from pipelines.errors import PipelineError
 from pipelines.hub.cache import (
@@ -55,7 +56,7 @@ def machine() -> None:
                 st.button("Open", key=HUB.key(f"unfinished.{model_id}"), on_click=open_model,
                           args=(model_id,))
                 st.button("Delete", icon=":material/delete:", key=HUB.key(f"forget.{model_id}"),
-                          on_click=delete_leftovers, args=(cache, model_id))
+                          on_click=last_net()(delete_leftovers), args=(cache, model_id))
     folders()
 
 
@@ -63,6 +64,7 @@ def revision_row(revision: CachedRevision) -> None:
     """One revision: name and facts at the left, what can be done at the right."""
     key = revision.commit[:12]
 
+    @last_net()
     def check() -> None:
         HUB.set(f"damaged.{key}", damaged_files(revision))
 
@@ -91,6 +93,7 @@ def revision_row(revision: CachedRevision) -> None:
                   args=(revision, damaged))
 
 
+@last_net()
 def mend(revision: CachedRevision, damaged: list[str]) -> None:
     forget_files(revision, damaged)
     HUB.pop(f"damaged.{revision.commit[:12]}")
@@ -98,6 +101,7 @@ def mend(revision: CachedRevision, damaged: list[str]) -> None:
 
 
 @st.dialog("Delete from this machine?", on_dismiss=lambda: HUB.pop("deleting"))
+@last_net()
 def confirm_delete(commit: str) -> None:
     cache = state.hub().cache_dir
     revision = next((r for r in cached_revisions(cache) if r.commit == commit), None)
@@ -131,8 +135,8 @@ def folders() -> None:
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             words(path + ("" if Path(path).exists() else " (not there now)"))
             st.button("Open", key=HUB.key(f"folder.{path}"), on_click=open_model, args=(path,))
-            st.button("Forget", key=HUB.key(f"unregister.{path}"), on_click=registered.remove,
-                      args=(path,), help="The files stay.")
+            st.button("Forget", key=HUB.key(f"unregister.{path}"), help="The files stay.",
+                      on_click=last_net()(registered.remove), args=(path,))
     with (st.form(HUB.key("register"), clear_on_submit=True, border=False),
           st.container(horizontal=True, gap="small", vertical_alignment="bottom")):
         path = st.text_input("Folder in diffusers' format, or a .safetensors checkpoint",

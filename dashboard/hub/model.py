@@ -19,6 +19,7 @@ from dashboard.components.fetch_model import (
 )
 from dashboard.components.text import facts, notice, words
 from dashboard.form.model import use_lora, use_model
+from dashboard.last_net import polled
 from dashboard.state import HUB
 from pipelines.errors import GatedError, HubError, PipelineError
 from pipelines.hub.card import LOCAL, card_html, picture_paths
@@ -201,7 +202,7 @@ def fetch_configs(repository: str) -> None:
     hub, download = state.hub(), state.downloads().latest(repository)
     words(f"A single file holds weights only; it needs the config files of {repository}.")
     if download and (download.active or download.status == "failed"):
-        st.fragment(download_details, run_every=state.poll_seconds())(download)
+        polled(download_details)(download)
         return
     try:
         plan = hub.details(repository, configs_only=True).plan

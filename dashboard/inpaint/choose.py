@@ -12,6 +12,7 @@ from dashboard.inpaint.draft import Draft
 from dashboard.inpaint.examples import EXAMPLES, Example, local_inpainter
 from dashboard.inpaint.mask import extend_draft
 from dashboard.inpaint.settings import requests_for, start
+from dashboard.last_net import last_net
 from dashboard.state import INPAINT
 from pipelines.errors import PipelineError
 from pipelines.inpainting import masks
@@ -38,6 +39,7 @@ def begin(image: Image.Image, name: str, mask: Mask | None = None) -> Draft:
     return draft
 
 
+@last_net()
 def take_file(name: str) -> None:
     """What the widget of that name took: `upload` or `camera`."""
     file = INPAINT.get(name)
@@ -49,10 +51,12 @@ def take_file(name: str) -> None:
         INPAINT.set("problem", str(error))
 
 
+@last_net()
 def take_sample(name: str) -> None:
     begin(paint_sample(name)[0], name)
 
 
+@last_net()
 def take_run(run_id: int) -> None:
     run = state.engine().run_log.run(run_id)
     if run and run.image_sha256:
@@ -60,6 +64,7 @@ def take_run(run_id: int) -> None:
         begin(image, f"run {run_id}").trail[0] = (run.image_sha256, f"run {run_id}", run_id)
 
 
+@last_net()
 def take_example(example: Example) -> None:
     """Picture, mask, prompt and settings of an example, and its run at once."""
     try:

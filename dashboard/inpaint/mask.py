@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.inpaint.draft import Draft
+from dashboard.last_net import last_net
 from dashboard.state import INPAINT
 from pipelines.errors import PipelineError, RequestError
 from pipelines.inpainting import masks
@@ -62,6 +63,7 @@ def _load_mask(draft: Draft) -> None:
     def take(mask: Mask) -> None:
         draft.set_mask(masks.combine(draft.whole_mask(), mask, how))
 
+    @last_net()
     def upload() -> None:
         file = INPAINT.get("mask.upload")
         if file is None:
@@ -97,6 +99,7 @@ def _extend(draft: Draft) -> None:
     fill = st.selectbox("Filled at first with", list(FILL_NAMES), format_func=FILL_NAMES.get,
                         key=INPAINT.key("extend.fill"))
 
+    @last_net()
     def extend() -> None:
         lengths = {"left": draft.width, "right": draft.width}
         pixels = {name: value if unit == "px"

@@ -12,6 +12,7 @@ from dashboard.inpaint.choose import choose_picture
 from dashboard.inpaint.draft import Draft
 from dashboard.inpaint.settings import settings
 from dashboard.inpaint.tries import progress, results, trail
+from dashboard.last_net import polled
 from dashboard.state import INPAINT
 from pipelines.errors import PipelineError
 from pipelines.fields import WIDGET_FIELDS
@@ -42,7 +43,7 @@ def stage(draft: Draft) -> None:
     draft.show("")
     if job and job.active:
         before = state.picture_url(state.engine().pictures.path(draft.image), "waiting")
-        st.fragment(progress, run_every=state.poll_seconds())(job, draft, before)
+        polled(progress)(job, draft, before)
         return
     if job and job.status == "cancelled":
         notice("note", "Cancelled; what was finished is kept.")

@@ -16,6 +16,7 @@ from dashboard.components.run_details import (
 )
 from dashboard.components.text import words
 from dashboard.inpaint.draft import Draft
+from dashboard.last_net import last_net
 from dashboard.state import INPAINT
 from pipelines.axes import label
 from pipelines.inpainting import masks
@@ -67,6 +68,7 @@ def show_try(draft: Draft, run: Run) -> None:
         draft.take(run.image_sha256, run.width, run.height, f"run {run.id}", run.id)
         INPAINT.set("side", "mask")
 
+    @last_net()
     def again() -> None:
         draft.set_mask(masks.as_mask(state.engine().pictures.get(request.mask_image)))
         state.put_inpainting(request)
@@ -93,6 +95,7 @@ def trail(draft: Draft) -> None:
     if len(names) < 2:
         return
 
+    @last_net()
     def back() -> None:
         sha = INPAINT.get("trail")
         image = state.engine().pictures.get(sha)

@@ -24,6 +24,7 @@ from dashboard.form.fields import (
     unknown_words_note,
 )
 from dashboard.form.model import model_control
+from dashboard.last_net import last_net, polled
 from dashboard.runs import masked_request, open_run, opened_run
 from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
@@ -37,7 +38,8 @@ from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
-ICONS = {"png": "image", "zip": "image", "html": "html", "csv": "table", "recipe": "receipt_long"}
+ICONS = {"png": "image", "zip": "image", "html": "html", "csv": "table",
+         "spreadsheet": "table_view", "recipe": "receipt_long"}
 
 
 def chosen_id() -> str | None:
@@ -152,7 +154,7 @@ def show(comparison_id: str) -> None:
     look = live.look()
     if look is None:
         if job and job.active:
-            st.fragment(waiting, run_every=state.poll_seconds())(job)
+            polled(waiting)(job)
         elif job and job.status == "cancelled":
             notice("note", "Cancelled before it started.")
         else:
@@ -160,7 +162,7 @@ def show(comparison_id: str) -> None:
         return
     heading(look.comparison)
     urls: dict[tuple[int, str], str | None] = {}  # lives until the next full run, as they do
-    st.fragment(live_sheet, run_every=state.poll_seconds())(live, urls)
+    polled(live_sheet)(live, urls)
     downloads(look.comparison, comparison_id)
     analysis_panel(look, open_run)
 
@@ -252,7 +254,7 @@ def status_line(
                        "come from the log.")
     if row.status in ("cancelled", "running") or failed:
         st.button("Go on with what is missing", icon=":material/play_arrow:", key="resume",
-                  on_click=submit_comparison, kwargs={
+                  on_click=last_net()(submit_comparison), kwargs={
                       "jobs": state.job_queue(), "engine": state.engine(),
                       "comparison": comparison, "resume": row.id,
                       "shared": PAGE.get("shared", False)})
@@ -311,6 +313,7 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
                   on_click=use_again, args=(comparison,))
 
 
+@last_net()
 def use_again(comparison: Comparison) -> None:
     put_comparison(PAGE, comparison)
     choose(None)

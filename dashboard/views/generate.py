@@ -22,6 +22,7 @@ from dashboard.form.fields import (
     unknown_words_note,
 )
 from dashboard.form.model import model_control, model_options
+from dashboard.last_net import polled
 from dashboard.runs import picture_of, request_buttons
 from pipelines.axes import label
 from pipelines.chain import next_request
@@ -232,7 +233,7 @@ def latest_runs(job: Job | None) -> list[Run]:
 def show() -> None:
     job = state.generate_job()
     if job and job.active:
-        st.fragment(progress, run_every=state.poll_seconds())(job)
+        polled(progress)(job)
         return
     if job and job.status == "failed":
         notice("error", job.error or "The job failed.")

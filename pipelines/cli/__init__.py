@@ -6,6 +6,8 @@ only registered.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +15,8 @@ import typer
 
 from pipelines.cli import compare, generate, hub, inpaint, models, runs
 from pipelines.cli.output import complain
-from pipelines.errors import Cancelled, PipelineError
+from pipelines.error_log import one_line
+from pipelines.errors import Cancelled, PipelineError, RequestError
 
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
@@ -29,14 +32,46 @@ app.add_typer(hub_app, name="hub")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input ends it with exit code 2 and one line."""
+    """Run the command line. Bad input ends it with exit code 2 and one line, what nobody foresaw
+    with 1 and one line that says where the traceback is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        _check_text(arguments)
         code = app(arguments, standalone_mode=False, prog_name="python -m pipelines")
+        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt, Cancelled):
         code = 130
     except UsageError as error:
         code = complain(error.format_message())
     except PipelineError as error:
         code = complain(str(error))
+    except BrokenPipeError:  # whoever reads, such as `head`, has what they want
+        code = 1
+    except Exception as error:
+        complain(one_line(error))
+        code = 1
+    _let_go_of_output()
     sys.exit(code or 0)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise RequestError where an argument is no text: neither the log nor a recipe can hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"received {argument!r}, accepted text in UTF-8; a file of such a "
+                               "name must be renamed first") from None
+
+
+def _let_go_of_output() -> None:
+    """Drop what a full disk or a closed pipe does not take; else the interpreter's end would try
+    again, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
