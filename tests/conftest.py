@@ -10,7 +10,7 @@ import tiny
 from apptest import NASTY
 
 from dashboard import state
-from pipelines import Axis, Comparison, Engine, RunRequest
+from pipelines import Axis, Comparison, Engine, RunRequest, cli
 
 
 def pytest_collection_modifyitems(items):
@@ -69,6 +69,24 @@ def home(tmp_path, monkeypatch, session_engine):
     state.engine().registry = session_engine.registry
     yield tmp_path
     st.cache_resource.clear()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys, session_engine):
+    """Run a command line in this process, in an empty folder; gives back exit code, output and
+    errors."""
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.engine.Registry", lambda device: session_engine.registry)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -21,28 +21,6 @@ from pipelines.sheet.exports import EXPORTS
 CELL_KEYS = {"axes", "status", "error", "nfe", "noise_sha256", "timings_ms", "image"}
 
 
-@pytest.fixture(scope="module")
-def registry():
-    return Registry("cpu")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys, registry):
-    """Run a command line in this process; gives back exit code, output, errors."""
-    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.engine.Registry", lambda device: registry)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
-
-
 def test_generate_writes_a_picture_and_one_json_object(run, tmp_path):
     code, out, _ = run("generate", "a red car", "--num-inference-steps", "2", "--seed", "5",
                        "-o", "car.png", "--json")

@@ -13,15 +13,21 @@ import typer
 
 from pipelines import measuring
 from pipelines.axes import label
-from pipelines.cli.options import export_options, make_request, request_options
+from pipelines.cli.options import (
+    export_options,
+    given,
+    make_request,
+    refuse_beside,
+    request_options,
+)
 from pipelines.cli.output import (
     Interrupt,
     Json,
-    check_writable,
+    Outputs,
+    check_png,
     exit_for,
     print_json,
     progress,
-    write,
 )
 from pipelines.comparison import Comparison, logged_comparison
 from pipelines.engine import Engine
@@ -29,15 +35,20 @@ from pipelines.errors import Cancelled, RequestError
 from pipelines.grid import new_comparison_id
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.painting.result import Step
+from pipelines.request import RunRequest
 from pipelines.run_log import Run
 from pipelines.sheet.cells import Results
 from pipelines.sheet.exports import EXPORTS, sheet_pngs
 from pipelines.sheet.recipe import read_recipe
 
+# What a comparison of the log has, and a recipe too: options of these are refused beside them.
+HELD = {*RunRequest.model_fields, "axis", "skip", "num_images_per_prompt"}
+
 
 @request_options
 @export_options
 def compare(
+    context: typer.Context,
     fields: dict,
     *,
     axis: Annotated[list[str] | None, typer.Option(
@@ -50,11 +61,14 @@ def compare(
     num_images_per_prompt: Annotated[int, typer.Option(
         min=1, help="Pictures per cell: as many seeds, from --seed on.")] = 1,
     resume: Annotated[str | None, typer.Option(
-        metavar="ID", help="Go on with a comparison of the log.")] = None,
+        metavar="ID", help="Go on with a comparison of the log; its request and axes stand, and "
+        "options that would change them are refused.")] = None,
     fresh: Annotated[bool, typer.Option(
-        "--fresh", help="Make every cell, also those that the log holds already.")] = False,
+        "--fresh", help="Make every cell, also those that the log holds already; with --resume, "
+        "every one that is missing.")] = False,
     recipe: Annotated[Path | None, typer.Option(
-        help="Make a sheet again: a recipe, or a PNG or HTML page that carries one.")] = None,
+        help="Make a sheet again: a recipe, or a PNG or HTML page that carries one; its request "
+        "and axes stand, and options that would change them are refused.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
     exports: dict,
@@ -69,25 +83,29 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
-    exports = {EXPORTS[name]: path for name, path in exports.items() if path}
-    check_writable(output, ".png")
-    for path in exports.values():
-        check_writable(path)
+    check_png(output)
     with Interrupt() as interrupt:
-        # What is asked for, and whether it can be made.
+        # What is asked for, and whether it can be made and written.
         engine = Engine()
         comparison, logged_reference = _asked_for(
-            engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe)
+            context, engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe)
         reference = reference or logged_reference
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
         wanted = [number for number, cell in enumerate(comparison.cells) if not cell.left_out]
         for number in wanted:
             engine.check(comparison.cells[number].request)
+        sheets = _sheet_paths(comparison, output)
+        files = {name: path for name, path in exports.items() if path}
+        outputs = Outputs(*(("output", path) for path in sheets), *files.items())
         interrupt.check()
 
         # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
         comparison_id = resume or new_comparison_id()
+        print(f"comparison {comparison_id}; broken off, it goes on with: python -m pipelines "
+              f"compare --resume {comparison_id}", file=sys.stderr)
+        if resume and reference:
+            engine.run_log.set_reference(resume, reference)
         with progress(len(wanted), "cells") as bar:
             runs = engine.compare(
                 comparison,
@@ -105,31 +123,31 @@ def compare(
     results = Results.gather(engine, comparison, runs, reference)
 
     # The files.
-    paths = _sheet_paths(comparison, output)
-    for data, path in zip(sheet_pngs(results), paths, strict=True):
-        write(path, data)
-    for export, path in exports.items():
-        write(path, export.write(results))
+    outputs.write(lambda: sheet_pngs(results), *sheets)
+    for name, path in files.items():
+        outputs.write(lambda name=name: [EXPORTS[name].write(results)], path)
 
     # What is said, and the exit code.
     records = results.records
     if as_json:
-        print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(paths[0]),
-                    "sheets": [str(path) for path in paths], "cells": records})
+        print_json({"comparison_id": comparison_id, "reference": reference, "sheet": str(sheets[0]),
+                    "sheets": [str(path) for path in sheets], "cells": records})
     else:
         done = sum(record["status"] == "ok" for record in records)
         reused = sum(record["reused"] for record in records)
-        print(f"{', '.join(map(str, paths))}: {done} of {len(wanted)} cells"
+        print(f"{', '.join(map(str, sheets))}: {done} of {len(wanted)} cells"
               f"{f' ({reused} from the log)' if reused else ''}, comparison {comparison_id}")
         for record in records:
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
     if interrupt.seen:
         raise typer.Exit(130)
+    outputs.finish()
     exit_for([runs[number] for number in wanted])
 
 
 def _asked_for(
+    context: typer.Context,
     engine: Engine,
     fields: dict[str, Any],
     axes: list[str],
@@ -139,22 +157,25 @@ def _asked_for(
     recipe: Path | None,
 ) -> tuple[Comparison, str | None]:
     """The comparison, and its reference where the log has one."""
-    if resume:
-        if axes or fields["prompt"]:
-            raise RequestError("resume: takes prompt and axes from the log; give neither")
+    if resume is not None:
+        refuse_beside(context, "resume: takes the request and the axes from the log, give neither",
+                      HELD | {"recipe"})
         row, comparison, _ = logged_comparison(engine.run_log, resume)
         return comparison, row.reference
-    if recipe:
-        if axes or fields["prompt"]:
-            raise RequestError("recipe: holds the prompt and the axes; give neither beside it")
+    if recipe is not None:
+        refuse_beside(context, "recipe: holds the request and the axes, give neither", HELD)
         return read_recipe(recipe), None
     if not axes:
         raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
                            "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
     request = make_request(engine, fields)
-    if pictures > 1:
-        axes = [*axes, f"seed={request.seed}..{request.seed + pictures - 1}"]
-    return Comparison.parse(request, axes, rules), None
+    seeds = [f"seed={request.seed}..{request.seed + pictures - 1}"] if pictures > 1 else []
+    comparison = Comparison.parse(request, [*axes, *seeds], rules)
+    varied = [part for axis in comparison.axes[:len(axes)] for part in axis.parts]
+    for name, option in given(context).items():
+        if name in varied:
+            print(f"note: {option} has no effect: {name} is on an axis", file=sys.stderr)
+    return comparison, None
 
 
 def _measure_distances(

@@ -12,11 +12,11 @@ from pipelines.cli.options import make_request, request_options
 from pipelines.cli.output import (
     Interrupt,
     Json,
-    check_writable,
+    Outputs,
+    check_png,
     exit_for,
     print_json,
     step_bar,
-    write,
 )
 from pipelines.engine import Engine
 from pipelines.sheet.cells import cell_record
@@ -33,24 +33,26 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make one picture, or a chain of them."""
-    check_writable(output, ".png")
+    check_png(output)
     with Interrupt() as interrupt:
         engine = Engine()
         request = make_request(engine, fields)
         stages = [parse_stage(text) for text in then or []]
         engine.check(request)
+        paths = [*(output.with_stem(f"{output.stem}-{number}")
+                   for number in range(1, len(stages) + 1)), output]
+        outputs = Outputs(*(("output", path) for path in paths))
         interrupt.check()
         with step_bar(interrupt) as on_step:
             runs = engine.chain(request, stages, on_step)
-    paths = [*(output.with_stem(f"{output.stem}-{number}") for number in range(1, len(stages) + 1)),
-             output]
     for run, path in zip(runs, paths, strict=False):
-        if run.status == "ok":
-            write(path, run_png(run, engine.pictures))
-            if not as_json:
-                print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
-                      f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
+        written = run.status == "ok" and outputs.write(
+            lambda run=run: [run_png(run, engine.pictures)], path)
+        if written and not as_json:
+            print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
+                  f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
     if as_json:
         records = [cell_record({}, run, engine.pictures) for run in runs]
         print_json({**records[-1], "stages": records} if stages else records[0])
+    outputs.finish()
     exit_for(runs[-1:])  # a stage that did not end well is the last

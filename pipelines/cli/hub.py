@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from pipelines.cli.options import refuse_beside
 from pipelines.cli.output import Interrupt, Json, print_json, print_table
 from pipelines.errors import HubError, RefusedError, RequestError
 from pipelines.hub.cache import (
@@ -128,6 +129,7 @@ def _watch(job: Download) -> None:
 
 
 def cache(
+    context: typer.Context,
     delete: Annotated[list[str] | None, typer.Option(
         metavar="COMMIT", help="Delete this revision; may be repeated.")] = None,
     delete_partial: Annotated[bool, typer.Option(
@@ -138,6 +140,10 @@ def cache(
     as_json: Json = False,
 ) -> None:
     """List the models in the Hugging Face cache by revision, check or delete them."""
+    if delete:
+        refuse_beside(context, "delete: does nothing else", {"delete_partial", "check"})
+    elif not delete_partial:
+        refuse_beside(context, "cache: asks nothing where nothing is deleted", {"yes"})
     folder = Hub().cache_dir
     revisions = cached_revisions(folder)
     if delete:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,11 @@ from pipelines.cli.options import make_request, request_options
 from pipelines.cli.output import (
     Interrupt,
     Json,
-    check_writable,
+    Outputs,
+    check_png,
     exit_for,
     print_json,
     step_bar,
-    write,
 )
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
@@ -39,7 +40,7 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Repaint the masked part of a picture; without a prompt, remove what is there."""
-    check_writable(output, ".png")
+    check_png(output)
     with Interrupt() as interrupt:
         engine = Engine()
         mask = mask_image or alpha_mask(open_picture(image))
@@ -50,17 +51,19 @@ def inpaint(
             "image": image, "mask_image": mask, "prompt": fields["prompt"] or "",
             "strength": fields["strength"] or "1"})
         engine.check(request)
+        outputs = Outputs(("output", output))
         interrupt.check()
         with step_bar(interrupt) as on_step:
             run = engine.run(request, on_step)
-    if run.status == "ok":
-        write(output, run_png(run, engine.pictures))
+    written = run.status == "ok" and outputs.write(
+        lambda: [run_png(run, engine.pictures)], output)
     if as_json:
         print_json(cell_record({}, run, engine.pictures))
-    elif run.status == "ok":
+    elif written:
         print(f"{output}: {run.width} x {run.height} px, {run.total_ms / 1000:.2f} s, {run.nfe} "
               f"function evaluations, {run.changed_unmasked_pixels} of {run.unmasked_pixels} "
               "unmasked pixels changed")
+    outputs.finish()
     exit_for([run])
 
 
@@ -81,21 +84,25 @@ def segment(
     as_json: Json = False,
 ) -> None:
     """Make a mask from points on a thing, points beside it and a box around it."""
-    check_writable(output, ".png")
+    check_png(output)
     picture = open_rgb(image)
     clicks = Clicks(tuple(_numbers(text, 2, "point") for text in point or []),
                     tuple(_numbers(text, 2, "not") for text in not_point or []),
                     _numbers(box, 4, "box") if box else None)
     clicks.check(*picture.size)
     segmenter = find_segmenter(model_id)
+    outputs = Outputs(("output", output))
     mask = masks.grow(segmenter.segment(picture, clicks), grow)
     mask = masks.invert(mask) if invert else mask
-    masks.as_image(mask).save(output)
+    drawn = io.BytesIO()
+    masks.as_image(mask).save(drawn, "PNG")
+    written = outputs.write(lambda: [drawn.getvalue()], output)
     if as_json:
         print_json({"output": str(output), "segmenter": segmenter.name,
                      "share": masks.share(mask), "box": masks.bounding_box(mask)})
-    else:
+    elif written:
         print(f"{output}: {masks.share(mask):.1%} of the picture, by {segmenter.name}")
+    outputs.finish()
 
 
 def _numbers(text: str, count: int, name: str) -> tuple[int, ...]:

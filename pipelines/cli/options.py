@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -104,6 +104,22 @@ def _with_options(
         for name, own in parameters.items() for parameter in (options if name == place else [own])
     ])
     return wrapped
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """The parameters that the command line names, and how they are written there."""
+    return {parameter.name: max(parameter.opts, key=len) if parameter.param_type_name == "option"
+            else parameter.name.upper()
+            for parameter in context.command.params
+            if context.get_parameter_source(parameter.name).name == "COMMANDLINE"}
+
+
+def refuse_beside(context: typer.Context, reason: str, ignored: Collection[str]) -> None:
+    """Raise RequestError, with the reason, where the command line names a parameter that would be
+    ignored."""
+    received = [text for name, text in given(context).items() if name in ignored]
+    if received:
+        raise RequestError(f"{reason}; received {', '.join(received)} beside it")
 
 
 def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:

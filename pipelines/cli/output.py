@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import secrets
 import signal
+import stat
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm
 
+from pipelines.error_log import one_line
 from pipelines.errors import Cancelled, RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -81,33 +85,119 @@ def step_bar(interrupt: Interrupt) -> Iterator[OnStep]:
         yield on_step
 
 
-def check_writable(path: Path, *suffixes: str) -> None:
-    """Say so before the work, not after it."""
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise RequestError(f"output: received {path}, accepted a name that ends in "
-                           f"{' or '.join(suffixes)}")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise RequestError(f"output: {path} cannot be written: {error}") from error
-    if path.is_dir():
-        raise RequestError(f"output: {path} is a folder; a file name is needed")
+class Outputs:
+    """The files of a command: all tried before the work, each written for itself after it."""
+
+    def __init__(self, *files: tuple[str, Path]) -> None:
+        """Try to write each (the option that names it, its path) and leave all as it was; raises
+        RequestError where one cannot be written, or two are one file."""
+        self._failed = False
+        options: dict[tuple[int, int], str] = {}
+        with contextlib.ExitStack() as undo:
+            for option, path in files:
+                try:
+                    place = undo.enter_context(_tried(path))
+                except (OSError, ValueError) as error:
+                    raise RequestError(f"{option}: {path} cannot be written: "
+                                       f"{_reason(path, error)}") from error
+                if place in options:
+                    raise RequestError(f"{option}: {path} is the file of {options[place]} too; "
+                                       "each output needs a file of its own")
+                options[place] = option
+
+    def write(self, contents: Callable[[], Sequence[bytes]], *paths: Path) -> bool:
+        """Make the contents of some files and write them; whether that went well. What fails is
+        told on standard error."""
+        try:
+            made = contents()
+        except Exception as error:  # whatever it is, the other files are still to be written
+            return self._failed_with(f"{', '.join(map(str, paths))} could not be made: "
+                                     f"{one_line(error)}")
+        written = True
+        for path, data in zip(paths, made, strict=True):
+            try:
+                write(path, data)
+            except StorageError as error:
+                written = self._failed_with(str(error))
+        return written
+
+    def finish(self) -> None:
+        """End with exit code 2 where a file could not be written."""
+        if self._failed:
+            raise typer.Exit(2)
+
+    def _failed_with(self, message: str) -> bool:
+        self._failed = True
+        complain(message)
+        return False
+
+
+def check_png(path: Path) -> None:
+    """Raise RequestError where the name of a picture does not end in .png."""
+    if path.suffix.lower() != ".png":
+        raise RequestError(f"output: received {path}, accepted a name that ends in .png")
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file; raises StorageError."""
+    """Write a file; what was there stays until the new one is whole. Raises StorageError."""
     try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}") from error
+        target = Path(os.path.realpath(path))  # a link stays a link
+        if target.exists() and not target.is_file():  # a pipe or a device
+            target.write_bytes(data)
+            return
+        temporary = _temporary(target)
+        try:
+            temporary.write_bytes(data)
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be written: {_reason(path, error)}") from error
+
+
+@contextlib.contextmanager
+def _tried(path: Path) -> Iterator[tuple[int, int]]:
+    """What tells a file from all others, once it is certain that it can be written; a file that was
+    not there is there until the end of the context."""
+    target = Path(os.path.realpath(path))
+    new = not target.exists()
+    if new:
+        target.open("xb").close()
+    elif target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, and a file name is needed")
+    elif target.is_file():  # else a pipe or a device, which is opened once
+        if not target.stat().st_mode & 0o222:  # root may write to it, and is not meant to
+            raise PermissionError(errno.EACCES, "it is write-protected")
+        target.open("ab").close()
+        temporary = _temporary(target)
+        temporary.open("xb").close()
+        temporary.unlink()
+    try:
+        file = target.stat()
+        yield file.st_dev, file.st_ino
+    finally:
+        if new:
+            target.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    """A name in the same folder that nobody has."""
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no folder {path.parent}"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def complain(message: str) -> int:
     """Print bad input as one line, or with the lines that mark the place of a mistake; the exit
     code 2."""
     lines = message.splitlines()
-    if not any(line.strip().strip("^") == "" for line in lines[1:]):
+    if not any(line.strip() and not line.strip().strip("^") for line in lines[1:]):
         lines = [" ".join(message.split())]
     print("\n  ".join([f"error: {lines[0]}", *lines[1:]]), file=sys.stderr)
     return 2
