@@ -83,11 +83,9 @@ def request_buttons(run: Run, place: str) -> None:
             state.GENERATE.put(RunRequest(**run.request))
             st.session_state.pop(state.OPENED_RUN, None)
             st.switch_page("views/generate.py")
-        if run.image_sha256 and st.button(
-            "Use as input", key=f"{place}.input.{run.id}", icon=":material/image:",
-            on_click=use_as_input, args=(run,),
-        ) and place != "generate":
-            st.switch_page("views/generate.py")
+        if run.image_sha256:
+            st.button("Use as input", key=f"{place}.input.{run.id}", icon=":material/image:",
+                      on_click=use_as_input, args=(run, place))
         if run.task == "inpainting" and st.button(
             "Retry in In-paint", key=f"{place}.retry.{run.id}", icon=":material/brush:",
             help="The same picture, mask and settings",
@@ -109,7 +107,7 @@ def request_buttons(run: Run, place: str) -> None:
 
 
 @last_net()
-def use_as_input(run: Run) -> None:
+def use_as_input(run: Run, place: str) -> None:
     """Let Generate start from a run's picture, with the same prompt and model."""
     request = RunRequest(**run.request)
     info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
@@ -120,6 +118,8 @@ def use_as_input(run: Run) -> None:
         strength=default_strength(info),
     ))
     st.session_state.pop(state.OPENED_RUN, None)
+    if place != "generate":
+        st.switch_page("views/generate.py")
 
 
 def inpaint_picture(run: Run) -> None:
