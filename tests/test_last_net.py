@@ -137,8 +137,8 @@ WHOLE = {
 
 
 def command_lines() -> list[list[str]]:
-    """Each option of each command with a few hostile values, and each value for an axis, a rule, a
-    recipe and a stage."""
+    """Each option of each command with a hostile value, and each value for an axis, a rule, a recipe
+    and a stage."""
     group = typer.main.get_command(cli.app)
     commands = {**group.commands, "cache": group.commands["hub"].commands["cache"]}
     values = itertools.cycle(random.Random(0).sample(HOSTILE, len(HOSTILE)))
@@ -147,15 +147,15 @@ def command_lines() -> list[list[str]]:
         start = ["hub", name] if name == "cache" else [name]
         for option in commands[name].params:
             if option.param_type_name == "argument":
-                lines += [[*start, next(values), *whole[1:]] for _ in range(2)]
+                lines.append([*start, next(values), *whole[1:]])
             elif option.is_flag:
                 lines.append([*start, *whole, f"{option.opts[0]}={next(values)}"])
             else:
-                flag = max(option.opts, key=len)
-                lines += [[*start, *whole, f"{flag}={next(values)}"] for _ in range(2)]
+                lines.append([*start, *whole, f"{max(option.opts, key=len)}={next(values)}"])
     for value in HOSTILE:
-        lines += [["compare", "x", f"--axis={value}", *WHOLE["compare"][2:]],
-                  ["compare", *WHOLE["compare"], f"--skip={value}"],
+        lines += [["compare", "x", f"--axis=guidance_scale={value}", *WHOLE["compare"][2:]],
+                  ["compare", "x", f"--axis=seed={value}", *WHOLE["compare"][2:]],
+                  ["compare", *WHOLE["compare"], f"--skip=seed={value}"],
                   ["compare", f"--recipe={value}", "--output=no/such/folder.png"],
                   ["generate", *WHOLE["generate"], f"--then={value}"]]
     return lines
