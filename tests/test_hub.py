@@ -345,6 +345,13 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
     assert code == 2 and words in err and err.count("\n") == 1 and out == ""
 
 
+def test_a_variant_of_a_single_file_is_refused(fake, run):
+    (fake.root / "ada" / "loose").mkdir()
+    (fake.root / "ada" / "loose" / "one.safetensors").write_bytes(b"w" * 100)
+    code, _, err = run("download", "ada/loose", "--variant", "fp16")
+    assert code == 2 and "a checkpoint, which has no variants" in err
+
+
 def test_a_broken_off_download_is_listed_and_deleted(fake, run, hub, monkeypatch):
     monkeypatch.setattr("pipelines.hub.download.TRIES", 0)
     fake.fault("/blobs/.*large", cut=1000)

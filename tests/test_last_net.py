@@ -137,7 +137,7 @@ WHOLE = {
 
 
 def command_lines() -> list[list[str]]:
-    """Each option of each command with a hostile value, and each value for an axis, a rule, a recipe
+    """Each option of each command with a hostile value, and each value for axes, a rule, a recipe
     and a stage."""
     group = typer.main.get_command(cli.app)
     commands = {**group.commands, "cache": group.commands["hub"].commands["cache"]}

@@ -224,6 +224,14 @@ def test_an_option_that_an_axis_overrules_is_noted(run):
                              "--num-images-per-prompt", "2")[2]
 
 
+def test_what_has_no_effect_on_a_picture_is_noted(run):
+    _, out, _ = run("generate", "a cat", "--num-inference-steps", "1", "--guidance-scale", "1",
+                    "--guidance-rescale", "0.5", "--prior-num-inference-steps", "5", "--json")
+    assert json.loads(out)["notes"] == [
+        "guidance_rescale: no effect, since guidance_scale is not above 1",
+        "prior_num_inference_steps: no effect, StableDiffusionPipeline knows none"]
+
+
 @pytest.mark.parametrize(("arguments", "option"), [
     (["runs", "--json", "--format", "csv"], "--format"),
     (["hub", "cache", "--delete", "abc", "--check"], "--check"),

@@ -25,7 +25,9 @@ from PIL import Image
 
 from pipelines.bench.limit import least_seconds
 from pipelines.bench.shapes import LARGE
+from pipelines.cli.output import Outputs, write
 from pipelines.comparison import Comparison
+from pipelines.errors import RequestError
 from pipelines.hardware import environment, free_memory_bytes
 from pipelines.making import make_picture, make_pictures
 from pipelines.models.loaded import LoadedModel
@@ -58,6 +60,10 @@ def main() -> None:
                         help="what a large model's grid may take, about (default 300)")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     options = parser.parse_args()
+    try:
+        Outputs(*([("output", options.output)] if options.output else []))
+    except RequestError as error:
+        parser.error(str(error))
     registry = Registry()
     machine = environment(registry.device)
     say(", ".join(f"{name} {machine[name]}" for name in (
@@ -77,9 +83,9 @@ def main() -> None:
     if options.output:
         command = " ".join(["python -m pipelines.bench", *sys.argv[1:]])
         text = "\n".join(_printed)
-        options.output.write_text(
+        write(options.output, (
             f"# Benchmark\n\n`{command}`, {datetime.date.today()}. Ratios of one run; the seconds "
-            f"depend on the machine.\n\n```\n{text}\n```\n", encoding="utf-8")
+            f"depend on the machine.\n\n```\n{text}\n```\n").encode())
 
 
 def say(text: str) -> None:

@@ -7,7 +7,6 @@ only registered.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
         _check_text(arguments)
         code = app(arguments, standalone_mode=False, prog_name="python -m pipelines")
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt, Cancelled):
         code = 130
     except UsageError as error:
@@ -53,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         complain(one_line(error))
         code = 1
-    _let_go_of_output()
     sys.exit(code or 0)
 
 
@@ -65,13 +64,3 @@ def _check_text(arguments: Sequence[str]) -> None:
         except UnicodeEncodeError:
             raise RequestError(f"received {argument!r}, accepted text in UTF-8; a file of such a "
                                "name must be renamed first") from None
-
-
-def _let_go_of_output() -> None:
-    """Drop what a full disk or a closed pipe does not take; else the interpreter's end would try
-    again, and complain."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -102,8 +102,8 @@ def compare(
 
         # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
         comparison_id = resume or new_comparison_id()
-        print(f"comparison {comparison_id}; broken off, it goes on with: python -m pipelines "
-              f"compare --resume {comparison_id}", file=sys.stderr)
+        print(f"comparison {comparison_id}; should it be broken off, this goes on with it: "
+              f"python -m pipelines compare --resume {comparison_id}", file=sys.stderr)
         if resume and reference:
             engine.run_log.set_reference(resume, reference)
         with progress(len(wanted), "cells") as bar:

@@ -85,6 +85,9 @@ def download(
     plan = details.plan
     if plan is None:
         raise RefusedError(f"{model_id}: {details.model.obstacle}")
+    if variant and plan.variant != variant:
+        raise RequestError(f"variant: received {variant!r}, accepted none: what is fetched is a "
+                           f"{plan.kind}, which has no variants")
     if details.model.gated:
         hub.check_access(model_id)
     record: dict[str, Any] = {

@@ -174,8 +174,12 @@ def effect_notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> I
                 yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
-    if request.strength < 1 and "strength" not in inspect.signature(pipe.__call__).parameters:
-        yield f"strength: no effect, {type(pipe).__name__} knows none"
+    if request.guidance_rescale and request.guidance_scale <= 1:
+        yield "guidance_rescale: no effect, since guidance_scale is not above 1"
+    known = known_arguments(pipe)
+    for name in ("strength", "negative_prompt", "guidance_rescale", "prior_num_inference_steps"):
+        if name in request.not_default and name not in known:
+            yield f"{name}: no effect, {type(pipe).__name__} knows none"
     scheduler = getattr(pipe, "scheduler", None)
     if request.eta and (
         scheduler is None or "eta" not in inspect.signature(scheduler.step).parameters
