@@ -26,26 +26,21 @@ from pipelines.run_log import Run
 
 def picture_of(run: Run, place: str, caption: str = "") -> Picture:
     """A run's picture for the viewer; an empty frame where there is none."""
-    path = state.engine().picture_path(run)
-    url = state.picture_url(path, place) if path and path.exists() else None
-    alt = alt_text(run) if url else f"No picture: {run.error or run.status}"
+    url = state.stored_url(run.image_sha256, place)
+    reason = run.error or ("its file is missing or damaged" if run.image_sha256 else run.status)
+    alt = alt_text(run) if url else f"No picture: {reason}"
     return Picture(url, run.width or 64, run.height or 64, alt, caption)
 
 
 def stored_picture(sha256: str, place: str, alt: str) -> Picture:
-    """A picture of the store for the viewer."""
-    from PIL import Image
-
-    path = state.engine().pictures.path(sha256)
-    with Image.open(path) as picture:
-        return Picture(state.picture_url(path, place), *picture.size, alt)
+    """A picture of the store for the viewer; raises StorageError where it is not whole."""
+    return Picture(state.stored_url(sha256, place), *state.engine().pictures.size(sha256), alt)
 
 
 def before_and_after(run: Run, place: str) -> None:
     """A run's picture, beside the one that it started from where there is one."""
     sha = run.request.get("image")
-    source = state.engine().pictures.path(sha) if sha else None
-    if source is None or not source.exists():
+    if not state.engine().pictures.whole(sha):
         picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.5)
         return
     before = stored_picture(sha, f"{place}-before", "The picture that it started from")
@@ -65,10 +60,10 @@ def masked_request(request: RunRequest, key: str) -> None:
         for picture in (request.image, request.mask_image):
             pictures.size(picture)  # raises where it is missing
         mask = stored_summary(request.mask_image, request.mask_feather, request.differential)
+        below = masked_picture(request.image, mask)
     except StorageError as error:
         notice("error", str(error))
         return
-    below = masked_picture(request.image, mask)
     if below.button("Change picture or mask", key=f"{key}.change", icon=":material/brush:",
                     type="tertiary"):
         open_inpainting(request)
@@ -99,8 +94,7 @@ def request_buttons(run: Run, place: str) -> None:
             state.COMPARE.put(RunRequest(**run.request))
             state.open_comparison_setup()
             st.switch_page("views/compare.py")
-        path = state.engine().picture_path(run)
-        if path and path.exists():
+        if path := state.engine().picture_path(run):
             st.download_button("Download", path.read_bytes, f"contact-sheet-{run.id}.png",
                                "image/png", key=f"{place}.download.{run.id}", on_click="ignore",
                                icon=":material/download:")
@@ -124,8 +118,12 @@ def use_as_input(run: Run, place: str) -> None:
 
 def inpaint_picture(run: Run) -> None:
     """Take a run's picture to the in-painting page, with an empty mask."""
-    image = state.engine().pictures.get(run.image_sha256)
-    state.put_draft(Draft(run.image_sha256, *image.size,
+    try:
+        size = state.engine().pictures.size(run.image_sha256)
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    state.put_draft(Draft(run.image_sha256, *size,
                           [(run.image_sha256, f"Run {run.id}", run.id)]))
     st.session_state.pop(state.OPENED_RUN, None)
     st.switch_page("views/inpaint.py")
@@ -134,9 +132,13 @@ def inpaint_picture(run: Run) -> None:
 def open_inpainting(request: RunRequest, parent_id: int | None = None) -> None:
     """Take an in-painting's picture, mask and settings back to its page."""
     pictures = state.engine().pictures
-    image, mask = pictures.get(request.image), pictures.get(request.mask_image)
-    state.put_draft(Draft(request.image, *image.size, [(request.image, "Picture", parent_id)],
-                          mask=as_mask(mask)))
+    try:
+        size, mask = pictures.size(request.image), as_mask(pictures.get(request.mask_image))
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    state.put_draft(Draft(request.image, *size, [(request.image, "Picture", parent_id)],
+                          mask=mask))
     state.put_inpainting(request)
     st.session_state.pop(state.OPENED_RUN, None)
     st.switch_page("views/inpaint.py")

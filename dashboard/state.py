@@ -330,6 +330,12 @@ def picture_url(picture: Path | bytes, place: str) -> str:
     return get_instance().media_file_mgr.add(data, "image/jpeg" if jpeg else "image/png", place)
 
 
+def stored_url(sha256: str | None, place: str) -> str | None:
+    """The address of a picture of the store; None where it is missing or damaged."""
+    pictures = engine().pictures
+    return picture_url(pictures.path(sha256), place) if pictures.whole(sha256) else None
+
+
 def preview_url(image: Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -375,13 +375,16 @@ class Engine:
         return {"steps_sha256": self.pictures.put(strip), "steps_shown": list(result.steps.numbers)}
 
     def complete(self, run: Run) -> bool:
-        """Whether picture and latents are there; some pipelines have no latents to keep."""
+        """Whether picture and latents are there, and whole; some pipelines have no latents to
+        keep."""
         latents = run.latents_sha256
-        has_latents = self.latents.path(latents).exists() if latents else run.comparison_id
-        return bool(has_latents) and self.pictures.path(run.image_sha256).exists()
+        has_latents = self.latents.whole(latents) if latents else run.comparison_id
+        return bool(has_latents) and self.pictures.whole(run.image_sha256)
 
     def picture_path(self, run: Run) -> Path | None:
-        return self.pictures.path(run.image_sha256) if run.image_sha256 else None
+        """The file of a run's picture; None where there is none that is whole."""
+        whole = self.pictures.whole(run.image_sha256)
+        return self.pictures.path(run.image_sha256) if whole else None
 
     def _measurements(self, result: RunResult) -> dict[str, Any]:
         """A result as columns of the run log; stores the picture."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.axes import label
 from pipelines.comparison import Comparison
 from pipelines.fields import COST_FIELDS
+from pipelines.pixels import flat
 from pipelines.run_log import Run
 from pipelines.stores import PictureStore
 
@@ -39,7 +40,7 @@ def picture_facts(path: Path) -> PictureFacts:
     from PIL import Image
 
     with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(flat(image))
     most, least = pixels.max(-1).astype(float), pixels.min(-1).astype(float)
     pure = (most > DARK) & (most - least > PURE * most)
     return PictureFacts(float(pixels.std()), float((pure | (least >= 254)).mean()))
@@ -130,11 +131,8 @@ def _saturated(
 def _facts(runs: Sequence[Run | None], pictures: PictureStore) -> list[tuple[int, PictureFacts]]:
     facts = []
     for number, run in enumerate(runs):
-        if run and run.image_sha256:
-            try:
-                facts.append((number, picture_facts(pictures.path(run.image_sha256))))
-            except OSError:  # the picture is gone; the sheet says so
-                continue
+        if run and pictures.whole(run.image_sha256):  # where it is not, the sheet says so
+            facts.append((number, picture_facts(pictures.path(run.image_sha256))))
     return facts
 
 

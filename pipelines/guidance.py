@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
+from pipelines.pixels import flat
 from pipelines.run_log import Distance, Run
 from pipelines.stores import PictureStore
 
@@ -47,7 +48,7 @@ def guidance(
         return []
     groups: dict[float, list[int]] = {}
     for number, run in enumerate(runs):
-        if run and run.image_sha256 and pictures.path(run.image_sha256).exists():
+        if run and pictures.whole(run.image_sha256):
             groups.setdefault(run.guidance_scale, []).append(number)
     scores = scores or [None] * len(runs)
     return [_guidance_point(scale, numbers, comparison, runs, pictures, scores)
@@ -96,7 +97,7 @@ def _ssim(first: Path, second: Path) -> float:
     from pipelines.measuring import ssim
 
     with Image.open(first) as a, Image.open(second) as b:
-        return ssim(a.convert("RGB"), b.convert("RGB"))
+        return ssim(flat(a), flat(b))
 
 
 @functools.lru_cache(4096)
@@ -111,7 +112,7 @@ def _follows_prompt(path: Path, prompt: str) -> bool | None:
     from pipelines.postcards.classifier import classify
 
     with Image.open(path) as image:
-        seen = classify(judge, [image])[0]
+        seen = classify(judge, [flat(image)])[0]
     return all(seen[name] == value for name, value in wanted.items())
 
 

@@ -15,6 +15,7 @@ from pipelines.fields import MASK_OPTIONS, PICTURES, is_plain
 from pipelines.models.loaded import LoadedModel
 from pipelines.painting.resolve import fit
 from pipelines.painting.result import OnStep, RunResult, Step
+from pipelines.pixels import input_notes
 from pipelines.request import RunRequest
 from pipelines.schedulers import expected_evaluations
 
@@ -165,7 +166,9 @@ def _make(
 
     if request.task == "inpainting":
         return inpaint(cell, model, request, inputs.canvas(request), on_step)
-    return paint(cell, model, request, inputs.images(request), on_step)
+    images = inputs.images(request)
+    result = paint(cell, model, request, images, on_step)
+    return replace(result, notes=(*result.notes, *input_notes(images)))
 
 
 def _warm_up(model: LoadedModel, request: RunRequest, inputs: _Inputs, cell: Cell) -> float:

@@ -19,6 +19,7 @@ from pipelines.fields import SOLVER_FIELDS
 from pipelines.making import Wanted, make_picture
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
+from pipelines.pixels import flat
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import Distance, Run, Timing, TimingSummary, utc_now
 from pipelines.schedulers import BY_KEY
@@ -110,7 +111,7 @@ def distance(
     measured = Distance(run_id=run.source_id, reference_id=reference.source_id)
     if run.latents_sha256 and reference.latents_sha256:
         measured.rms_latents = _rms(*(latents.get(r.latents_sha256) for r in (run, reference)))
-    images = [pictures.get(r.image_sha256).convert("RGB") for r in (run, reference)]
+    images = [flat(pictures.get(r.image_sha256)) for r in (run, reference)]
     measured.psnr, measured.ssim = _psnr_and_ssim(*images)
     if clip:
         named = [(r.image_sha256, image) for r, image in zip((run, reference), images, strict=True)]

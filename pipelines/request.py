@@ -36,6 +36,7 @@ Cache = Literal["none", "pyramid_attention_broadcast", "first_block_cache", "tay
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
 TO_COME = "to come"  # stands for the hash of a picture that will be there when the request runs
+PictureName = Annotated[str, Field(pattern=f"^([0-9a-f]{{64}}|{TO_COME})$")]
 
 
 class Lora(BaseModel):
@@ -204,13 +205,14 @@ class RunRequest(BaseModel):
     width: Annotated[int | None, Field(
         ge=8, le=MAX_SIDE, description="Width in pixels, as height."),
         Role("size", of_model=True, widget=True)] = None
-    image: Annotated[str | None, Field(
+    image: Annotated[PictureName | None, Field(
         description="Picture to start from."),
         Role(picture=True, axis=False, stage=False, widget=True)] = None
-    mask_image: Annotated[str | None, Field(
-        description="Mask of an in-painting: white is repainted."),
+    mask_image: Annotated[PictureName | None, Field(
+        description="Mask of an in-painting: white is repainted, black and what is "
+        "transparent is kept."),
         Role(picture=True, axis=False, stage=False)] = None
-    control_image: Annotated[str | None, Field(
+    control_image: Annotated[PictureName | None, Field(
         description="Picture of the edges, depth or pose that a ControlNet or adapter follows."),
         Role(picture=True, extra=True, axis=False, widget=True)] = None
     control_mode: Annotated[int | None, Field(
@@ -334,6 +336,8 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "string_too_long":
         limit = error["ctx"]["max_length"]
         return f"{name}: received {len(error['input'])} characters, accepted up to {limit}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name}: received {received}, accepted a picture's SHA-256: 64 hex digits"
     values = accepted(name)
     problem = f"accepted {values}" if values else error["msg"].lower()
     return f"{name}: received {received}, {problem}"

@@ -7,10 +7,11 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import state
-from dashboard.components.text import words
+from dashboard.components.text import notice, words
 from pipelines.inpainting import masks
 from pipelines.inpainting.canvas import MaskSummary, feathered
 from pipelines.inpainting.masks import Mask
+from pipelines.pixels import flat
 
 
 @st.cache_data(show_spinner=False, max_entries=40)
@@ -23,7 +24,7 @@ def enlarged(image: Image.Image, mask: Mask | None = None) -> tuple[Image.Image,
 @st.cache_data(show_spinner=False, max_entries=200)
 def stored_thumbnail(sha256: str) -> Image.Image:
     """A thumbnail of a picture of the store."""
-    return masks.thumbnail(state.engine().pictures.get(sha256).convert("RGB"))
+    return masks.thumbnail(flat(state.engine().pictures.get(sha256)))
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
@@ -31,6 +32,12 @@ def stored_summary(sha256: str, feather: int, differential: bool) -> MaskSummary
     """What is told of a mask of the store."""
     mask = masks.as_mask(state.engine().pictures.get(sha256))
     return MaskSummary.of(feathered(mask, feather, differential), mask, differential)
+
+
+def picture_notes(sha256: str) -> None:
+    """What was changed of a picture of the store on its way in."""
+    for note in state.engine().pictures.notes(sha256):
+        notice("note", f"This picture: {note}.")
 
 
 def masked_picture(sha256: str, mask: MaskSummary) -> DeltaGenerator:

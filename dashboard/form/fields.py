@@ -9,6 +9,7 @@ from collections.abc import Collection
 import streamlit as st
 
 from dashboard import state
+from dashboard.components.masked import picture_notes
 from dashboard.components.picture import picture_viewer
 from dashboard.components.text import notice, words
 from dashboard.form.model import fitting_schedulers, forget_carried, page_model, takes
@@ -18,7 +19,7 @@ from dashboard.state import PageState
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
-from pipelines.inpainting.pictures_in import open_rgb
+from pipelines.inpainting.pictures_in import open_picture
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
 from pipelines.schedulers import BY_KEY
@@ -82,20 +83,20 @@ def picture_control(page: PageState, name: str, label: str) -> None:
         page.set(problem, None)
         if file := page.get(upload):
             try:
-                picture = open_rgb(file.getvalue(), file.name)
+                picture = open_picture(file.getvalue(), file.name)
                 page.set(name, state.engine().pictures.put(picture))
             except PipelineError as error:
                 page.set(problem, str(error))
 
     sha = page.get(name)
-    path = state.engine().pictures.path(sha) if sha else None
-    shown = path is not None and path.exists()
+    shown = state.engine().pictures.whole(sha)
     drop, picture = st.columns([2, 1], vertical_alignment="center") if shown else (st, None)
     drop.file_uploader(label, ["png", "jpg", "jpeg", "webp"], key=page.key(upload),
                        on_change=take)
     if shown:
         with picture:
             picture_viewer([stored_picture(sha, viewer, label)], key=viewer, share_of_height=0.18)
+        picture_notes(sha)
     if page.get(problem):
         notice("error", page.get(problem))
 

@@ -11,6 +11,7 @@ from dashboard import state
 from dashboard.inpaint.draft import Draft
 from pipelines.inpainting import masks
 from pipelines.inpainting.masks import Mask
+from pipelines.pixels import flat
 
 SELECTED = (250, 190, 30)  # what the clicks mean, before it is mask
 
@@ -45,7 +46,7 @@ def _drawn_background(
 @st.cache_data(max_entries=40, show_spinner=False)
 def _picture_at(image: str, size: tuple[int, int]) -> Image.Image:
     """A picture of the store at another size."""
-    return state.engine().pictures.get(image).convert("RGB").resize(size, _resampling(image, size))
+    return flat(state.engine().pictures.get(image)).resize(size, _resampling(image, size))
 
 
 def _resampling(image: str, size: tuple[int, int]) -> Image.Resampling:

@@ -17,7 +17,7 @@ from dashboard.state import INPAINT
 from pipelines.errors import PipelineError
 from pipelines.inpainting import masks
 from pipelines.inpainting.masks import Mask
-from pipelines.inpainting.pictures_in import alpha_mask, flat, open_picture
+from pipelines.inpainting.pictures_in import alpha_mask, open_picture
 from pipelines.inpainting.samples import SAMPLES, paint_sample
 
 TYPES = ["png", "jpg", "jpeg", "webp"]
@@ -26,7 +26,6 @@ TYPES = ["png", "jpg", "jpeg", "webp"]
 def begin(image: Image.Image, name: str, mask: Mask | None = None) -> Draft:
     """Store a picture and work on it; feather, padding and growth are set to suit its size."""
     transparent = alpha_mask(image)
-    image = flat(image)
     sha = state.engine().pictures.put(image)
     draft = Draft(sha, *image.size, [(sha, name, None)], mask=mask,
                   transparency=None if transparent is None else masks.as_mask(transparent))
@@ -60,8 +59,11 @@ def take_sample(name: str) -> None:
 def take_run(run_id: int) -> None:
     run = state.engine().run_log.run(run_id)
     if run and run.image_sha256:
-        image = state.engine().pictures.get(run.image_sha256)
-        begin(image, f"run {run_id}").trail[0] = (run.image_sha256, f"run {run_id}", run_id)
+        try:
+            image = state.engine().pictures.get(run.image_sha256)
+            begin(image, f"run {run_id}").trail[0] = (run.image_sha256, f"run {run_id}", run_id)
+        except PipelineError as error:
+            INPAINT.set("problem", str(error))
 
 
 @last_net()

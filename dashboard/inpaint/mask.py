@@ -15,6 +15,7 @@ from pipelines.errors import PipelineError, RequestError
 from pipelines.inpainting import masks
 from pipelines.inpainting.masks import Mask
 from pipelines.inpainting.pictures_in import open_mask
+from pipelines.pixels import input_notes
 
 HOW = {"add": "Add to the mask", "subtract": "Take away from it", "replace": "Replace it"}
 FILL_NAMES = {"edge": "The edge drawn out", "surroundings": "Colours melting outwards",
@@ -69,7 +70,8 @@ def _load_mask(draft: Draft) -> None:
         if file is None:
             return
         try:
-            mask = masks.as_mask(open_mask(file.getvalue(), f"mask {file.name}"))
+            picture = open_mask(file.getvalue(), f"mask {file.name}")
+            mask = masks.as_mask(picture)
             wide, high = mask.shape[1] / draft.width, mask.shape[0] / draft.height
             if abs(wide - high) > 0.02 * max(wide, high):
                 raise RequestError(f"mask {file.name}: received {masks.size_text(mask)}, accepted "
@@ -77,10 +79,12 @@ def _load_mask(draft: Draft) -> None:
             if mask.shape != (draft.height, draft.width):
                 mask = masks.resized(mask, draft.width, draft.height)
             take(mask)
+            INPAINT.set("told", "; ".join(input_notes({f"mask {file.name}": picture})))
         except PipelineError as error:
             INPAINT.set("problem", str(error))
 
-    st.file_uploader("Mask file; white is repainted", ["png", "jpg", "jpeg", "webp"],
+    st.file_uploader("Mask file; white is repainted, black and transparent are kept",
+                     ["png", "jpg", "jpeg", "webp"],
                      key=INPAINT.key("mask.upload"), on_change=upload)
     if draft.transparency is not None:
         st.button("From the picture's transparency", key=INPAINT.key("alpha"), on_click=take,

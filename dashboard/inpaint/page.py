@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.masked import masked_picture
+from dashboard.components.masked import masked_picture, picture_notes
 from dashboard.components.text import notice
 from dashboard.inpaint.canvas import mask_panel
 from dashboard.inpaint.choose import choose_picture
@@ -42,7 +42,7 @@ def stage(draft: Draft) -> None:
         return
     draft.show("")
     if job and job.active:
-        before = state.picture_url(state.engine().pictures.path(draft.image), "waiting")
+        before = state.stored_url(draft.image, "waiting")
         polled(progress)(job, draft, before)
         return
     if job and job.status == "cancelled":
@@ -55,6 +55,7 @@ def stage(draft: Draft) -> None:
 
 def overview(draft: Draft) -> None:
     """What will be repainted, or how to begin."""
+    picture_notes(draft.image)
     mask = draft.whole_mask()
     if not mask.any():
         notice("note", "Nothing is masked yet: draw over what shall be repainted, or click on it.")
@@ -69,6 +70,8 @@ def work() -> None:
     with st.empty():  # its place stays, or the uploader below is made anew and loses a file
         if problem := INPAINT.pop("problem"):
             notice("error", problem)
+        elif told := INPAINT.pop("told"):
+            notice("note", told)
     if draft is None:
         choose_picture()
         return

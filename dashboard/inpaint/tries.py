@@ -19,13 +19,14 @@ from dashboard.inpaint.draft import Draft
 from dashboard.last_net import last_net
 from dashboard.state import INPAINT
 from pipelines.axes import label
+from pipelines.errors import StorageError
 from pipelines.inpainting import masks
 from pipelines.jobs import Job
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 
 
-def progress(job: Job, draft: Draft, before: str) -> None:
+def progress(job: Job, draft: Draft, before: str | None) -> None:
     """The picture as it comes."""
     state.rerun_on_change()
     preview = job.preview
@@ -41,13 +42,14 @@ def results(draft: Draft) -> None:
     """The newest try under the slider, the earlier ones below it."""
     engine = state.engine()
     runs = [run for run in engine.run_log.tries(draft.image)
-            if engine.picture_path(run) and engine.picture_path(run).exists()]
+            if engine.picture_path(run)]
     if not runs:
         words("No try on this picture yet. Mask something and press Repaint (Ctrl+Enter).", "quiet")
         return
     tries = [Try(state.picture_url(engine.picture_path(run), f"try-{run.id}"), alt_text(run),
                  f"run {run.id}") for run in runs]
-    before = state.picture_url(engine.pictures.path(draft.image), "before")
+    engine.pictures.size(draft.image)  # raises where there is nothing to compare with
+    before = state.stored_url(draft.image, "before")
     index = before_after(before, tries, draft.width, draft.height,
                          key=f"tries-{draft.image[:12]}-{runs[0].id}")
     show_try(draft, runs[index])
@@ -70,7 +72,11 @@ def show_try(draft: Draft, run: Run) -> None:
 
     @last_net()
     def again() -> None:
-        draft.set_mask(masks.as_mask(state.engine().pictures.get(request.mask_image)))
+        try:
+            draft.set_mask(masks.as_mask(state.engine().pictures.get(request.mask_image)))
+        except StorageError as error:
+            INPAINT.set("problem", str(error))
+            return
         state.put_inpainting(request)
         INPAINT.set("side", "mask")
 
@@ -98,8 +104,12 @@ def trail(draft: Draft) -> None:
     @last_net()
     def back() -> None:
         sha = INPAINT.get("trail")
-        image = state.engine().pictures.get(sha)
-        draft.take(sha, *image.size, names[sha], None)
+        try:
+            size = state.engine().pictures.size(sha)
+        except StorageError as error:
+            INPAINT.set("problem", str(error))
+            return
+        draft.take(sha, *size, names[sha], None)
 
     INPAINT.set("trail", draft.image)
     st.segmented_control("Pictures on the way", list(names), key=INPAINT.key("trail"),

@@ -197,7 +197,7 @@ def heading(comparison: Comparison) -> None:
 def live_sheet(live: LiveComparison, urls: dict[tuple[int, str], str | None]) -> None:
     """State of the work, proof of equal noise, and the sheet with the cells that are done."""
     state.rerun_on_change()
-    engine, look = state.engine(), live.look()
+    look = live.look()
     row, runs, key = look.row, look.runs, f"sheet-{look.row.id}"
     job = state.comparison_job(row.id)
     status_line(look.comparison, row, job, runs)
@@ -217,9 +217,7 @@ def live_sheet(live: LiveComparison, urls: dict[tuple[int, str], str | None]) ->
         if not sha256 or (kind == "steps" and not with_steps):
             return None
         if (run.id, kind) not in urls:
-            path = engine.pictures.path(sha256)
-            urls[run.id, kind] = (state.picture_url(path, f"cell-{run.id}-{kind}")
-                                  if path.exists() else None)
+            urls[run.id, kind] = state.stored_url(sha256, f"cell-{run.id}-{kind}")
         return urls[run.id, kind]
 
     data = viewer_data(look.comparison, runs, look.records, address, name=row.id, states=states,

@@ -89,11 +89,9 @@ def table(chosen: dict[str, Any], count: int) -> None:
 
 def line(run: Run) -> dict[str, Any]:
     """One run as the texts of the table."""
-    path = state.engine().picture_path(run)
-    there = path is not None and path.exists()
     return {
         "id": run.id,
-        "url": state.picture_url(path, f"thumbnail-{run.id}") if there else None,
+        "url": state.stored_url(run.image_sha256, f"thumbnail-{run.id}"),
         "large": max(run.width or 0, run.height or 0) > 64,
         "alt": alt_text(run),
         "prompt": run.prompt or "(no prompt)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from pipelines.errors import RequestError
 from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks, find_segmenter
 from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
+from pipelines.pixels import notes_of
 from pipelines.sheet.cells import cell_record
 from pipelines.sheet.exports import run_png
 
@@ -34,8 +36,9 @@ def inpaint(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.")],
     fields: dict,
     mask_image: Annotated[Path | None, typer.Option(
-        "--mask", "--mask-image", help="Mask picture of the same size, white is repainted; without "
-        "it the picture's own transparency.")] = None,
+        "--mask", "--mask-image", help="Mask picture of the same size: white is repainted, black "
+        "and what is transparent is kept. Without it, what is transparent in the picture itself is "
+        "repainted.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
     as_json: Json = False,
 ) -> None:
@@ -86,6 +89,8 @@ def segment(
     """Make a mask from points on a thing, points beside it and a box around it."""
     check_png(output)
     picture = open_rgb(image)
+    for note in notes_of(picture):
+        print(f"note: {image}: {note}", file=sys.stderr)
     clicks = Clicks(tuple(_numbers(text, 2, "point") for text in point or []),
                     tuple(_numbers(text, 2, "not") for text in not_point or []),
                     _numbers(box, 4, "box") if box else None)

@@ -14,7 +14,7 @@ from pipelines.chain import default_strength
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
-from pipelines.inpainting.pictures_in import open_mask, open_rgb
+from pipelines.inpainting.pictures_in import open_mask, open_picture
 from pipelines.request import DEFAULTS, RunRequest, accepted
 from pipelines.sheet.exports import EXPORTS
 
@@ -130,7 +130,8 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
     for name in PICTURES:
         picture = values.get(name)
         if isinstance(picture, Path):
-            picture = open_mask(picture, name) if name == "mask_image" else open_rgb(picture, name)
+            read = open_mask if name == "mask_image" else open_picture
+            picture = read(picture, name)
         if picture:
             values[name] = engine.pictures.put(picture)
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pipelines.errors import RequestError
 from pipelines.hub.model import ModelDetails
+from pipelines.inpainting.pictures_in import FORMATS, open_picture
+from pipelines.pixels import flat
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PICTURE = 20_000_000  # bytes
@@ -24,13 +27,9 @@ def small_picture(content: bytes) -> bytes | None:
     """A picture made small enough to show; None where it is none."""
     import io
 
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
-            image.draft("RGB", (PICTURE_SIDE, PICTURE_SIDE))
-            picture = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        picture = flat(open_picture(content, formats=(*FORMATS, "GIF")))
+    except RequestError:
         return None
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     out = io.BytesIO()

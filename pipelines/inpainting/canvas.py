@@ -3,7 +3,8 @@
 The model paints a working picture of about its own size: the whole picture or the masked part,
 scaled with its aspect kept and mirrored at the rim up to a multiple that the model can take.
 What comes back is scaled and blended into the picture through the feathered mask, so that each
-pixel where that mask is 0 is the picture's own.
+pixel where that mask is 0 is the picture's own, its alpha included. What is transparent is shown to
+the model as white; what it paints lies over the picture like a layer that is as opaque as the mask.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.inpainting import masks
+from pipelines.pixels import flat, input_notes, opacity_of
 from pipelines.request import MAX_SIDE, RunRequest
 
 if TYPE_CHECKING:
@@ -49,11 +51,13 @@ class WorkingSize:
 class Canvas:
     """The pictures of an in-painting, prepared: `images` are what the pipeline is given, `box` is
     the part of the picture that the model sees, `alpha` how much of the model's work each pixel
-    takes, `differential` whether by degrees."""
+    takes, `differential` whether by degrees, `opacity` the picture's own alpha, None where it is
+    opaque."""
 
     differential: bool
     images: dict[str, Image]
     picture: np.ndarray
+    opacity: masks.Mask | None
     alpha: masks.Mask
     box: masks.Box
     size: WorkingSize
@@ -67,25 +71,33 @@ class Canvas:
         empty or of another size than the picture."""
         from PIL import Image
 
-        picture = np.asarray(images["image"].convert("RGB"))
+        source = images["image"]
+        opacity = opacity_of(source)
+        seen = flat(source)
+        picture = np.asarray(source.convert("RGBA").convert("RGB") if opacity else seen)
         mask = masks.as_mask(images["mask_image"])
         alpha = soft_mask(request, mask, picture.shape[:2])
         box = painted_box(request, alpha)
         size = working_size(request, info, box[2] - box[0], box[3] - box[1])
-        work = _fitted(Image.fromarray(picture), box, size)
+        work = _fitted(seen, box, size)
         work_mask = _by_cells(_fitted_mask(alpha, box, size, request.differential), cell)
         if request.masked_content == "fill":
             work = _filled(work, work_mask)
-        others = {name: _fitted(other.convert("RGB").resize(images["image"].size), box, size)
-                  for name, other in images.items() if name not in ("image", "mask_image")}
-        notes = []
+        others = {name: flat(other) for name, other in images.items()
+                  if name not in ("image", "mask_image")}
+        notes = [*input_notes({"image": source, "mask_image": images["mask_image"], **others})]
+        others = {name: _fitted(other.resize(source.size), box, size)
+                  for name, other in others.items()}
+        if opacity:
+            notes.append("image: the model saw white where it is transparent; outside the mask its "
+                         "alpha is kept")  # fmt: skip
         if not request.differential and ((mask > 0) & (mask < 255)).any():
             notes.append("mask_image: its greys count as black below half and as white above; "
                          "differential repaints them by degrees")  # fmt: skip
         return cls(
             request.differential,
             {**others, "image": work, "mask_image": Image.fromarray(work_mask)},
-            picture, alpha, box, size, tuple(notes),
+            picture, np.asarray(opacity) if opacity else None, alpha, box, size, tuple(notes),
         )  # fmt: skip
 
     def fitted(self, request: RunRequest) -> RunRequest:
@@ -104,9 +116,17 @@ class Canvas:
         alpha = self.alpha[top:bottom, left:right]
         weight = _full_from(alpha, SOFT_FULL if self.differential else 255)
         result = self.picture.copy()
+        if self.opacity is not None:  # the painted layer over one that is transparent itself
+            opacity = self.opacity.copy()
+            below = opacity[top:bottom, left:right]
+            shown = weight + below.astype(np.float32) / 255 * (1 - weight)
+            below[alpha > 0] = (shown * 255).round().astype(np.uint8)[alpha > 0]
+            weight = weight / np.maximum(shown, 1e-6)
         old = result[top:bottom, left:right]
         mixed = old + (np.asarray(new).astype(np.float32) - old) * weight[..., None]
         old[alpha > 0] = mixed.round().astype(np.uint8)[alpha > 0]
+        if self.opacity is not None and (opacity < 255).any():
+            result = np.dstack([result, opacity])
         return Image.fromarray(result)
 
     def watch(self, on_step: OnStep | None) -> OnStep | None:
@@ -214,9 +234,9 @@ def working_size(request: RunRequest, info: ModelInfo, width: int, height: int) 
 def changed_unmasked_pixels(
     request: RunRequest, before: Image, mask_image: Image, after: Image
 ) -> tuple[int, int]:
-    """How many pixels outside the feathered mask differ, and of how many."""
+    """How many pixels outside the feathered mask differ, in colour or alpha, and of how many."""
     kept = soft_mask(request, masks.as_mask(mask_image)) == 0
-    old, new = (np.asarray(image.convert("RGB")) for image in (before, after))
+    old, new = (np.asarray(image.convert("RGBA")) for image in (before, after))
     if old.shape != new.shape:
         return int(kept.sum()), int(kept.sum())
     return int(((old != new).any(axis=-1) & kept).sum()), int(kept.sum())

@@ -20,6 +20,7 @@ from pipelines.hub.cache import model_folders
 from pipelines.hub.plan import SEGMENTER_FILES, SEGMENTERS
 from pipelines.inpainting.masks import Box, Mask
 from pipelines.models.files import find_weights
+from pipelines.pixels import flat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,7 +118,7 @@ class GrabCut:
         import cv2
 
         clicks.check(*image.size)
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(flat(image))
         height, width = pixels.shape[:2]
         scale = GRABCUT_SIDE / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -247,7 +248,7 @@ class SegmentAnything:
         from torch.nn.functional import interpolate
 
         clicks.check(*image.size)
-        image = image.convert("RGB")
+        image = flat(image)
         with self._lock, torch.no_grad():
             model = self._load()
             embedding = self._embedding(image)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.inpainting.pictures_in import check_size
+from pipelines.pixels import flat, mask_of, noted, notes_of, opacity_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,7 @@ TINT = (255, 0, 150)  # seen on skies, meadows, skin and red cars
 
 
 def as_mask(image: Image) -> Mask:
-    return np.asarray(image.convert("L"))
+    return np.asarray(mask_of(image))
 
 
 def as_image(mask: Mask) -> Image:
@@ -143,7 +144,7 @@ def overlay(image: Image, mask: Mask, colour: tuple[int, int, int] = TINT) -> Im
     import cv2
     from PIL import Image
 
-    base = np.asarray(image.convert("RGB")).astype(np.float32)
+    base = np.asarray(flat(image)).astype(np.float32)
     weight = (mask.astype(np.float32) / 255 * 0.55)[..., None]
     tinted = base * (1 - weight) + np.array(colour, np.float32) * weight
     tinted = tinted.round().astype(np.uint8)
@@ -170,11 +171,12 @@ def extend(
     """The picture with more room around it, and a mask that is white where the room is new.
 
     `fill`: the edge drawn out, the picture mirrored, colours grown from the edge, grey, or noise.
+    What is transparent stays so, and is filled from as white; the room is opaque.
     """
     import cv2
     from PIL import Image
 
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(flat(image))
     height, width = pixels.shape[:2]
     sides = ((top, bottom), (left, right))
     if min(left, top, right, bottom) < 0:
@@ -200,7 +202,11 @@ def extend(
             padded = np.where(mask[..., None] > 0, noise, padded)
         case _:
             raise RequestError(f"fill: received {fill!r}, accepted {', '.join(FILLS)}")
-    return Image.fromarray(padded), mask
+    if opacity := opacity_of(image):
+        clear = np.pad(np.asarray(opacity), sides, constant_values=255)
+        padded = np.dstack([padded, clear])
+        padded[top : top + height, left : left + width] = np.asarray(image.convert("RGBA"))
+    return noted(Image.fromarray(padded), *notes_of(image)), mask
 
 
 def size_text(mask: Mask) -> str:

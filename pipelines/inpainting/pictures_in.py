@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.colour import to_srgb
 from pipelines.errors import RequestError
+from pipelines.pixels import NOTES, eight_bits, flat, mask_of, noted, notes_of, opacity_of, over
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,23 +20,75 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 25_000_000  # a 24-megapixel camera's
 MAX_SIDE = 16_384
+COLOURFUL = 64  # of 255, between channels: more than JPEG makes of grey
+PNG = b"\x89PNG\r\n\x1a\n"
+DEPTH = 24  # where a PNG's header says bits a channel, and behind it the kind of its pixels
+GREY_ALPHA = 4
 
 
-def open_picture(source: Path | bytes, name: str = "image") -> Image:
-    """A foreign picture, upright by its EXIF, as 8-bit RGB, or RGBA where it has transparency.
+def open_picture(
+    source: Path | bytes, name: str = "image", formats: Sequence[str] = FORMATS
+) -> Image:
+    """A foreign picture, upright by its EXIF, as 8-bit sRGB, or with alpha where it has
+    transparency.
 
-    PNG, JPEG or WebP, of an animation the first frame. 16 bits become 8, CMYK, grey and palettes
-    become RGB. Raises RequestError for anything else, for broken files and for more than
-    MAX_PIXELS, before their pixels are decoded; `name` says in the message what it was for.
+    PNG, JPEG or WebP, of an animation the first frame. 16 bits become 8; CMYK, grey and palettes
+    become RGB, other colour spaces sRGB; its notes say so (`pixels.notes_of`). Raises RequestError
+    for anything else, for broken files and for more than MAX_PIXELS, before their pixels are
+    decoded; `name` says in the message what it was for.
     """
+    return _opened(source, name, formats, to_srgb)
+
+
+def open_rgb(source: Path | bytes, name: str = "image") -> Image:
+    """Like open_picture, in RGB; what is transparent shows white, as viewers show it."""
+    return flat(open_picture(source, name))
+
+
+def open_mask(source: Path | bytes, name: str = "mask_image") -> Image:
+    """A picture as a mask, by the rule of `pixels.mask_of`; its notes say what counts in it.
+
+    Its values are taken as they are stored: a colour profile is for colours. Raises RequestError
+    as open_picture does, and where strokes on a transparent layer would repaint nothing.
+    """
+    picture = _opened(source, name, FORMATS, lambda image: image)
+    mask = mask_of(picture)
+    notes = []
+    if picture.mode == "RGBA":
+        notes.append("its transparent parts are kept")
+        if not mask.getbbox():
+            label = f"{name}: {source if isinstance(source, Path) else 'this file'}"
+            raise RequestError(f"{label} masks nothing: what is transparent is kept, white is "
+                               "repainted, and its strokes are black; accepted white strokes")
+    if _most_colourful(picture) > COLOURFUL:
+        notes.append("its colours count by their brightness: white is repainted")
+    return noted(mask, *notes)
+
+
+def alpha_mask(image: Image) -> Image | None:
+    """The transparent part of a picture as a mask (white: transparent), None where it has none."""
+    from PIL import ImageChops
+
+    opacity = opacity_of(image)
+    return ImageChops.invert(opacity) if opacity else None
+
+
+def _opened(
+    source: Path | bytes, name: str, formats: Sequence[str], colours: Callable[[Image], Image]
+) -> Image:
+    """The picture in RGB, or RGBA where it is not opaque, its info nothing but its notes."""
+    import warnings
+
     from PIL import Image
 
+    # Between its own limit and twice that, Pillow warns; ours is below both, and is an error.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     label, data = _read(source, name)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             check_size(*image.size, label)
             image.load()
-            return _plain(_upright(image))
+            return _plain(image, data, colours)
     except RequestError:
         raise
     except Image.UnidentifiedImageError:
@@ -43,32 +99,6 @@ def open_picture(source: Path | bytes, name: str = "image") -> Image:
                            f"{MAX_PIXELS / 1e6:.0f} million") from None  # fmt: skip
     except Exception as error:  # a broken file may raise anything in a decoder
         raise RequestError(f"{label} is no picture that can be read ({error})") from error
-
-
-def open_rgb(source: Path | bytes, name: str = "image") -> Image:
-    """Like open_picture, in RGB; what is transparent shows white, as viewers show it."""
-    return flat(open_picture(source, name))
-
-
-def open_mask(source: Path | bytes, name: str = "mask_image") -> Image:
-    """A picture as a mask, in 8-bit grey; white is repainted."""
-    return open_rgb(source, name).convert("L")
-
-
-def flat(image: Image) -> Image:
-    """The picture in RGB; what is transparent shows white."""
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    from PIL import Image
-
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def alpha_mask(image: Image) -> Image | None:
-    """The transparent part of a picture as a mask (white: transparent), None where it has none."""
-    from PIL import ImageChops
-
-    return ImageChops.invert(image.getchannel("A")) if image.mode == "RGBA" else None
 
 
 def _read(source: Path | bytes, name: str) -> tuple[str, bytes]:
@@ -99,6 +129,30 @@ def check_size(width: int, height: int, label: str = "image") -> None:
         )
 
 
+def _plain(image: Image, data: bytes, colours: Callable[[Image], Image]) -> Image:
+    notes = []
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"the first of {frames} frames was taken")
+    image.info.pop(NOTES, None)  # somebody else's
+    image = _upright(image)
+    if data.startswith(PNG):
+        depth, kind = data[DEPTH : DEPTH + 2]
+        if depth == 16:
+            notes.append("16 bits a channel were reduced to 8")
+            if kind == GREY_ALPHA:  # which Pillow opens as colours
+                image = image.convert("LA")
+        if code_points := _code_points(data):
+            image.info["cicp"] = code_points
+    image = colours(eight_bits(image))
+    notes = (*notes, *notes_of(image))
+    opaque = opacity_of(image) is None
+    if opaque:
+        image.info = {}  # a colour that is transparent, and does not occur
+    image = image.convert("RGB" if opaque else "RGBA")
+    image.info = {}
+    return noted(image, *notes)
+
+
 def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
@@ -107,16 +161,23 @@ def _upright(image: Image) -> Image:
     return image
 
 
-def _plain(image: Image) -> Image:
-    """8-bit RGB, or RGBA where a pixel is not opaque."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
-        import numpy as np
-        from PIL import Image
+def _code_points(png: bytes) -> bytes | None:
+    """What the cICP chunk of a PNG holds, which Pillow does not read."""
+    at = len(PNG)
+    while at + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        if kind == b"cICP":
+            return png[at + 8 : at + 8 + length]
+        if kind == b"IDAT":
+            break
+        at += length + 12
+    return None
 
-        values = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            return image
-    return image.convert("RGB")
+
+def _most_colourful(image: Image) -> int:
+    """The largest difference between the channels of a pixel that is seen, 0 for greys."""
+    from PIL import ImageChops
+
+    red, green, blue = over(image, "black").split()
+    return max(ImageChops.difference(*pair).getextrema()[1]
+               for pair in ((red, green), (green, blue)))

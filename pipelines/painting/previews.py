@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipelines.models.parts import autoencoder_of
 from pipelines.painting.timing import Timings
+from pipelines.pixels import flat
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +177,7 @@ def _linear_decode(x0: torch.Tensor, picture: Image.Image) -> list[Image.Image]:
 
     height, width = x0.shape[-2:]
     patch = max(1, LONGEST_SIDE // max(height, width))
-    small = picture.convert("RGB").resize((width * patch, height * patch), Image.Resampling.BOX)
+    small = flat(picture).resize((width * patch, height * patch), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
     windows = unfold(pad(x0, [1] * 4, mode="replicate"), 3).transpose(1, 2)
     windows = torch.cat([windows, torch.ones_like(windows[..., :1])], -1)

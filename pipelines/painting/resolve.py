@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import RequestError
 from pipelines.models.info import ModelInfo
+from pipelines.pixels import flat
 from pipelines.request import RunRequest
 from pipelines.schedulers import own_scheduler
 
@@ -55,13 +56,13 @@ def resolve(
 
 
 def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
-    """The input pictures of a resolved request; image-to-image starts from one of its size."""
-    images = dict(images)
+    """The input pictures of a resolved request, in RGB; image-to-image starts from one of its
+    size."""
+    images = {name: flat(image) for name, image in images.items()}
     if request.task == "image-to-image":
         from PIL.Image import Resampling
 
         size = (request.width, request.height)
-        images["image"] = images["image"].convert("RGB")
         if None not in size and images["image"].size != size:
             images["image"] = images["image"].resize(size, Resampling.LANCZOS)
     return images

@@ -15,6 +15,7 @@ from pipelines.axes import Axis, label, own_or_label
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
+from pipelines.pixels import flat
 from pipelines.run_log import Run
 from pipelines.stores import PictureStore
 
@@ -150,7 +151,7 @@ def _tile(run: Run | None, pictures: PictureStore) -> Image.Image | None:
     if not run or not run.image_sha256:
         return None
     try:
-        image = pictures.get(run.image_sha256).convert("RGB")
+        image = flat(pictures.get(run.image_sha256))
     except StorageError:
         return None
     if max(image.size) > LARGEST:

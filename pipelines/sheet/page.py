@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipelines.errors import StorageError
+from pipelines.pixels import flat
 from pipelines.run_log import Run
 from pipelines.sheet.cells import Results
 from pipelines.sheet.draw import heading_of, subtitle
@@ -36,18 +37,18 @@ def html_page(results: Results, downloads: Mapping[str, Export]) -> bytes:
     """
     results = replace(results, with_paths=False)
     comparison, runs, pictures = results.comparison, results.runs, results.pictures
-    paths = [pictures.path(run.image_sha256) for run in runs if run and run.image_sha256]
-    size = sum(path.stat().st_size for path in paths if path.exists())
+    size = sum(pictures.path(run.image_sha256).stat().st_size for run in runs
+               if run and pictures.whole(run.image_sha256))
     lossless = size <= LOSSLESS_BYTES
 
     def address(run: Run, kind: str) -> str | None:
         sha256 = run.image_sha256 if kind == "picture" else run.steps_sha256
         try:
             if kind == "picture" and lossless:
-                return _data_uri(pictures.path(sha256).read_bytes(), "png") if sha256 else None
+                return _data_uri(pictures.read(sha256), "png") if sha256 else None
             quality = QUALITY if kind == "picture" else STEPS_QUALITY
             return _webp(pictures.get(sha256), quality) if sha256 else None
-        except (OSError, StorageError):
+        except StorageError:
             return None
 
     page = viewer_data(comparison, runs, results.every_record, address)
@@ -80,7 +81,7 @@ def _inside_a_script(value: Any) -> str:
 
 def _webp(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "WEBP", quality=quality)
+    flat(image).save(buffer, "WEBP", quality=quality)
     return _data_uri(buffer.getvalue(), "webp")
 
 

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from pipelines.axes import Axis
 from pipelines.comparison import Comparison
-from pipelines.errors import RequestError
+from pipelines.errors import PipelineError, RequestError
+from pipelines.inpainting.pictures_in import MAX_PIXELS
 from pipelines.request import join_model_id, split_model_id
 from pipelines.run_log import ComparisonRow, Run
+
+PNG = b"\x89PNG\r\n\x1a\n"
+CHUNK = "contact_sheet"
+MAX_BYTES = 2**29  # of JSON, or of a page with all its pictures
 
 
 def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str, Any]:
@@ -53,9 +58,9 @@ def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -
 
 
 def png_with_recipe(image: Image.Image, recipe: dict[str, Any]) -> bytes:
-    """A PNG that carries its recipe as the text chunk 'contact_sheet'."""
+    """A PNG that carries its recipe as a text chunk."""
     info, buffer = PngInfo(), io.BytesIO()
-    info.add_itxt("contact_sheet", json.dumps(recipe))
+    info.add_itxt(CHUNK, json.dumps(recipe))
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
@@ -66,25 +71,45 @@ def read_recipe(path: Path) -> Comparison:
     The recipe of a single picture is a comparison of one cell. Raises RequestError.
     """
     try:
-        if path.suffix.lower() == ".png":
-            with Image.open(path) as image:
-                text = image.text["contact_sheet"]
-        else:
-            text = path.read_text(encoding="utf-8")
-            if path.suffix.lower() in (".html", ".htm"):
-                _, data = text.split('id="data">')
-                text = json.loads(data[: data.index("</script>")])["files"]["recipe"]["text"]
+        text = _recipe_text(path)
         columns = json.loads(text)
         if "requests" in columns:
             columns = {"base": columns["requests"][0], "axes": []}
         columns = {name: columns[name] for name in ("base", "axes", "skip") if name in columns}
         comparison = Comparison.from_row(ComparisonRow(id="", datetime_utc="", **columns))
+        len(comparison.cells)  # builds them: what is wrong in one is said now
+    except PipelineError:
+        raise
     except OSError as error:
         raise RequestError(f"recipe: {path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:  # what others wrote may fail in any way
         raise RequestError(
-            f"recipe: {path} holds none; accepted the JSON, labelled PNG or HTML page that "
-            "Contact Sheet wrote"
+            f"recipe: {path} holds none; accepted the JSON (UTF-8, UTF-16 or UTF-32), labelled "
+            "PNG or HTML page that Contact Sheet wrote"
         ) from error
-    len(comparison.cells)  # builds them: what is wrong in one is said now
     return comparison
+
+
+def _recipe_text(path: Path) -> str:
+    """The JSON of a recipe. Of a PNG what stands before its pixels is read, so that a sheet may
+    have any size; text may be UTF-8, UTF-16 or UTF-32, with a byte order mark or without."""
+    if not path.is_file():
+        raise RequestError(f"recipe: {path} {'is no file' if path.exists() else 'does not exist'}")
+    with path.open("rb") as file:
+        if file.read(len(PNG)) == PNG:
+            file.seek(0)
+            image = PngImageFile(file)
+            text = image.info.get(CHUNK)
+            if text is None and image.width * image.height <= MAX_PIXELS:
+                text = image.text[CHUNK]  # behind the pixels, where another program put it
+            return text
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise RequestError(f"recipe: {path} has {size / 2**20:.0f} MB, accepted up to "
+                               f"{MAX_BYTES // 2**20} MB")
+        file.seek(0)
+        data = file.read()
+    text = data.decode(json.detect_encoding(data))
+    if text.lstrip().startswith("<"):
+        _, page = text.split('id="data">')
+        return json.loads(page[: page.index("</script>")])["files"]["recipe"]["text"]
+    return text
