@@ -25,9 +25,10 @@ IDENTITIES = {
         "num_inference_steps": 1, "guidance_scale": 0.0, "seed": 7,
         "scheduler_options": {"timestep_spacing": "trailing"}, "torch_dtype": "float16",
         "attention_backend": "eager", "height": 512, "width": 512},
-    "f6e0f8685a6ea764554e95405c0586bc156e531d1c8c1ba14e612f0d76d14a90": {
+    "c18db8b398b12cb921efb7c7757d004bc1017897c37f6f8e8956019f7ad61d81": {
         "task": "inpainting", "prompt": "y", "scheduler": "dpmpp_2m_karras",
-        "num_inference_steps": 30, "guidance_scale": 7.5, "image": "aa", "mask_image": "bb",
+        "num_inference_steps": 30, "guidance_scale": 7.5, "image": "a" * 64,
+        "mask_image": "b" * 64,
         "strength": 0.8, "mask_feather": 3, "padding_mask_crop": 16, "masked_content": "fill",
         "differential": True, "loras": ["style=0.5"], "cache": "first_block_cache",
         "compile": True},

@@ -12,6 +12,7 @@ from pipelines.inpainting import masks
 from pipelines.inpainting.canvas import changed_unmasked_pixels, soft_mask, working_size
 from pipelines.postcards.painter import paint_with_mask
 from pipelines.postcards.vocabulary import Scene
+from pipelines.request import TO_COME
 from pipelines.schedulers import expected_evaluations
 
 CAR = Scene("car", "red", "road", "day")
@@ -120,6 +121,63 @@ def test_grey_and_transparent_pictures_of_the_store_are_taken(engine, scene):
     for image in (scene[0].convert("L"), scene[0].convert("RGBA")):
         run = engine.run(request_for(engine, image, scene[1]))
         assert_kept(engine, run, image.convert("RGB"), scene[1])
+
+
+def cut_out(image):
+    """The picture with a clear left part, odd colours hidden in it, and a half clear strip."""
+    pixels = np.dstack([np.asarray(image), np.full(image.size[::-1], 255, np.uint8)])
+    pixels[:, :20] = (9, 200, 77, 0)
+    pixels[:, 20:30, 3] = 140
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("values", [{}, {"mask_feather": 6}, {"padding_mask_crop": 4},
+                                    {"differential": True, "mask_feather": 3}], ids=str)
+def test_a_cut_out_stays_one(engine, scene, values):
+    """Alpha and hidden colours outside the mask stay; what is painted is as opaque as the mask."""
+    image, mask = cut_out(scene[0]), Image.new("L", (64, 64))
+    mask.paste(255, (10, 10, 50, 40))
+    run = engine.run(request_for(engine, image, mask, **values))
+    after, kept = assert_kept(engine, run, image, mask)
+    assert after.shape == (64, 64, 4)
+    assert (after[10:40, 10:50, 3] == 255).all(), "what was masked is opaque"
+    soft = soft_mask(RunRequest(**run.request), masks.as_mask(mask))
+    rim = after[(soft > 0) & (soft < 255) & (np.asarray(image)[..., 3] == 0)]
+    if "mask_feather" in values:
+        assert {0, 255} != set(rim[:, 3]) and len(set(rim[:, 3])) > 2, "a soft edge"
+        green = rim[rim[:, 3] > 60]
+        assert (green[:, 1] - green[:, 0] < 150).all(), "no hidden colour shines through"
+    assert any("white where it is transparent" in note for note in run.notes)
+    whole = engine.run(request_for(engine, image, Image.new("L", (64, 64), 255)))
+    assert pixels(engine, whole).shape == (64, 64, 3), "nothing transparent is left"
+
+
+def test_a_changed_alpha_would_be_counted(engine, scene):
+    image, mask = cut_out(scene[0]), scene[1]
+    other = image.copy()
+    other.putpixel((0, 0), (9, 200, 77, 1))
+    request = request_for(engine, image, mask)
+    assert changed_unmasked_pixels(request, image, mask, image)[0] == 0
+    assert changed_unmasked_pixels(request, image, mask, other)[0] == 1
+
+
+def test_image_to_image_says_that_transparency_was_filled(engine, scene):
+    image = cut_out(scene[0])
+    white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    runs = [engine.run(RunRequest(task="image-to-image", image=engine.pictures.put(start),
+                                  prompt="a red car", strength=0.5, num_inference_steps=2))
+            for start in (image, white)]
+    assert [run.notes for run in runs] == [["image: transparent parts were filled with white"], []]
+    assert runs[0].image_sha256 == runs[1].image_sha256, "hidden colours count nothing"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA"])
+def test_masks_of_the_store_are_read_by_the_same_rule(engine, scene, mode):
+    white = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    white.paste((255, 255, 255, 255), (8, 8, 24, 24))
+    mask = white.convert(mode) if mode != "L" else white.getchannel("A")
+    run = engine.run(request_for(engine, scene[0], mask))
+    assert (run.status, run.unmasked_pixels) == ("ok", 64 * 64 - 16 * 16)
 
 
 def test_white_is_repainted_and_the_inverse_keeps_the_subject(engine, scene):
@@ -263,7 +321,7 @@ def test_previews_show_the_whole_picture(engine, scene):
 
 def test_the_strength_that_an_error_names_works():
     for steps in range(1, 300):
-        base = {"task": "image-to-image", "image": "x", "num_inference_steps": steps}
+        base = {"task": "image-to-image", "image": TO_COME, "num_inference_steps": steps}
         with pytest.raises(RequestError, match="use a strength of at least") as error:
             RunRequest(strength=0.999 / steps - 1e-6, **base)
         named = float(str(error.value).rsplit(" ", 1)[-1])
@@ -274,4 +332,4 @@ def test_mask_options_belong_to_inpainting():
     with pytest.raises(RequestError, match="text-to-image takes no mask_feather"):
         RunRequest(mask_feather=3)
     with pytest.raises(RequestError, match="image-to-image takes no padding_mask_crop"):
-        RunRequest(task="image-to-image", image="x", padding_mask_crop=0)
+        RunRequest(task="image-to-image", image=TO_COME, padding_mask_crop=0)

@@ -19,6 +19,7 @@ from pipelines.inpainting.pictures_in import (
     open_picture,
     open_rgb,
 )
+from pipelines.pixels import notes_of
 
 RED, BLUE = (224, 32, 32), (32, 64, 224)
 
@@ -118,6 +119,66 @@ def test_transparency_becomes_a_mask_and_shows_white():
     assert alpha_mask(open_picture(encoded(half_and_half()))) is None
     palette = encoded(half_and_half().quantize(4), transparency=0)
     assert open_picture(palette).mode == "RGBA"
+
+
+def strokes(colour, ground=(0, 0, 0, 0), opacity=255):
+    """A square of strokes on a layer, 32 x 16 px, the square 8 x 8."""
+    layer = Image.new("RGBA", (32, 16), ground)
+    layer.paste((*colour, opacity), (4, 4, 12, 12))
+    return layer
+
+
+def of_16_bits(image):
+    """A grey picture with alpha as a PNG of 16 bits a channel."""
+    values = np.asarray(image.convert("LA")).astype(np.uint16) * 257
+    return png(*image.size, b"".join(b"\0" + row.astype(">u2").tobytes() for row in values),
+               depth=16, colour=4)
+
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+STROKES = strokes(WHITE)
+GREY = STROKES.getchannel("A")
+MASKS = {
+    "RGBA": encoded(STROKES),
+    "RGBA, white hidden": encoded(strokes(WHITE, (255, 255, 255, 0))),
+    "LA": encoded(STROKES.convert("LA")),
+    "LA of 16 bits": of_16_bits(STROKES),
+    "WebP": encoded(STROKES, "WEBP", lossless=True),
+    "palette": encoded(GREY.convert("1").convert("P"), transparency=0),
+    "palette with alpha": encoded(STROKES.quantize(2)),
+    "L with a clear grey": encoded(GREY, transparency=0),
+    "1 bit with a clear black": encoded(GREY.convert("1"), transparency=0),
+    "opaque L": encoded(GREY),
+    "opaque RGB": encoded(GREY.convert("RGB")),
+    "opaque 1 bit": encoded(GREY.convert("1")),
+    "opaque 16 bits": encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)),
+    "CMYK": encoded(GREY.convert("RGB").convert("CMYK"), "JPEG", quality=100, subsampling=0),
+    "black and white strokes": encoded(Image.alpha_composite(
+        strokes(BLACK).transpose(Image.Transpose.FLIP_LEFT_RIGHT), STROKES)),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_white_is_repainted_and_what_is_transparent_is_kept(kind):
+    mask = open_mask(MASKS[kind])
+    assert mask.mode == "L"
+    # JPEG spreads an edge over its neighbours.
+    assert np.abs(np.asarray(mask).astype(int) - np.asarray(GREY)).max() <= 8 * (kind == "CMYK")
+    clear = not kind.startswith(("opaque", "CMYK"))
+    assert ("its transparent parts are kept" in notes_of(mask)) == clear
+
+
+def test_half_clear_strokes_are_greys_and_colours_count_by_their_brightness():
+    assert open_mask(encoded(strokes(WHITE, opacity=128))).getpixel((8, 8)) == 128
+    red = open_mask(encoded(strokes((255, 0, 0), (255, 255, 255, 255))))
+    assert red.getpixel((8, 8)) == 76 and red.getpixel((20, 2)) == 255
+    assert "its colours count by their brightness: white is repainted" in notes_of(red)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_black_strokes_on_a_transparent_layer_are_refused(mode):
+    with pytest.raises(RequestError, match="transparent is kept, white is repainted, .* black"):
+        open_mask(encoded(strokes(BLACK).convert(mode)))
 
 
 def hostile():

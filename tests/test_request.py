@@ -1,6 +1,8 @@
 import pytest
 
 from pipelines import RequestError, RunRequest
+from pipelines.fields import PICTURES
+from pipelines.request import TO_COME
 
 
 def test_round_trip_through_json():
@@ -32,8 +34,9 @@ def test_frozen():
         ({"prompt": "x" * 20_000}, ["prompt", "20000", "10000"]),
         ({"sampler": "ddim"}, ["sampler", "scheduler"]),
         ({"task": "image-to-image"}, ["needs an image"]),
-        ({"task": "inpainting", "image": "a"}, ["mask_image"]),
-        ({"image": "a"}, ["text-to-image", "image"]),
+        ({"task": "inpainting", "image": "a" * 64}, ["mask_image"]),
+        ({"image": "a" * 64}, ["text-to-image", "image"]),
+        ({"image": "../../etc/x"}, ["image", "'../../etc/x'", "SHA-256", "64 hex digits"]),
     ],
 )
 def test_errors_show_what_was_received_and_what_works(values, parts):
@@ -42,8 +45,22 @@ def test_errors_show_what_was_received_and_what_works(values, parts):
     assert all(part in str(error.value) for part in parts), str(error.value)
 
 
+@pytest.mark.parametrize("field", PICTURES)
+@pytest.mark.parametrize("name", [
+    "../../etc/x", "/etc/passwd", "a", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "", " " + "a" * 64,
+    "a" * 64 + "\n", "a" * 60 + "/../", "to come\n", "To come", "\0" * 64, 7, ["a" * 64],
+])  # fmt: skip
+def test_a_picture_has_no_other_name_than_its_sha256(field, name):
+    task = {"task": "image-to-image", "image": TO_COME}
+    with pytest.raises(RequestError, match=field):
+        RunRequest(**{**task, field: name})
+    if field != "mask_image":
+        for right in ("0123456789abcdef" * 4, TO_COME):
+            assert getattr(RunRequest(**{**task, field: right}), field) == right
+
+
 def test_too_small_a_strength_names_one_that_works():
-    values = {"task": "image-to-image", "image": "a", "num_inference_steps": 20}
+    values = {"task": "image-to-image", "image": "a" * 64, "num_inference_steps": 20}
     with pytest.raises(RequestError, match=r"at least 0\.05"):
         RunRequest(**values, strength=0.04)
     assert RunRequest(**values, strength=0.05).strength == 0.05

@@ -1,19 +1,26 @@
 import csv
 import io
 import json
+import os
+import struct
 import zipfile
+import zlib
+from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from pipelines import Comparison, RunRequest, measuring
+from pipelines.axes import AxisError
 from pipelines.cli.output import write
-from pipelines.errors import StorageError
+from pipelines.errors import RequestError, StorageError
+from pipelines.inpainting.pictures_in import open_picture
 from pipelines.sheet import draw as sheet
 from pipelines.sheet.cells import Results, to_csv
 from pipelines.sheet.exports import EXPORTS, exports_for
-from pipelines.sheet.recipe import png_with_recipe
+from pipelines.sheet.recipe import png_with_recipe, read_recipe
 
 BASE = RunRequest(prompt="a red car", num_inference_steps=1)
 
@@ -148,6 +155,113 @@ def test_a_png_carries_its_recipe(tmp_path):
         assert json.loads(image.text["contact_sheet"]) == {"base": {"prompt": "naïve 日本"}}
     with pytest.raises(StorageError, match="cannot be written"):
         write(tmp_path / "no" / "out.png", data)
+
+
+def sheet_of(tmp_path, recipe, width, height, name="sheet.png"):
+    """A sheet of any size with a recipe; of its pixels there is only the beginning."""
+    small = png_with_recipe(Image.new("RGB", (4, 4)), recipe)
+    head = b"IHDR" + struct.pack(">II", width, height) + small[24:29]
+    path = tmp_path / name
+    path.write_bytes(small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:])
+    return path
+
+
+RECIPE = {"base": {"prompt": "a red car"}, "axes": [{"name": "seed", "values": [1, 2]}]}
+
+
+@pytest.mark.parametrize("size", [(13_500, 14_000), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])
+def test_the_recipe_of_a_sheet_of_any_size_is_read(tmp_path, size, recwarn):
+    """188 megapixels are 25 x 25 cells of 512 px; Pillow opens none of more than 179."""
+    comparison = read_recipe(sheet_of(tmp_path, RECIPE, *size))
+    assert [cell.request.seed for cell in comparison.cells] == [1, 2]
+    assert not recwarn.list
+    with pytest.raises(RequestError, match="holds none"):
+        read_recipe(sheet_of(tmp_path, ["none"], *size))
+
+
+def test_a_sheet_of_many_large_cells_is_no_input_picture(tmp_path, recwarn):
+    for size in ((13_500, 14_000), (10_000, 10_000)):
+        with pytest.raises(RequestError, match="accepted up to 25 million"):
+            open_picture(sheet_of(tmp_path, RECIPE, *size))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be",
+                                      "utf-32"])
+@pytest.mark.parametrize("name", ["recipe.json", "page.html", "recipe"])
+def test_a_recipe_is_read_in_any_unicode(tmp_path, encoding, name):
+    base = {"base": {"prompt": "naïve 日本 🚗"}, "axes": RECIPE["axes"]}
+    text = json.dumps(base, ensure_ascii=False)
+    if name == "page.html":
+        page = json.dumps({"files": {"recipe": {"text": text}}}, ensure_ascii=False)
+        text = f'<!doctype html><script id="data">{page}</script>'
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert read_recipe(tmp_path / name).base.prompt == "naïve 日本 🚗"
+
+
+def hostile_recipes():
+    """Name of a file -> its bytes: broken, cut, nested and wrong, in each of the three forms."""
+    rng = Random(0)
+    good = json.dumps(RECIPE)
+    wrong = [None, 7, 1e999, "x", [], [[]], {}, {"a": 1}, True, "\ud800", -(10**30), [None] * 3]
+    texts = [*("[" * n for n in (900, 5000, 100_000)), '{"a":' * 100_000, "9" * 5000, "", " ",
+             "null", "{}", '{"requests": []}', '{"requests": {}}', '{"requests": [[]]}',
+             "NaN", '"base"', good[:-1], good + good, "\0" * 99, "<" * 99, '<p id="data">',
+             '<p id="data">{}</script>', '<p id="data">[</script>', '<p id="data">' * 3]
+    for key in ("base", "axes", "skip"):
+        texts += [json.dumps({**RECIPE, key: value}) for value in wrong]
+    for key in ("name", "values", "search"):
+        texts += [json.dumps({**RECIPE, "axes": [{"name": "seed", "values": [1], key: value}]})
+                  for value in wrong]
+    for name in ("prompt", "seed", "image", "loras", "scheduler_options", "model_id", "sampler"):
+        texts += [json.dumps({"requests": [{name: value}]}) for value in wrong]
+    deep = "[" * 400 + "]" * 400
+    texts += [good.replace('"a red car"', deep), good.replace("[1, 2]", f"[{deep}]")]
+    cases = {}
+    for number, text in enumerate(texts):
+        page = json.dumps({"files": {"recipe": {"text": text}}})
+        cases[f"{number}.json"] = text.encode("utf-8", "surrogatepass")
+        cases[f"{number}.html"] = f'<script id="data">{page}</script>'.encode()
+        info = PngInfo()
+        info.add_itxt("contact_sheet", text, zip=number % 2 == 0)
+        buffer = io.BytesIO()
+        Image.new("L", (2, 2)).save(buffer, "PNG", pnginfo=info)
+        cases[f"{number}.png"] = buffer.getvalue()
+    whole = png_with_recipe(Image.new("RGB", (4, 4)), RECIPE)
+    for number in range(60):
+        broken = bytearray(whole)
+        for _ in range(1 + number % 7):
+            broken[rng.randrange(8, len(broken))] = rng.randrange(256)
+        cases[f"broken {number}.png"] = bytes(broken)
+        cases[f"cut {number}.png"] = whole[: number * 4]
+        cases[f"noise {number}"] = rng.randbytes(number * 9)
+    cases["latin.json"] = json.dumps({"base": {"prompt": "naïve"}}, ensure_ascii=False).encode(
+        "latin-1")
+    return cases
+
+
+def test_hostile_recipes_are_refused_in_one_line_or_read(tmp_path):
+    cases = hostile_recipes()
+    refused = set()
+    for name, data in cases.items():
+        (tmp_path / name).write_bytes(data)
+        try:
+            assert read_recipe(tmp_path / name).cells, name
+        except RequestError as error:
+            lines = str(error).splitlines()  # two more mark the place of a mistake in a rule
+            assert len(lines) == 1 or isinstance(error, AxisError), (name, lines)
+            assert len(lines[0]) < 1500, name
+            refused.add(name)
+    print(f"{len(refused)} of {len(cases)} hostile recipes were refused, the others read")
+    assert len(cases) > 500 and len(refused) > 0.7 * len(cases)
+    assert {"2.json", "2.html", "2.png", "latin.json"} <= refused
+
+
+def test_a_recipe_is_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, part in (("pipe.json", "is no file"), (".", "is no file"), ("no", "does not exist")):
+        with pytest.raises(RequestError, match=part):
+            read_recipe(tmp_path / name)
 
 
 def test_the_subtitle_says_what_is_unusual_about_how_it_was_computed():
