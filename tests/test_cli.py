@@ -376,6 +376,7 @@ def test_clicks_make_a_mask_and_a_mask_a_picture(run, tmp_path):
 @pytest.mark.parametrize(("arguments", "part"), [
     (["inpaint", "a.png"], "--mask is needed"),
     (["inpaint", "a.png", "--mask", "b.png"], "b.png does not exist"),
+    (["inpaint", "a.png", "--mask", "s.png"], "transparent is kept, white is repainted"),
     (["inpaint", "a.png", "--mask", "a.png", "x", "--masked-content", "noise"], "'noise'"),
     (["segment", "a.png"], "no point on the subject and no box"),
     (["segment", "a.png", "--point", "9"], "2 whole numbers"),
@@ -384,6 +385,7 @@ def test_clicks_make_a_mask_and_a_mask_a_picture(run, tmp_path):
 ])  # fmt: skip
 def test_bad_masks_and_clicks_are_one_clear_line(run, tmp_path, arguments, part):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    Image.new("LA", (20, 20), (0, 99)).save(tmp_path / "s.png")
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert part in err and len(err.strip().splitlines()) == 1, err

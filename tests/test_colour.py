@@ -5,11 +5,15 @@ import struct
 
 import numpy as np
 import pytest
+from apptest import html, page
 from PIL import Image, ImageCms
 from profiles import SRGB, cmyk_profile, grey_profile, rgb_profile
 from test_pictures_in import chunk, encoded, png
 
+from dashboard import state
+from dashboard.inpaint.draft import Draft
 from pipelines import RunRequest
+from pipelines.hub.pictures import small_picture
 from pipelines.inpainting.pictures_in import open_mask, open_picture
 from pipelines.pixels import notes_of
 
@@ -166,6 +170,22 @@ def test_the_values_of_a_mask_are_not_colours():
         mode = "L" if profile == grey_profile() else "RGB"
         mask = open_mask(encoded(Image.new("L", (8, 8), 128).convert(mode), icc_profile=profile))
         assert mask.getpixel((4, 4)) == 128
+
+
+def test_pictures_of_the_hub_are_shown_in_their_colours():
+    wide = encoded(plain(), icc_profile=rgb_profile())
+    with Image.open(io.BytesIO(small_picture(wide))) as small:
+        assert np.abs(np.subtract(small.getpixel((4, 4)), IN_P3)).max() <= 2
+    assert small_picture(encoded(plain(), "GIF")) and small_picture(b"GIF89a") is None
+
+
+def test_pages_say_what_was_changed_of_a_picture(home):
+    wide = open_picture(encoded(plain(), icc_profile=rgb_profile()))
+    sha = state.engine().pictures.put(wide)
+    told = "This picture: its colours were converted from Wide to sRGB."
+    assert told in html(page("compare", {"compare.task": "image-to-image", "compare.image": sha}))
+    state._drafts()["one"] = Draft(sha, 8, 8, [(sha, "upload", None)])
+    assert told in html(page("inpaint", draft="one"))
 
 
 def test_a_run_says_what_was_changed_of_its_picture(engine):
