@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.axes import label
 from pipelines.comparison import Comparison
 from pipelines.fields import COST_FIELDS
+from pipelines.painting.result import FLAT, spread
 from pipelines.pixels import flat
 from pipelines.run_log import Run
 from pipelines.stores import PictureStore
@@ -21,13 +22,12 @@ DARK, PURE = 40, 0.8  # of 255; saturation in HSV
 # A picture is saturated above this share of pure pixels, on top of so many times the share that the
 # picture of the lowest guidance has.
 SATURATED, TIMES = 0.03, 3.0
-BLANK = 2.0  # of 255: a picture whose pixels differ by less is empty
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """`spread`: standard deviation of the pixels, of 255; `saturated`: share of the pixels that are
-    not dark whose colour is nearly pure (saturation above 0.8 in HSV), or clipped to white."""
+    """`spread` of the pixels, see there; `saturated`: share of the pixels that are not dark whose
+    colour is nearly pure (saturation above 0.8 in HSV), or clipped to white."""
 
     spread: float
     saturated: float
@@ -40,10 +40,11 @@ def picture_facts(path: Path) -> PictureFacts:
     from PIL import Image
 
     with Image.open(path) as image:
-        pixels = np.asarray(flat(image))
+        shown = flat(image)
+    pixels = np.asarray(shown)
     most, least = pixels.max(-1).astype(float), pixels.min(-1).astype(float)
     pure = (most > DARK) & (most - least > PURE * most)
-    return PictureFacts(float(pixels.std()), float((pure | (least >= 254)).mean()))
+    return PictureFacts(spread(shown), float((pure | (least >= 254)).mean()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _without_effect(comparison: Comparison, runs: Sequence[Run | None]) -> list[
 def _empty(runs: Sequence[Run | None], pictures: PictureStore) -> list[Flag]:
     diverged = tuple(n for n, run in enumerate(runs)
                      if run and run.status == "failed" and "not finite" in (run.error or ""))
-    blank = tuple(n for n, facts in _facts(runs, pictures) if facts.spread < BLANK)
+    blank = tuple(n for n, facts in _facts(runs, pictures) if facts.spread < FLAT)
     flags = []
     if diverged:
         flags.append(Flag("not finite", f"{_cells(diverged)} diverged: values that are not finite.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
+from pipelines.scheduler_options import Option, checked, options_of
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -50,7 +52,7 @@ class SchedulerInfo:
     paper: str
     stochastic: bool = False
     evaluations_per_step: int = 1
-    extra_evaluations: int = 0  # in a whole run
+    extra_evaluations: int = 0  # in a whole run of several steps
     flow_matching: bool = False
     noise_by_eta: bool = False
     in_sigmas: bool = False
@@ -59,8 +61,8 @@ class SchedulerInfo:
     def evaluations(self, num_inference_steps: int) -> int:
         """Denoiser calls for a whole text-to-image run; the forecast, runs count their own."""
         last_step_saves = self.evaluations_per_step - 1
-        return (self.evaluations_per_step * num_inference_steps - last_step_saves
-                + self.extra_evaluations)
+        extra = self.extra_evaluations if num_inference_steps > 1 else 0
+        return self.evaluations_per_step * num_inference_steps - last_step_saves + extra
 
 
 DPM_PAPER = "Lu et al. 2022, DPM-Solver++, arXiv:2211.01095"
@@ -182,11 +184,14 @@ def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, An
     key = key_of_class(original_config.get("_class_name", ""))
     if key is None:
         return "default", {}
-    defaults = {**accepted_options(key), **BY_KEY[key].options}
-    own = {name: original_config[name] for name in defaults if name in original_config}
-    return key, {name: value for name, value in own.items()
-                 if value != defaults[name] and name not in MODEL_KEYS
-                 and isinstance(value, bool | int | float | str)}
+    own = {}
+    for name, option in accepted_options(key).items():
+        default = BY_KEY[key].options.get(name, option.default)
+        if name in original_config and name not in MODEL_KEYS:
+            with contextlib.suppress(ValueError, TypeError, OverflowError):  # the class ignores it
+                value = option.value(original_config[name])
+                own |= {name: value} if value != default else {}
+    return key, own
 
 
 def scheduler_class(key: str) -> type[SchedulerMixin]:
@@ -196,11 +201,33 @@ def scheduler_class(key: str) -> type[SchedulerMixin]:
 
 
 @functools.cache
-def accepted_options(key: str) -> Mapping[str, Any]:
-    """Constructor options of a scheduler with their defaults, without those of the model."""
-    parameters = inspect.signature(scheduler_class(key).__init__).parameters
-    fixed = {"self", "kwargs", "noise_sampler_seed"} | set(MODEL_KEYS) - {"timestep_spacing"}
-    return {name: p.default for name, p in parameters.items() if name not in fixed}
+def accepted_options(key: str) -> Mapping[str, Option]:
+    """Constructor options of a scheduler, without those of the model."""
+    fixed = {"noise_sampler_seed", *MODEL_KEYS} - {"timestep_spacing"}
+    return {name: option for name, option in options_of(scheduler_class(key)).items()
+            if name not in fixed}
+
+
+def checked_options(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the scheduler takes them, 'no' as False; RequestError where it does not, or where
+    `key` is 'default': a scheduler that is not of the catalogue."""
+    if not options:
+        return {}
+    if key == "default":
+        raise RequestError(f"scheduler_options: received {', '.join(options)}, accepted none for "
+                           "this model's own scheduler")
+    return checked(scheduler_info(key).label, accepted_options(key), options)
+
+
+def option_notes(scheduler: SchedulerMixin, options: Mapping[str, Any]) -> Iterator[str]:
+    """The options that a scheduler replaced, or never looks at."""
+    name_of_class, described = type(scheduler).__name__, options_of(type(scheduler))
+    for name, value in options.items():
+        used = scheduler.config.get(name)
+        if used != value:
+            yield f"scheduler_options: {name_of_class} took {name}={used!r} in place of {value!r}"
+        elif name in described and not described[name].read:
+            yield f"scheduler_options: {name} has no effect, {name_of_class} never reads it"
 
 
 def make_scheduler(
@@ -222,13 +249,7 @@ def make_scheduler(
         kind = "a flow-matching model" if is_flow_matching(original_config) else "this model"
         raise RequestError(f"scheduler: received {key!r}, accepted for {kind}: {fitting}")
     info, cls = scheduler_info(key), scheduler_class(key)
-    options = dict(options or {})
-    known = accepted_options(key)
-    if unknown := sorted(set(options) - set(known)):
-        raise RequestError(
-            f"scheduler_options: {info.label} knows no {', '.join(unknown)}; "
-            f"it knows {', '.join(sorted(known))}"
-        )
+    options = checked_options(key, options or {})
     model = {k: original_config[k] for k in MODEL_KEYS if k in original_config}
     config = {**LATENT_DEFAULTS, **model, **info.options, **options}
     parameters = inspect.signature(cls.__init__).parameters

@@ -288,10 +288,9 @@ class Batch:
             cell = self._cells.get(greenlet.getcurrent())
             if cell is None:  # inside another network's call
                 return network.compute(*args, **kwargs)
-            if method != "decode" or cell.probe is None:
+            if cell.probe is None:
                 return cell.call(network, args, kwargs)
-            with cell.probe.decoding():
-                return cell.call(network, args, kwargs)
+            return cell.probe.watched(network, lambda: cell.call(network, args, kwargs))
 
         before = vars(part).get(method)
         setattr(part, method, called)

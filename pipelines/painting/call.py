@@ -12,8 +12,10 @@ from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.parts import inner_pipelines
 from pipelines.models.signatures import PICTURE_OUTPUTS, picture_parameters
+from pipelines.painting.result import FLAT, spread
+from pipelines.painting.starts import start_anywhere
 from pipelines.request import RunRequest
-from pipelines.schedulers import make_scheduler
+from pipelines.schedulers import make_scheduler, option_notes
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -37,10 +39,12 @@ def set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
     shared = getattr(pipe, "scheduler", None)
     if shared is None:
         return
+    parts = [part for part in (pipe, *inner_pipelines(pipe).values())
+             if getattr(part, "scheduler", None) is shared]
+    for part in parts:
+        part.scheduler = scheduler
+    start_anywhere(scheduler, parts)
     scheduler.step = _without_unknown(scheduler.step)
-    for part in (pipe, *inner_pipelines(pipe).values()):
-        if getattr(part, "scheduler", None) is shared:
-            part.scheduler = scheduler
 
 
 def _without_unknown(step: Callable) -> Callable:
@@ -160,10 +164,15 @@ def _picture(pixels: Any) -> Image:
     return VaeImageProcessor.numpy_to_pil(pixels)[0]
 
 
-def effect_notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> Iterator[str]:
-    """What of the request had no effect, and why."""
+def effect_notes(
+    pipe: DiffusionPipeline, request: RunRequest, output: Any, image: Image
+) -> Iterator[str]:
+    """What of the request had no effect, and why; that the picture shows nothing."""
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         yield "the model's safety checker blacked the picture out"
+    elif spread(image) < FLAT:
+        middle = image.convert("RGB").getpixel((image.width // 2, image.height // 2))
+        yield f"the picture is of one colour: {'black' if max(middle) < FLAT else f'RGB {middle}'}"
     tokenizers = [part for name, part in pipe.components.items() if "tokenizer" in name and part]
     if tokenizers and all("CLIP" in type(tokenizer).__name__ for tokenizer in tokenizers):
         limit = tokenizers[0].model_max_length
@@ -185,3 +194,5 @@ def effect_notes(pipe: DiffusionPipeline, request: RunRequest, output: Any) -> I
         scheduler is None or "eta" not in inspect.signature(scheduler.step).parameters
     ):
         yield f"eta: no effect, {type(scheduler or pipe).__name__} knows none"
+    if scheduler is not None:
+        yield from option_notes(scheduler, request.scheduler_options)

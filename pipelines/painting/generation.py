@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,7 +26,7 @@ from pipelines.painting.call import (
     set_scheduler,
 )
 from pipelines.painting.execution import check_execution, computing
-from pipelines.painting.networks import is_out_of_memory
+from pipelines.painting.networks import Network, is_out_of_memory
 from pipelines.painting.noise import noise_sha256
 from pipelines.painting.previews import step_latents
 from pipelines.painting.probe import Probe
@@ -90,8 +90,7 @@ def _painted(
     cell.clock.finish()
 
     # What came of it.
-    if probe.latents is not None:
-        check_finite(probe.latents, scheduler, request)
+    unfinished = not_finite_notes(probe, model, request)
     image = picture_of(output)
     return RunResult(
         request=request.changed(width=image.width, height=image.height),
@@ -101,7 +100,7 @@ def _painted(
         denoiser_rows=probe.rows,
         noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
         peak_memory_bytes=cell.memory.peak_bytes(),
-        notes=(*effect_notes(pipe, request, output), *cell.notes),
+        notes=(*unfinished, *effect_notes(pipe, request, output, image), *cell.notes),
         shared=cell.shared,
         steps=step_latents(pipe, probe.keeper, image.height, image.width),
         latents=None if probe.latents is None else probe.latents[0].cpu(),
@@ -127,13 +126,39 @@ def _smaller(info: ModelInfo, request: RunRequest) -> str:
     return f"; or try {width} x {height} px"
 
 
-def check_finite(latents: torch.Tensor, scheduler: Any, request: RunRequest) -> None:
-    """Raise PipelineError where a solver diverged."""
-    if not latents.isfinite().all():
+def not_finite_notes(probe: Probe, model: LoadedModel, request: RunRequest) -> list[str]:
+    """The networks that gave values that are not finite, where the picture has none of them; where
+    it has, raises PipelineError that names what gave them first."""
+    broken = probe.not_finite()
+    encoders = [network for network in broken if not network.decodes]
+    if probe.latents is not None and not probe.latents.isfinite().all():
+        if encoders:
+            raise PipelineError(_broken(encoders[0], model))
         raise PipelineError(
-            f"{type(scheduler).__name__} produced values that are not finite in "
+            f"{type(probe.scheduler).__name__} produced values that are not finite in "
             f"{request.num_inference_steps} steps (options {request.scheduler_options or 'none'})"
+            f"{_other_dtype(model)}"
         )
+    if len(encoders) < len(broken):
+        raise PipelineError(_broken(broken[-1], model))
+    return [_broken(network, model) for network in encoders]
+
+
+def _broken(network: Network, model: LoadedModel) -> str:
+    """That a network's output is not finite, and why that may be."""
+    weights = [weight for weight in network.owner.parameters()
+               if not weight.is_meta and weight.is_floating_point()]
+    why = _other_dtype(model)
+    if not all(weight.isfinite().all() for weight in weights):
+        why = ": its weights hold such values, so its files are broken; get them again"
+    return f"{network.name} ({type(network.owner).__name__}) gave values that are not finite{why}"
+
+
+def _other_dtype(model: LoadedModel) -> str:
+    """What helps where values have overflowed, as the end of an error message."""
+    if model.dtype != "float16":
+        return ""
+    return ": float16 ends at 65504; try the torch_dtype bfloat16 or float32"
 
 
 def warm_up_key(model: LoadedModel, request: RunRequest) -> tuple:

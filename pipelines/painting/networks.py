@@ -130,10 +130,14 @@ class Network:
         return isinstance(self.owner, ModelMixin)
 
     @property
+    def decodes(self) -> bool:
+        return self.attribute == "decode"
+
+    @property
     def remembers(self) -> bool:
         """Whether equal rows are worth looking for in every call: texts and input pictures are
         often equal, latents are after their first evaluation no more."""
-        return not self.denoises and self.attribute != "decode"
+        return not self.denoises and not self.decodes
 
     def run(
         self, calls: Sequence[Call], mark: Callable[[], Any], memory: Memory | None,

@@ -9,6 +9,7 @@
 | `scheduler.step`                          | a step's end, the latents, the predicted x0    |
 | the pipeline's callback at a step's end   | in-painting's latents, blended after the step  |
 | the autoencoder's decode (batching.py)    | the time of decoding                           |
+| the other networks too, but the denoiser  | whether what they give is finite               |
 
 The pipeline object and the scheduler are the run's own, so what is wrapped on them stays there. The
 scheduler's step is wrapped from the inside out: what it does not know is left out (call.py), its
@@ -17,10 +18,9 @@ timestep is told to caching hooks (execution.py), then it is counted here.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipelines.painting.batching import Cell
+    from pipelines.painting.networks import Network
 
 NOISE_METHODS = ("prepare_latents", "prepare_intermediate_images")
 
@@ -56,6 +57,7 @@ class Probe:
         self._steps: list[tuple[Any, Any]] = []
         self._decoding: list[tuple[Any, Any]] = []
         self._pauses: list[tuple[Any, Any]] = []
+        self._finite: list[tuple[Network, torch.Tensor]] = []
         self._step_start: Any = None
         self._input: torch.Tensor | None = None
         self._previewing = False
@@ -125,14 +127,24 @@ class Probe:
         after_step(step)
         return tensors
 
-    @contextlib.contextmanager
-    def decoding(self) -> Iterator[None]:
-        if self._previewing:
-            yield
-            return
+    def watched(self, network: Network, call: Callable[[], Any]) -> Any:
+        """The output of a network's call. Whether it is finite is read at the end: the device is
+        not waited for."""
+        if self._previewing or network.denoises:
+            return call()
         start = self.clock.mark()
-        yield
-        self._decoding.append((start, self.clock.mark()))
+        output = call()
+        end = self.clock.mark()
+        if network.decodes:
+            self._decoding.append((start, end))
+        if (finite := all_finite(output)) is not None:
+            self._finite.append((network, finite))
+            self._pauses.append((end, self.clock.mark()))
+        return output
+
+    def not_finite(self) -> list[Network]:
+        """The networks that gave values that are not finite, in the order of their calls."""
+        return [network for network, finite in self._finite if not finite]
 
     def before_denoiser(self, module: Any, args: tuple, kwargs: dict) -> None:
         if module is not self.denoiser:
@@ -191,3 +203,16 @@ class Probe:
     def _scaled(self, sample: torch.Tensor) -> torch.Tensor:
         """What the denoiser saw of `sample`."""
         return sample if self._input is None else self._input
+
+
+def all_finite(output: Any) -> torch.Tensor | None:
+    """Whether the first tensor of a network's output is finite, as a tensor on its device; None
+    where there is none."""
+    if isinstance(output, torch.Tensor):
+        return output.isfinite().all()
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    elif hasattr(output, "__dict__"):  # such as the distribution that an encoder gives
+        output = tuple(part for part in vars(output).values() if isinstance(part, torch.Tensor))
+    parts = output if isinstance(output, (list, tuple)) else ()
+    return next((finite for part in parts if (finite := all_finite(part)) is not None), None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
 from pipelines.models.info import ModelInfo
 from pipelines.pixels import flat
 from pipelines.request import RunRequest
-from pipelines.schedulers import own_scheduler
+from pipelines.schedulers import checked_options, own_scheduler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,9 +37,10 @@ def resolve(
     if scheduler != "default" and fitting and scheduler not in fitting:
         raise RequestError(f"scheduler: received {scheduler!r}, accepted for {info.model_id} "
                            f"({info.pipeline_class}): {', '.join(fitting)}")
+    own: dict[str, Any] = {}
     if scheduler == "default":
         scheduler, own = own_scheduler(info.original_scheduler_config)
-        options = {**own, **options}
+    options = {**own, **checked_options(scheduler, options)}
     own_height, own_width = info.height, info.width
     if request.task == "inpainting":  # there the picture's aspect decides
         own_height = own_width = None

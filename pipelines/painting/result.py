@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+FLAT = 2.0  # of 255: a picture whose pixels differ by less shows nothing
+
+
+def spread(image: Image) -> float:
+    """The standard deviation of a picture's pixels, of 255, in the channel that has most."""
+    from PIL.ImageStat import Stat
+
+    return max(Stat(image.convert("RGB")).stddev)
+
+
 @dataclass(frozen=True)
 class Step:
     """One finished scheduler step; `preview()` decodes the predicted x0, None if it cannot."""
