@@ -24,6 +24,7 @@ from pipelines.models.identity import identity, lora_contents, model_content
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.registry import Registry
+from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution
 from pipelines.painting.previews import draw_strip
 from pipelines.painting.resolve import resolve
@@ -56,6 +57,7 @@ class Engine:
         info = self.registry.describe(request.model_id, request.revision, request.variant)
         request, config = resolve(request, info), info.original_scheduler_config
         check_execution(request, info, self.registry.device)
+        check_cost(request, info, self.registry.device)
         if request.scheduler != "default":
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
@@ -101,6 +103,7 @@ class Engine:
         axes: dict[str, Any] | None = None,
         parent_id: int | None = None,
         keep_latents: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> Run:
         """Make one picture and log it; a failure or a cancel is a row too, and is returned.
 
@@ -110,7 +113,7 @@ class Engine:
         runs: list[Run] = []
         try:
             self.make([wanted], on_step and (lambda _, step: on_step(step)),
-                      lambda _, run: runs.append(run))
+                      lambda _, run: runs.append(run), check)
         except Cancelled as stopped:
             if not runs:
                 runs.append(self._log(wanted, request, stopped, None))
@@ -190,6 +193,7 @@ class Engine:
         on_step: OnStep | None = None,
         on_run: Callable[[Run], None] | None = None,
         parent_id: int | None = None,
+        check: Callable[[], None] | None = None,
     ) -> list[Run]:
         """A picture and what further stages make of it (`chains`); a cancel is a row too."""
         runs: list[Run] = []
@@ -201,7 +205,7 @@ class Engine:
 
         with contextlib.suppress(Cancelled):
             self.chains([first], stages, on_step and (lambda _, step: on_step(step)), ended,
-                        parent_id)
+                        parent_id, check)
         return runs
 
     def chains(

@@ -72,7 +72,7 @@ class Grid:
             if shared:
                 self._make_side_by_side(missing, on_step, on_cell, check)
             else:
-                self._make_one_by_one(missing, on_step, on_cell)
+                self._make_one_by_one(missing, on_step, on_cell, check)
             status = "done"
         except Cancelled:
             pass
@@ -92,11 +92,12 @@ class Grid:
         numbers: Sequence[int],
         on_step: Callable[[int, Step], None] | None,
         on_cell: Callable[[int, Run], None] | None,
+        check: Callable[[], None] | None,
     ) -> None:
         for number in numbers:
             run = self.engine.run(self.cells[number].request,
                                   on_step and functools.partial(on_step, number),
-                                  self.comparison_id, self.cells[number].axes)
+                                  self.comparison_id, self.cells[number].axes, check=check)
             if run.status == "cancelled":
                 raise Cancelled("stopped by the user")
             self._ended(number, run, on_cell)

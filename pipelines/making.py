@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OnResult = Callable[[int, "RunResult | Exception"], None]
 Images = Mapping[str, "Image"]
 PREPARED = 4  # inputs that are kept for further cells
+SLOW_SECONDS = 1.0  # of a network's call; a cancel acts inside longer ones
 # What decides how the input pictures are prepared.
 PICTURE_FIELDS = ("task", *PICTURES, "height", "width")
 CANVAS_FIELDS = (*PICTURE_FIELDS, *MASK_OPTIONS)
@@ -76,6 +77,7 @@ def make_pictures(
     apart. Those that run alone (`why_alone`) follow the others, and say so.
     """
     from pipelines.painting.batching import Batch, Work
+    from pipelines.painting.cost import call_costs
 
     inputs = _Inputs(model, images_of)
     paid_once = {"load": load_ms, "warm_up": 0.0}
@@ -101,9 +103,11 @@ def make_pictures(
     for reason, numbers in sorted(groups.items()):
         # Warm up each shape.
         shapes = {_shape(requests[number]): requests[number] for number in numbers}
+        slow = not reason and any(cost.seconds > SLOW_SECONDS for request in shapes.values()
+                                  for cost in call_costs(request, model.info, model.device))
         for request in shapes.values():
             warm_up = Work(functools.partial(_warm_up, model, request, inputs))
-            Batch(model, [warm_up], meets=not reason).run(warmed, check)
+            Batch(model, [warm_up], not reason, slow).run(warmed, check)
         # What takes longest begins first, so that it does not end alone.
         numbers.sort(key=lambda number: -evaluations[number])
         works = [
@@ -112,7 +116,7 @@ def make_pictures(
                  rows=2 if requests[number].guidance_scale > 1 else 1,
                  evaluations=evaluations[number])
             for number in numbers]
-        Batch(model, works, meets=not reason).run(
+        Batch(model, works, not reason, slow).run(
             functools.partial(made, numbers, reason), check)
 
 

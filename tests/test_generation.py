@@ -40,7 +40,8 @@ def plain_pipe():
     return AutoPipelineForText2Image.from_pretrained(BUNDLED["postcards"], use_safetensors=True)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_a", "dpmpp_2m_sde", "ddpm"])
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_a", "dpmpp_2m_sde", "ddpm", "lms",
+                                       "pndm"])
 def test_picture_is_the_plain_pipelines(engine, request_, plain_pipe, scheduler):
     """What diffusers makes with one CPU generator of that seed, stochastic schedulers included."""
     run = engine.run(request_.changed(scheduler=scheduler))

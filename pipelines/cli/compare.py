@@ -115,6 +115,7 @@ def compare(
                 shared,
                 reference,
                 fresh,
+                interrupt.check,
             )
         if reference and not interrupt.seen:
             _measure_distances(engine, comparison, runs, reference, interrupt)

@@ -44,7 +44,7 @@ def generate(
         outputs = Outputs(*(("output", path) for path in paths))
         interrupt.check()
         with step_bar(interrupt) as on_step:
-            runs = engine.chain(request, stages, on_step)
+            runs = engine.chain(request, stages, on_step, check=interrupt.check)
     for run, path in zip(runs, paths, strict=False):
         written = run.status == "ok" and outputs.write(
             lambda run=run: [run_png(run, engine.pictures)], path)

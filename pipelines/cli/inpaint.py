@@ -57,7 +57,7 @@ def inpaint(
         outputs = Outputs(("output", output))
         interrupt.check()
         with step_bar(interrupt) as on_step:
-            run = engine.run(request, on_step)
+            run = engine.run(request, on_step, check=interrupt.check)
     written = run.status == "ok" and outputs.write(
         lambda: [run_png(run, engine.pictures)], output)
     if as_json:

@@ -8,8 +8,10 @@ import json
 import os
 import secrets
 import signal
+import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,22 +50,46 @@ def progress(total: int, unit: str) -> tqdm:
 
 
 class Interrupt:
-    """Turns Ctrl-C and SIGTERM into a cancel between two steps; a second one ends the process."""
+    """Turns Ctrl-C and SIGTERM into a cancel at the next check; a second one ends the process at
+    once.
+
+    Python's handlers have to wait while a network's layer is computed, so the second signal is
+    heard by a thread: the interpreter writes each signal's number to a socket as it comes.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __enter__(self) -> Interrupt:
         self.seen = False
-        self._before = {number: signal.signal(number, self._note)
-                        for number in (signal.SIGINT, signal.SIGTERM)}
+        self._hearing, self._telling = socket.socketpair()
+        self._telling.setblocking(False)
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._told_before = signal.set_wakeup_fd(self._telling.fileno())
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._told_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._telling.close()
+        self._listener.join()
+        self._hearing.close()
 
     def _note(self, *_: object) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
         self.seen = True
+
+    def _listen(self) -> None:
+        """End with the second signal, without waiting for what is computed; what was logged is
+        whole."""
+        count = 0
+        while numbers := self._hearing.recv(16):
+            for number in filter(self.SIGNALS.__contains__, numbers):
+                self.seen, count = True, count + 1
+                if count > 1:
+                    os._exit(128 + number)
+                tqdm.write("stopping; a second time ends at once", file=sys.stderr)
 
     def check(self) -> None:
         """Raise Cancelled where the user wants to stop."""

@@ -149,11 +149,14 @@ class Batch:
     """The cells of one loaded model that are made side by side.
 
     `meets` False: each runs alone, its networks are called as they are (offloaded, quantised or
-    compiled ones, caching hooks, other attention backends).
+    compiled ones, caching hooks, other attention backends). `slow`: a call takes so long that it
+    may be cancelled inside.
     """
 
-    def __init__(self, model: LoadedModel, works: Sequence[Work], meets: bool = True) -> None:
-        self.model, self.works, self.meets = model, works, meets
+    def __init__(
+        self, model: LoadedModel, works: Sequence[Work], meets: bool = True, slow: bool = False
+    ) -> None:
+        self.model, self.works, self.meets, self.slow = model, works, meets, slow
         self.several = len(works) > 1
         self.clock, self.memory_watch = Clock(model.device), MemoryWatch(model.device)
         self.hub = greenlet.getcurrent()
@@ -167,12 +170,13 @@ class Batch:
         check: Callable[[], None] | None = None,
     ) -> None:
         """Make the pictures; `on_outcome(number, cell)` for each as it is done. `check` is called
-        before each network call and may raise Cancelled, as may a cell's own work; then all stop.
+        before each network call, and before each layer of slow ones. It may raise Cancelled, as may
+        a cell's own work; then all stop.
         """
         pending = list(range(len(self.works)))
         if self.model.device.startswith("cpu"):
             torch.set_num_threads(cores())
-        with torch.no_grad(), self._patched():
+        with torch.no_grad(), self._patched(check if self.slow else None):
             try:
                 while pending or self._cells:
                     while pending and self._has_room(pending):
@@ -255,8 +259,9 @@ class Batch:
         return list(self.model.networks.values())
 
     @contextlib.contextmanager
-    def _patched(self) -> Iterator[None]:
-        """The networks' calls go through the cells; as they were afterwards."""
+    def _patched(self, check: Callable[[], None] | None) -> Iterator[None]:
+        """The networks' calls go through the cells, `check` is called before each layer; as they
+        were afterwards."""
         with contextlib.ExitStack() as stack:
             for name, part in self.model.pipe.components.items():
                 if not isinstance(part, torch.nn.Module):
@@ -270,6 +275,8 @@ class Batch:
                 if denoises:
                     hook = part.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)
                     stack.callback(hook.remove)
+                for module in part.modules() if check else ():
+                    stack.callback(module.register_forward_pre_hook(lambda *_: check()).remove)
             yield
 
     @contextlib.contextmanager

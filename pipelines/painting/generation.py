@@ -25,6 +25,7 @@ from pipelines.painting.call import (
     run_scheduler,
     set_scheduler,
 )
+from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution, computing
 from pipelines.painting.networks import Network, is_out_of_memory
 from pipelines.painting.noise import noise_sha256
@@ -72,6 +73,7 @@ def _painted(
     prepare: Prepare | None,
 ) -> RunResult:
     check_execution(request, model.info, model.device)
+    check_cost(request, model.info, model.device)
     # A pipeline and a scheduler of its own.
     pipe, scheduler = model.view(request.task), run_scheduler(model, request)
     set_scheduler(pipe, scheduler)
@@ -146,10 +148,10 @@ def not_finite_notes(probe: Probe, model: LoadedModel, request: RunRequest) -> l
 
 def _broken(network: Network, model: LoadedModel) -> str:
     """That a network's output is not finite, and why that may be."""
+    why = _other_dtype(model)
     weights = [weight for weight in network.owner.parameters()
                if not weight.is_meta and weight.is_floating_point()]
-    why = _other_dtype(model)
-    if not all(weight.isfinite().all() for weight in weights):
+    if any((weight.isnan() if why else ~weight.isfinite()).any() for weight in weights):
         why = ": its weights hold such values, so its files are broken; get them again"
     return f"{network.name} ({type(network.owner).__name__}) gave values that are not finite{why}"
 
@@ -171,6 +173,7 @@ def warm_up(
     cell: Cell, model: LoadedModel, request: RunRequest, images: Mapping[str, Image]
 ) -> float:
     """Milliseconds of one denoising step that is thrown away."""
+    check_cost(request, model.info, model.device)
     steps = 1
     while request.image and int(steps * request.strength) < 1:
         steps += 1
