@@ -98,7 +98,7 @@ def test_what_is_asked_for_is_in_the_scheduler_that_runs(engine):
 def test_no_and_yes_make_two_columns(engine, request_):
     comparison = Comparison.parse(request_.changed(scheduler="dpmpp_2m"),
                                   ["scheduler_options.thresholding=no,yes"])
-    no, yes = engine.compare(comparison, shared=True)
+    no, yes = engine.compare(comparison)
     assert no.image_sha256 == engine.run(request_.changed(scheduler="dpmpp_2m")).image_sha256
     assert yes.image_sha256 != no.image_sha256
 
