@@ -18,7 +18,7 @@ from dashboard.inpaint.draft import Draft
 from dashboard.last_net import last_net
 from pipelines.axes import label
 from pipelines.chain import default_strength
-from pipelines.errors import StorageError
+from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.masks import as_mask
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
@@ -37,9 +37,18 @@ def stored_picture(sha256: str, place: str, alt: str) -> Picture:
     return Picture(state.stored_url(sha256, place), *state.engine().pictures.size(sha256), alt)
 
 
+def readable_request(run: Run) -> RunRequest | None:
+    """A run's request; None where this version cannot read it."""
+    try:
+        return run.valid_request()
+    except RequestError:
+        return None
+
+
 def before_and_after(run: Run, place: str) -> None:
     """A run's picture, beside the one that it started from where there is one."""
-    sha = run.request.get("image")
+    request = readable_request(run)
+    sha = request.image if request else None
     if not state.engine().pictures.whole(sha):
         picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.5)
         return
@@ -49,7 +58,7 @@ def before_and_after(run: Run, place: str) -> None:
         words(f"Input, run {run.parent_id}" if run.parent_id else "Input", "quiet")
         picture_viewer([before], key=f"{place}-before-{run.id}", share_of_height=0.4)
     with right:
-        words(f"Output, strength {run.request['strength']:g}", "quiet")
+        words(f"Output, strength {request.strength:g}", "quiet")
         picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.4)
 
 
@@ -71,27 +80,33 @@ def masked_request(request: RunRequest, key: str) -> None:
 
 def request_buttons(run: Run, place: str) -> None:
     """Buttons that take a run to another page, and the download of its picture."""
+    try:
+        request = run.valid_request()
+    except RequestError as error:
+        notice("error", f"Its settings cannot be used again: {error}")
+        request = None
     with st.container(horizontal=True, gap="small"):
-        if place != "generate" and st.button(
+        if request and place != "generate" and st.button(
             "Open in Generate", key=f"{place}.open.{run.id}", icon=":material/photo_camera:"
         ):
-            state.GENERATE.put(RunRequest(**run.request))
+            state.GENERATE.put(request)
             st.session_state.pop(state.OPENED_RUN, None)
             st.switch_page("views/generate.py")
-        if run.image_sha256:
+        if request and run.image_sha256:
             st.button("Use as input", key=f"{place}.input.{run.id}", icon=":material/image:",
                       on_click=use_as_input, args=(run, place))
-        if run.task == "inpainting" and st.button(
+        if request and run.task == "inpainting" and st.button(
             "Retry in In-paint", key=f"{place}.retry.{run.id}", icon=":material/brush:",
             help="The same picture, mask and settings",
         ):
-            open_inpainting(RunRequest(**run.request), run.parent_id)
+            open_inpainting(request, run.parent_id)
         if run.image_sha256 and st.button(
             "In-paint this", key=f"{place}.inpaint.{run.id}", icon=":material/format_paint:"
         ):
             inpaint_picture(run)
-        if st.button("Compare this", key=f"{place}.compare.{run.id}", icon=":material/grid_on:"):
-            state.COMPARE.put(RunRequest(**run.request))
+        if request and st.button("Compare this", key=f"{place}.compare.{run.id}",
+                                 icon=":material/grid_on:"):
+            state.COMPARE.put(request)
             state.open_comparison_setup()
             st.switch_page("views/compare.py")
         if path := state.engine().picture_path(run):
@@ -103,7 +118,7 @@ def request_buttons(run: Run, place: str) -> None:
 @last_net()
 def use_as_input(run: Run, place: str) -> None:
     """Let Generate start from a run's picture, with the same prompt and model."""
-    request = RunRequest(**run.request)
+    request = run.valid_request()
     info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
     if "image-to-image" not in info.tasks:
         request, info = RunRequest(prompt=request.prompt), state.engine().registry.bundled()[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipelines.axes import label
 from pipelines.comparison import Cell, Comparison
+from pipelines.errors import RequestError
 from pipelines.fields import METHOD_FIELDS
 from pipelines.request import RunRequest
 from pipelines.run_log import Distance, Run, TimingSummary
@@ -62,7 +63,8 @@ def nominal_order(request: RunRequest) -> int | None:
     info = BY_KEY.get(request.scheduler)
     if info is None or is_stochastic(request):
         return None
-    return int(request.scheduler_options.get("solver_order", info.order))
+    order = request.scheduler_options.get("solver_order", info.order)
+    return int(order) if isinstance(order, int | float) else None
 
 
 def methods(
@@ -79,10 +81,9 @@ def methods(
             groups.setdefault(_how(comparison, cell), []).append(number)
     distances = distances or [None] * len(cells)
     timings = timings or [None] * len(cells)
-    return [
-        _method(comparison, cells, runs, distances, timings, numbers)
-        for numbers in groups.values()
-    ]
+    all_methods = (_method(comparison, cells, runs, distances, timings, numbers)
+                   for numbers in groups.values())
+    return [method for method in all_methods if method]
 
 
 def _how(comparison: Comparison, cell: Cell, without: Iterable[str] = ()) -> tuple:
@@ -100,9 +101,13 @@ def _method(
     distances: Sequence[Distance | None],
     timings: Sequence[TimingSummary | None],
     numbers: Sequence[int],
-) -> Method:
+) -> Method | None:
+    """None where the log's request cannot be read, as of another version."""
     first = cells[numbers[0]]
-    request = RunRequest(**runs[numbers[0]].request)
+    try:
+        request = runs[numbers[0]].valid_request()
+    except RequestError:
+        return None
     how = _how(comparison, first)
     line = [label(name, value) for name, value in
             _how(comparison, first, without=("num_inference_steps",))]

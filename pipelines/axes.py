@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -80,11 +80,18 @@ class Axis:
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Axis:
-        """The reverse of as_dict, also after a trip through JSON."""
-        values = kept["values"]
-        if "+" in kept["name"]:
-            values = [tuple(value) for value in values]
-        return cls(kept["name"], tuple(values), kept.get("search"))
+        """The reverse of as_dict, also after a trip through JSON; RequestError where it is none."""
+        try:
+            axis = cls(kept["name"], tuple(kept["values"]), kept.get("search"))
+            _check_name(axis.name)
+            if len(axis.parts) > 1:
+                axis = replace(axis, values=tuple(map(tuple, axis.values)))
+            if axis.replaces and not isinstance(axis.search, str):
+                raise ValueError("the text to look for is missing")
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise RequestError(f"axis: received {kept!r:.80}, accepted a name of the axes and "
+                               "values") from error
+        return axis
 
 
 def request_with(base: RunRequest, axes: Sequence[Axis], values: Sequence[Any]) -> RunRequest:

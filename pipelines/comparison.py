@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.axes import REPLACE, Axis, Rule, flat_values, parse_axis, parse_rule, request_with
-from pipelines.errors import PipelineError, RequestError
+from pipelines.errors import PipelineError, RequestError, first_line
 from pipelines.fields import setup_levels
 from pipelines.request import RunRequest
 from pipelines.run_log import ComparisonRow, Run, RunLog
@@ -69,9 +69,21 @@ class Comparison:
 
     @classmethod
     def from_row(cls, row: ComparisonRow) -> Comparison:
-        """As it stands in the run log."""
-        axes = tuple(Axis.from_dict(axis) for axis in row.axes)
-        return cls(RunRequest(**row.base), axes, tuple(row.skip))
+        """As it stands in the run log; RequestError where its row is damaged, or of a version that
+        knew other fields or values."""
+        if row.damage:
+            raise RequestError(f"comparison {row.id}: {row.damage}")
+        where = f"comparison {row.id}: " if row.id else ""
+        try:
+            axes = tuple(Axis.from_dict(axis) for axis in row.axes)
+            comparison = cls(RunRequest(**row.base), axes, tuple(row.skip))
+            len(comparison.cells)  # builds them: what is wrong in one is said now
+        except RequestError as error:
+            raise RequestError(f"{where}{error}") from error
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise RequestError(f"{where}its base, axes and rules make no cells: "
+                               f"{first_line(error)}") from error
+        return comparison
 
     @property
     def rows(self) -> Axis | None:
@@ -153,8 +165,13 @@ def work_order(cells: Sequence[Cell]) -> list[int]:
 
 def axes_key(axes: Mapping[str, Any]) -> tuple:
     """A cell's values as a key, equal before and after a trip through JSON."""
-    return tuple(sorted((name, tuple(value) if isinstance(value, list) else value)
-                        for name, value in axes.items()))
+    return tuple(sorted((name, _hashable(value)) for name, value in axes.items()))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return axes_key(value)
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipelines.chain import next_request
 from pipelines.comparison import Comparison
 from pipelines.errors import Cancelled, PipelineError, RequestError
 from pipelines.fields import PICTURES
-from pipelines.grid import Grid, cells_in_log
+from pipelines.grid import Grid, cell_identities, cells_in_log
 from pipelines.hardware import default_dtype, environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.making import Wanted, make_pictures
@@ -26,13 +26,13 @@ from pipelines.models.loaded import LoadedModel
 from pipelines.models.registry import Registry
 from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution
-from pipelines.painting.previews import draw_strip
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import RunRequest
 from pipelines.run_log import Run, RunLog, data_home, utc_now
 from pipelines.schedulers import make_scheduler
 from pipelines.stores import LatentStore, PictureStore
+from pipelines.strips import Strips
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +51,11 @@ class Engine:
         self.pictures = PictureStore(self.home / "pictures")
         self.latents = LatentStore(self.home / "latents")
         self.registry = Registry(device)
+
+    @property
+    def strips(self) -> Strips:
+        """The steps of the logged runs."""
+        return Strips(self.home / "steps", self.run_log, self.pictures, self.registry)
 
     def check(self, request: RunRequest) -> RunRequest:
         """The request as it would run, before it runs; raises what would make it fail."""
@@ -131,7 +136,9 @@ class Engine:
         `on_run(number, run)` is called for each as it is done, failed ones too; `on_step(number,
         step)` after each step of each. It and `check`, which is called before each network call,
         may raise Cancelled: that goes on to the caller, and there is no row of what was under way.
+        Raises StorageError where the log can only be read.
         """
+        self.run_log.database.check_writable()
         groups: dict[tuple, list[int]] = {}
         for number, picture in enumerate(wanted):
             groups.setdefault(tuple(picture.request.weights.values()), []).append(number)
@@ -158,7 +165,7 @@ class Engine:
             if isinstance(outcome, RunResult):
                 undrawn.append((run, outcome))
             if len(undrawn) >= STRIPS_WAITING:
-                self._add_steps(model, undrawn, check)
+                self.strips.draw(model, undrawn, check)
 
         weights = next(iter(wanted.values())).request.weights
         with contextlib.ExitStack() as stack:
@@ -182,9 +189,9 @@ class Engine:
                     on_step and (lambda place, step: on_step(numbers[place], step)),
                     model.load_ms * fresh, check)
             except Cancelled:
-                self._add_steps(model, undrawn, quick=True)
+                self.strips.draw(model, undrawn, quick=True)
                 raise
-            self._add_steps(model, undrawn, check)
+            self.strips.draw(model, undrawn, check)
 
     def chain(
         self,
@@ -254,7 +261,7 @@ class Engine:
                       for number, run in done.items() if run.status == "ok"}
 
     def _next(self, run: Run, stage: Mapping[str, Any]) -> RunRequest:
-        before = RunRequest(**run.request)
+        before = run.valid_request()
         return next_request(before, run.image_sha256, stage, self.stage_info(before, stage))
 
     def stage_info(self, before: RunRequest, stage: Mapping[str, Any]) -> ModelInfo:
@@ -289,6 +296,8 @@ class Engine:
             keeps = wanted.comparison_id or wanted.keep_latents
             if keeps and outcome.latents is not None:
                 measured["latents_sha256"] = self.latents.put(outcome.latents)
+            if wanted.comparison_id and outcome.steps is not None:
+                self.strips.keep(measured["identity"], outcome.steps)
         except Cancelled:
             status = "cancelled"
         except PipelineError as problem:
@@ -328,6 +337,7 @@ class Engine:
         reference: str | None = None,
         fresh: bool = False,
         check: Callable[[], None] | None = None,
+        on_wait: Callable[[int], None] | None = None,
     ) -> list[Run | None]:
         """Make the cells; one result per cell, None where a rule leaves it out or a cancel came
         first.
@@ -338,45 +348,16 @@ class Engine:
         may raise Cancelled: what is done stays. A failed cell does not stop the others. `shared`:
         cells share their network calls where the model allows it, which is faster and gives the
         same pictures; their times are shares then. `reference` is logged; measure() uses it.
+        Cells that another process makes now are waited for, and taken from the log; `on_wait(their
+        number)` tells of it. `check` is called meanwhile and before each network call, and may
+        raise Cancelled.
         """
         grid = Grid(self, comparison, comparison_id, reference)
-        return grid.make(shared, fresh, on_step, on_cell, check)
+        return grid.make(shared, fresh, on_step, on_cell, check, on_wait)
 
     def in_log(self, comparison: Comparison) -> list[int]:
         """The numbers of the cells that compare() would take from the log."""
-        cells = comparison.cells
-        return [number for number, _ in cells_in_log(self, cells, [None] * len(cells))]
-
-    def _add_steps(
-        self,
-        model: LoadedModel,
-        undrawn: list[tuple[Run, RunResult]],
-        check: Callable[[], None] | None = None,
-        quick: bool = False,
-    ) -> None:
-        """Draw the steps of logged runs and forget them; the quick way once somebody cancelled."""
-        for run, result in undrawn:
-            try:
-                if check:
-                    check()
-            except Cancelled:
-                quick = True
-            self.run_log.update(run, **self._draw_steps(model, result, quick))
-        undrawn.clear()
-
-    def _draw_steps(
-        self, model: LoadedModel, result: RunResult, quick: bool = False
-    ) -> dict[str, Any]:
-        """The steps as columns of the run log; stores their strip. Empty where there is none."""
-        if result.steps is None:
-            return {}
-        try:
-            pipe = model.view(result.request.task)
-            strip = draw_strip(pipe, result.steps, result.image, result.timings, quick)
-        except Exception:  # a picture is worth more than its previews
-            logger.warning("the steps of a run could not be drawn", exc_info=True)
-            return {}
-        return {"steps_sha256": self.pictures.put(strip), "steps_shown": list(result.steps.numbers)}
+        return [number for number, _ in cells_in_log(self, cell_identities(self, comparison.cells))]
 
     def complete(self, run: Run) -> bool:
         """Whether picture and latents are there, and whole; some pipelines have no latents to

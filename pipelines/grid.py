@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.claims import make_once
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError
 from pipelines.making import Wanted
@@ -37,15 +38,12 @@ class Grid:
         no cell of it."""
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
-        self.engine, self.cells = engine, comparison.cells
+        self.engine, self.comparison, self.cells = engine, comparison, comparison.cells
         self.comparison_id = comparison_id or new_comparison_id()
         self.runs: list[Run | None] = [None] * len(self.cells)
-        self._before: list[Run | None] = [None] * len(self.cells)
         run_log = engine.run_log
         if run_log.comparison(self.comparison_id):
             run_log.begin_again(self.comparison_id)
-            self._before = comparison.match(
-                run_log.runs(comparison_id=self.comparison_id, status="ok"))
             return
         run_log.add(ComparisonRow(
             id=self.comparison_id,
@@ -63,16 +61,26 @@ class Grid:
         on_step: Callable[[int, Step], None] | None,
         on_cell: Callable[[int, Run], None] | None,
         check: Callable[[], None] | None = None,
+        on_wait: Callable[[int], None] | None = None,
     ) -> list[Run | None]:
         """The arguments of `Engine.compare`."""
         status = "cancelled"
         try:
-            self._take_from_log(fresh, on_cell)
-            missing = [n for n in work_order(self.cells) if not self.runs[n]]
-            if shared:
-                self._make_side_by_side(missing, on_step, on_cell, check)
-            else:
-                self._make_one_by_one(missing, on_step, on_cell, check)
+            identities = cell_identities(self.engine, self.cells)
+            order = work_order(self.cells)
+
+            def look() -> list[int]:
+                self._take_from_log(identities, fresh, on_cell)
+                return [number for number in order if not self.runs[number]]
+
+            def make(numbers: list[int]) -> None:
+                if shared:
+                    self._make_side_by_side(numbers, on_step, on_cell, check)
+                else:
+                    self._make_one_by_one(numbers, on_step, on_cell, check)
+
+            make_once(self.engine.run_log, identities, look, make, check, on_wait, wait=not fresh)
+            self.engine.strips.complete(self.runs, check)
             status = "done"
         except Cancelled:
             pass
@@ -80,9 +88,18 @@ class Grid:
             self.engine.run_log.finish_comparison(self.comparison_id, status)
         return self.runs
 
-    def _take_from_log(self, fresh: bool, on_cell: Callable[[int, Run], None] | None) -> None:
-        for number, run in cells_in_log(self.engine, self.cells, self._before, fresh):
-            if run is not self._before[number]:
+    def _take_from_log(
+        self,
+        identities: Mapping[int, str],
+        fresh: bool,
+        on_cell: Callable[[int, Run], None] | None,
+    ) -> None:
+        logged = self.engine.run_log.runs(comparison_id=self.comparison_id, status="ok")
+        before = self.comparison.match(logged)
+        missing = {number: identity for number, identity in identities.items()
+                   if not self.runs[number]}
+        for number, run in cells_in_log(self.engine, missing, before, fresh):
+            if run is not before[number]:
                 run = run.copy_for(self.comparison_id, self.cells[number].axes)
                 self.engine.run_log.add(run)
             self._ended(number, run, on_cell)
@@ -123,21 +140,29 @@ class Grid:
             on_cell(number, run)
 
 
-def cells_in_log(
-    engine: Engine, cells: Sequence[Cell], before: Sequence[Run | None], fresh: bool = False
-) -> Iterator[tuple[int, Run]]:
-    """Cells that need not be made, with their runs: `before` where it was made of the same, else
-    another run of the log unless `fresh`."""
+def cell_identities(engine: Engine, cells: Sequence[Cell]) -> dict[int, str]:
+    """Cell numbers -> what decides their pictures; without those left out and those that fail."""
     known: dict[tuple, Any] = {}
-    wanted: dict[int, str] = {}
+    identities = {}
     for number, cell in enumerate(cells):
         if not cell.left_out:
             with contextlib.suppress(PipelineError):  # its run will say what is wrong
-                wanted[number] = engine.identity(cell.request, known)
-    logged = {} if fresh else engine.run_log.of_identities(set(wanted.values()))
-    for number, one in wanted.items():
-        mine = before[number]
-        if mine and mine.identity == one and engine.complete(mine):
+                identities[number] = engine.identity(cell.request, known)
+    return identities
+
+
+def cells_in_log(
+    engine: Engine,
+    identities: Mapping[int, str],
+    before: Sequence[Run | None] = (),
+    fresh: bool = False,
+) -> Iterator[tuple[int, Run]]:
+    """Cells that need not be made, with their runs: the cell's own of `before` where it was made of
+    the same, else another run of the log unless `fresh`."""
+    logged = {} if fresh else engine.run_log.of_identities(set(identities.values()))
+    for number, identity in identities.items():
+        mine = before[number] if before else None
+        if mine and not mine.damage and mine.identity == identity and engine.complete(mine):
             yield number, mine
-        elif run := next(filter(engine.complete, logged.get(one, [])), None):
+        elif run := next(filter(engine.complete, logged.get(identity, [])), None):
             yield number, run

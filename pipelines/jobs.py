@@ -39,6 +39,7 @@ class Job(Task):
     work: Callable[[Job], Any] = lambda job: None
     key: Hashable = None
     preview: Image | None = None
+    waits_for: str = ""  # what it waits for while it runs, '' for nothing
     result: Any = None
     started: float | None = None
     ended: float | None = None
@@ -118,6 +119,7 @@ class _Progress:
 
     def step(self, number: int, step: Step) -> None:
         """A picture's step; decodes a preview now and then. Raises Cancelled."""
+        self.job.waits_for = ""
         self._steps[number] = min(self._steps.get(number, 0) + 1, self.costs[number])
         self._tell()
         if time.monotonic() - self._shown > PREVIEW_SECONDS and step.index < step.total:
@@ -125,13 +127,12 @@ class _Progress:
             self._shown = time.monotonic()
 
     def ended(self, number: int) -> None:
-        self._steps.pop(number, None)
+        """It is there: made now, or taken from the log, which costs nothing."""
+        if self._steps.pop(number, None) is None:
+            self.job.total -= self.costs[number]
+            return
         self._ended += self.costs[number]
         self._tell()
-
-    def left_out(self, number: int) -> None:
-        """It need not be made."""
-        self.job.total -= self.costs[number]
 
     def _tell(self) -> None:
         self.job.advance(max(0, self._ended + sum(self._steps.values()) - self.job.done))
@@ -218,14 +219,14 @@ def submit_comparison(
 
         def on_cell(number: int, _run: Run) -> None:
             ended.append(number)
-            if job.first_step is None:  # taken from the log
-                progress.left_out(number)
-            else:
-                progress.ended(number)
-            job.message = f"{len(ended)} of {count} cells"
+            progress.ended(number)
+            job.message, job.waits_for = f"{len(ended)} of {count} cells", ""
+
+        def on_wait(cells: int) -> None:
+            job.waits_for = f"another process makes {cells} of them"
 
         engine.compare(comparison, progress.step, on_cell, comparison_id, shared, fresh=fresh,
-                       check=job.check)
+                       check=job.check, on_wait=on_wait)
         return comparison_id
 
     title = comparison.base.prompt or "(no prompt)"
@@ -247,7 +248,7 @@ def submit_measurement(
 
     def work(job: Job) -> str:
         engine.run_log.set_reference(comparison_id, reference)
-        measure(engine, comparison, runs, reference, lambda _step: job.advance())
+        measure(engine, comparison, runs, reference, lambda _step: job.advance(), job.check)
         job.done = job.total
         return comparison_id
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.axes import make_axis
+from pipelines.claims import make_once
 from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import PipelineError, RequestError, StorageError
@@ -155,13 +156,15 @@ def measure(
     runs: Runs,
     reference: str,
     on_step: OnStep | None = None,
+    check: Callable[[], None] | None = None,
 ) -> list[Distance | None]:
     """Each cell's distance to its reference, measured once and kept in the log.
 
     `reference` is 'converged' or a cell. The converged pictures are runs of the log; those that are
-    missing are made side by side, and `on_step` may raise Cancelled. None for a cell, or a
-    reference, that has no picture, and for a cell whose model has changed since. Raises
-    RequestError for an unknown cell, or a model that runs no solver that converges.
+    missing are made side by side, those that another process makes now are waited for; `on_step`
+    and `check` (see `Engine.make`) may raise Cancelled. None for a cell, or a reference, that has
+    no picture, and for a cell whose model has changed since. Raises RequestError for an unknown
+    cell, or a model that runs no solver that converges.
     """
     known = distances(engine, comparison, runs, reference)
     clip = find_clip(engine.registry.device)
@@ -174,7 +177,8 @@ def measure(
         models: Models = {}
         requests = _converged(engine, missing, runs, models)
         floor_requests = _floor_to_measure(engine, runs, models)
-        made = _make_once(engine, [*requests.values(), *floor_requests], models, on_step)
+        made = _make_once(engine, [*requests.values(), *floor_requests], models, on_step,
+                          check)
         others = {number: made[_key(request)] for number, request in requests.items()}
         if floor_requests:
             half, whole = (made[_key(request)] for request in floor_requests)
@@ -258,12 +262,13 @@ def measure_timings(
     groups: dict[tuple, dict[int, Run]] = {}
     for run in runs:
         if run and run.status == "ok":
-            weights = RunRequest(**run.request).weights
-            groups.setdefault(tuple(weights.values()), {})[run.source_id] = run
+            request = _request(run)
+            weights = tuple(request.weights.values()) if request else ()
+            groups.setdefault(weights, {})[run.source_id] = run
     done, models = 0, {}
     for group in groups.values():
         members = list(group.values())
-        requests = [RunRequest(**run.request) for run in members]
+        requests = [_request(run) for run in members]
         same = [_unchanged(engine, run, models) for run in members]
         for turn in range(repeats):
             for place in range(len(members)):
@@ -291,13 +296,20 @@ def _time(engine: Engine, run_id: int, request: RunRequest, on_step: OnStep | No
                               **{f"{name}_ms": getattr(measured, name) for name in names}))
 
 
+def _request(run: Run) -> RunRequest | None:
+    """A run's request; None where this version cannot read it."""
+    with contextlib.suppress(RequestError):
+        return run.valid_request()
+    return None
+
+
 def _first_made(runs: Runs) -> Run | None:
-    return next((run for run in runs if run and run.status == "ok"), None)
+    return next((run for run in runs if run and run.status == "ok" and _request(run)), None)
 
 
 def _floor_requests(run: Run) -> tuple[RunRequest, RunRequest]:
     """A run's reference with half the steps, and with all of them."""
-    whole = converged_request(RunRequest(**run.request))
+    whole = converged_request(run.valid_request())
     return whole.changed(num_inference_steps=whole.num_inference_steps // 2), whole
 
 
@@ -314,9 +326,9 @@ def _unchanged(engine: Engine, run: Run | None, models: Models) -> bool:
     """Whether a run would make the same picture now."""
     if run is None or run.status != "ok":
         return False
-    request = RunRequest(**run.request)
-    without_size = request.changed(height=None, width=None)  # where only the pipeline knew it
-    with contextlib.suppress(PipelineError):  # the model is gone
+    with contextlib.suppress(PipelineError):  # the model is gone, or the request cannot be read
+        request = run.valid_request()
+        without_size = request.changed(height=None, width=None)  # where only the pipeline knew it
         return run.identity in (engine.identity(request, models),
                                 engine.identity(without_size, models))
     return False
@@ -331,7 +343,7 @@ def _converged(
     requests = {number: request for number in unchanged
                 if (request := _solvable(engine, runs[number], models))}
     if unchanged and not requests:
-        request = RunRequest(**runs[unchanged[0]].request)
+        request = runs[unchanged[0]].valid_request()
         info = engine.model_of(request, models)[0]
         fitting = ", ".join(known.key for known in info.schedulers) or "its own scheduler"
         raise RequestError(f"reference: received {CONVERGED!r}, but {info.model_id} "
@@ -341,26 +353,36 @@ def _converged(
 
 def _solvable(engine: Engine, run: Run, models: Models) -> RunRequest | None:
     """The request of a run's converged picture; None where its model runs no such solver."""
-    request = converged_request(RunRequest(**run.request))
+    request = converged_request(run.valid_request())
     fitting = engine.model_of(request, models)[0].schedulers
     return request if any(request.scheduler == known.key for known in fitting) else None
 
 
 def _make_once(
-    engine: Engine, requests: Iterable[RunRequest], models: Models, on_step: OnStep | None
+    engine: Engine,
+    requests: Iterable[RunRequest],
+    models: Models,
+    on_step: OnStep | None,
+    check: Callable[[], None] | None,
 ) -> Mapping[str, Run]:
     """A run with its latents for each request, by `_key`, from the log or made now."""
+    wanted = {_key(request): request for request in requests}
+    identities = {key: engine.identity(request, models) for key, request in wanted.items()}
     made: dict[str, Run] = {}
-    missing: dict[str, RunRequest] = {}
-    for request in requests:
-        if run := _logged(engine, request, models):
-            made[_key(request)] = run
-        else:
-            missing[_key(request)] = request
-    keys = list(missing)
-    engine.make([Wanted(request, keep_latents=True) for request in missing.values()],
-                on_step and (lambda _, step: on_step(step)),
-                lambda place, run: made.update({keys[place]: run}))
+
+    def look() -> list[str]:
+        logged = engine.run_log.of_identities(set(identities.values()))
+        for key, identity in identities.items():
+            if run := next(filter(engine.complete, logged.get(identity, [])), None):
+                made.setdefault(key, run)
+        return [key for key in wanted if key not in made]
+
+    def make(keys: list[str]) -> None:
+        engine.make([Wanted(wanted[key], keep_latents=True) for key in keys],
+                    on_step and (lambda _, step: on_step(step)),
+                    lambda place, run: made.update({keys[place]: run}), check)
+
+    make_once(engine.run_log, identities, look, make, check)
     return made
 
 
@@ -377,11 +399,12 @@ def _distance(
     """Measured and logged; None where a picture is missing."""
     if not (run and reference and run.image_sha256 and reference.image_sha256):
         return None
-    with contextlib.suppress(StorageError):  # a file is gone
+    try:
         measured = distance(run, reference, engine.pictures, engine.latents, clip)
-        engine.run_log.keep_distance(measured)
-        return measured
-    return None
+    except StorageError:  # a file is gone
+        return None
+    engine.run_log.keep_distance(measured)
+    return measured
 
 
 def _key(request: RunRequest) -> str:
@@ -390,10 +413,13 @@ def _key(request: RunRequest) -> str:
 
 def _made_of(run: Run, request: RunRequest) -> bool:
     """A row may be older than some fields, and than the commits in them."""
-    return RunRequest(**run.request).changed(revision=request.revision) == request
+    made_by = _request(run)
+    return bool(made_by) and made_by.changed(revision=request.revision) == request
 
 
 def _to_converged(run: Run, measured: Sequence[tuple[Distance, Run]]) -> Distance | None:
     """The distance to the run's own converged picture, where it is among what was measured."""
-    request = converged_request(RunRequest(**run.request))
+    if not (made_by := _request(run)):
+        return None
+    request = converged_request(made_by)
     return next((distance for distance, made in measured if _made_of(made, request)), None)

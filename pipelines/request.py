@@ -245,7 +245,7 @@ class RunRequest(BaseModel):
         description="In-painting: repaint greys of the mask by degrees."),
         Role(mask_only=True)] = False
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:

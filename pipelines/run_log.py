@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import math
 import os
 import re
-import sqlite3
 import statistics
-import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from platformdirs import user_data_path
-from sqlalchemy import (
-    JSON,
-    URL,
-    Float,
-    ForeignKey,
-    Select,
-    create_engine,
-    event,
-    func,
-    or_,
-    select,
-)
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
+from pydantic import Field
+from sqlalchemy import JSON, Float, ForeignKey, Select, case, func, or_, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 
-from pipelines.errors import StorageError
-from pipelines.schema import migrate
+from pipelines.checked_rows import checked
+from pipelines.database import Database
+from pipelines.errors import RequestError, StorageError
+from pipelines.request import RunRequest
 
 
 def data_home() -> Path:
@@ -41,10 +31,20 @@ def data_home() -> Path:
     return user_data_path("contact-sheet", appauthor=False)
 
 
+Sha256 = Annotated[str, Field(pattern=r"^\w+$")]  # names a file, so it is no path
+
+
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, float: Float}
+    type_annotation_map = {float: Float} | dict.fromkeys(
+        (dict[str, Any], list[dict[str, Any]], list[str], list[int], list[float]), JSON)
+    damage = ""  # what was wrong with the row when it was read (checked_rows.py)
+
+    def contradictions(self) -> list[str]:
+        """What is wrong with a row whose columns are each as they should be."""
+        return []
 
 
+@checked
 class ComparisonRow(Base):
     """A base request and its axes; `axes` is a list of {name, values}, `skip` the rules that leave
     cells out, `reference` what the cells are measured against: None, 'converged' or a cell (see
@@ -55,15 +55,27 @@ class ComparisonRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     datetime_utc: Mapped[str]
     base: Mapped[dict[str, Any]]
-    axes: Mapped[list[Any]]
+    axes: Mapped[list[dict[str, Any]]]
     status: Mapped[str] = mapped_column(default="running")
     reference: Mapped[str | None] = mapped_column(default=None)
-    skip: Mapped[list[Any]] = mapped_column(default_factory=list)
+    skip: Mapped[list[str]] = mapped_column(default_factory=list)
+
+    def contradictions(self) -> list[str]:
+        return [f"axis: received {axis!r:.80}, accepted a name and its values" for axis in self.axes
+                if not (isinstance(axis.get("name"), str) and isinstance(axis.get("values"), list))]
+
+    @property
+    def summary(self) -> str:
+        """Prompt and axes in a line, or what is wrong with the row."""
+        axes = " × ".join(f"{len(axis['values'])} {axis['name']}" for axis in self.axes
+                          if not self.damage)
+        return self.damage or f"{self.base.get('prompt', '')} · {axes}"
 
 
 STAGES = ("text_encoding", "denoising", "decoding", "total")  # what is timed
 
 
+@checked
 class Run(Base):
     """One picture made, or not made and why; `axes` are the cell's values in its comparison.
 
@@ -101,29 +113,44 @@ class Run(Base):
     request: Mapped[dict[str, Any]]
     nfe: Mapped[int | None] = mapped_column(default=None)
     denoiser_rows: Mapped[int | None] = mapped_column(default=None)
-    noise_sha256: Mapped[str | None] = mapped_column(default=None)
-    image_sha256: Mapped[str | None] = mapped_column(default=None)
+    noise_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
+    image_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
     load_ms: Mapped[float | None] = mapped_column(default=None)
     warm_up_ms: Mapped[float | None] = mapped_column(default=None)
     text_encoding_ms: Mapped[float | None] = mapped_column(default=None)
     denoising_ms: Mapped[float | None] = mapped_column(default=None)
     decoding_ms: Mapped[float | None] = mapped_column(default=None)
     total_ms: Mapped[float | None] = mapped_column(default=None)
-    step_ms: Mapped[list[Any]] = mapped_column(default_factory=list)
+    step_ms: Mapped[list[float]] = mapped_column(default_factory=list)
     peak_memory_bytes: Mapped[int | None] = mapped_column(default=None)
     device: Mapped[str | None] = mapped_column(default=None)
     dtype: Mapped[str | None] = mapped_column(default=None)
     environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
-    notes: Mapped[list[Any]] = mapped_column(default_factory=list)
+    notes: Mapped[list[str]] = mapped_column(default_factory=list)
     shared: Mapped[bool] = mapped_column(default=False)
-    steps_sha256: Mapped[str | None] = mapped_column(default=None)
-    steps_shown: Mapped[list[Any]] = mapped_column(default_factory=list)
+    steps_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
+    steps_shown: Mapped[list[int]] = mapped_column(default_factory=list)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
     identity: Mapped[str | None] = mapped_column(index=True, default=None)
-    latents_sha256: Mapped[str | None] = mapped_column(default=None)
+    latents_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
     reused_from: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
     unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
     changed_unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
+
+    def contradictions(self) -> list[str]:
+        needed = ("image_sha256", "total_ms", "nfe") if self.status == "ok" else ()
+        reasons = [f"{name} is missing" for name in needed if getattr(self, name) is None]
+        if self.unmasked_pixels is not None and self.changed_unmasked_pixels is None:
+            set_committed_value(self, "unmasked_pixels", None)
+            reasons.append("changed_unmasked_pixels is missing")
+        return reasons
+
+    def valid_request(self) -> RunRequest:
+        """The request, checked again: the log may be from another version. Raises RequestError."""
+        try:
+            return RunRequest(**self.request)
+        except RequestError as error:
+            raise RequestError(f"run {self.id}: {error}") from error
 
     @property
     def source_id(self) -> int:
@@ -146,6 +173,7 @@ class Run(Base):
         return {column.name: getattr(self, column.name) for column in self.__table__.columns}
 
 
+@checked
 class Distance(Base):
     """How far a run lies from a reference run; see measurement.py for the measures and units.
     `clip_score` is of the run and its prompt alone."""
@@ -180,6 +208,16 @@ class Timing(Base):
     denoising_ms: Mapped[float]
     decoding_ms: Mapped[float]
     total_ms: Mapped[float]
+
+
+class Claim(Base):
+    """A picture that is being made, by its identity, and who makes it (claims.py)."""
+
+    __tablename__ = "claims"
+
+    identity: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    datetime_utc: Mapped[str]
 
 
 @dataclass(frozen=True)
@@ -238,45 +276,32 @@ class RunLog:
         except OSError as error:
             raise StorageError(f"the data folder {home} cannot be made: {error}") from error
         self.path = home / "runs.sqlite"
-        url = URL.create("sqlite", database=str(self.path))
-        self._engine = create_engine(url, connect_args={"timeout": 30})
-        event.listen(self._engine, "connect", _set_pragmas)
-        self._watch: sqlite3.Connection | None = None
-        self._watch_lock = threading.Lock()
+        self.database = Database(self.path)
+        self.version, self._session = self.database.version, self.database.session
         self._counts: tuple[int, dict[Any, Any]] = -1, {}  # of which version
-        with self._errors():
-            migrate(self.path, self._engine)
-
-    def version(self) -> int:
-        """A number that is another one after any write to the log, by any program."""
-        with self._errors(), self._watch_lock:
-            if self._watch is None:  # SQLite tells a connection of the writes of all others
-                self._watch = sqlite3.connect(self.path, timeout=30, isolation_level=None,
-                                              check_same_thread=False)
-            return self._watch.execute("PRAGMA data_version").fetchone()[0]
 
     def add(self, row: Run | ComparisonRow | Timing) -> None:
         """Write a row now; raises StorageError."""
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.add(row)
 
     def update(self, run: Run, **columns: Any) -> None:
         """Write columns of a run that were not known yet when it was added."""
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.add(run)
             for name, value in columns.items():
                 setattr(run, name, value)
 
     def finish_comparison(self, comparison_id: str, status: str) -> None:
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.get_one(ComparisonRow, comparison_id).status = status
 
     def begin_again(self, comparison_id: str) -> None:
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.get_one(ComparisonRow, comparison_id).status = "running"
 
     def set_reference(self, comparison_id: str, reference: str | None) -> None:
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.get_one(ComparisonRow, comparison_id).reference = reference
 
     def comparison(self, comparison_id: str) -> ComparisonRow | None:
@@ -300,7 +325,8 @@ class RunLog:
         runs: dict[str, list[Run]] = {}
         with self._session() as session:
             for run in session.scalars(query.order_by(Run.id.desc())):
-                runs.setdefault(run.identity, []).append(run)
+                if not run.damage:
+                    runs.setdefault(run.identity, []).append(run)
         return runs
 
     def steps_of(self, comparison_id: str) -> dict[int, str | None]:
@@ -327,7 +353,7 @@ class RunLog:
         return rows
 
     def keep_distance(self, distance: Distance) -> None:
-        with self._session() as session:
+        with self._session(write=True) as session:
             session.merge(distance)  # somebody may have measured it at the same time
 
     def timings(self, run_ids: Sequence[int]) -> dict[int, TimingSummary]:
@@ -336,7 +362,8 @@ class RunLog:
         totals: dict[int, list[float]] = {}
         with self._session() as session:
             for run_id, total in session.execute(query):
-                totals.setdefault(run_id, []).append(total)
+                if _are_numbers(total):
+                    totals.setdefault(run_id, []).append(total)
         return {run_id: TimingSummary(len(ms), statistics.median(ms), min(ms), max(ms))
                 for run_id, ms in totals.items()}
 
@@ -378,12 +405,15 @@ class RunLog:
                        Run.denoising_ms, Run.total_ms)
         query = RunFilter(model_id=model_id, status="ok").applied_to(query)
         with self._session() as session:
-            return session.execute(query.order_by(Run.id.desc()).limit(limit)).all()
+            rows = session.execute(query.order_by(Run.id.desc()).limit(limit)).all()
+        return [row for row in rows
+                if _are_numbers(row.nfe, row.denoiser_rows, row.denoising_ms, row.total_ms)]
 
     def tries(self, image_sha256: str, limit: int = 24) -> Sequence[Run]:
         """In-paintings of one picture that went well, the newest first."""
+        image = case((func.json_valid(Run.request) == 1, Run.request["image"].as_string()))
         query = select(Run).where(Run.task == "inpainting", Run.status == "ok",
-                                  Run.request["image"].as_string() == image_sha256)
+                                  image == image_sha256)
         with self._session() as session:
             return session.scalars(query.order_by(Run.id.desc()).limit(limit)).all()
 
@@ -395,7 +425,8 @@ class RunLog:
 
     def distinct(self, column: str) -> list[str]:
         """The values that occur in a column, sorted."""
-        return sorted(self._over_all_rows(column, select(getattr(Run, column)).distinct()))
+        values = self._over_all_rows(column, select(getattr(Run, column)).distinct())
+        return sorted(value for value in values if isinstance(value, str))
 
     def _over_all_rows(self, key: Any, query: Select) -> Sequence[Any]:
         """What a query over the whole table gives, asked again only after a write."""
@@ -408,22 +439,6 @@ class RunLog:
                 results[key] = session.scalars(query).all()
         return results[key]
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        with self._errors(), Session(self._engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            reason = getattr(error, "orig", None) or error
-            raise StorageError(f"the run log {self.path} cannot be used: {reason}") from error
-
-
-def _set_pragmas(connection: Any, _record: Any) -> None:
-    """Readers never wait for the writer; a crash loses no finished row."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA foreign_keys=ON")
+def _are_numbers(*values: Any) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import StorageError
+from pipelines.errors import StorageError, first_line
 
 
-def migrate(path: Path, engine: Any) -> None:
-    """Bring a fresh or an old database to the newest schema; refuse one from a newer version."""
+def migrate(path: Path, engine: Any, read_only: bool = False) -> None:
+    """Bring a fresh or an old database to the newest schema; StorageError for one from a newer
+    version, and for an old one that can only be read."""
     from alembic import command
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
 
     config = Config()
     folder = str(Path(__file__).parent / "migrations")
@@ -25,8 +27,11 @@ def migrate(path: Path, engine: Any) -> None:
         # References are off meanwhile: a table that is made anew is dropped in between, and the
         # runs of a chain name each other. Within a transaction the pragma has no effect.
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        current = MigrationContext.configure(connection).get_current_revision()
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        try:
+            current = MigrationContext.configure(connection).get_current_revision()
+        except CommandError as error:  # several versions at once
+            raise StorageError(f"{path} is damaged: {first_line(error)}") from error
         if current == scripts.get_current_head():
             connection.exec_driver_sql("ROLLBACK")
             connection.exec_driver_sql("PRAGMA foreign_keys=ON")
@@ -35,6 +40,12 @@ def migrate(path: Path, engine: Any) -> None:
             raise StorageError(
                 f"{path} was written by a newer version of Contact Sheet (schema {current}); "
                 "update, or set CONTACT_SHEET_HOME to another folder"
+            )
+        if read_only:
+            raise StorageError(
+                f"{path} was written by an older version of Contact Sheet (schema {current}) and "
+                "can only be read here; allow writing to its folder, so that it can be brought up "
+                "to date"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

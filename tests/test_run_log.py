@@ -278,7 +278,7 @@ def test_a_full_database_is_a_storage_error(tmp_path):
     log = RunLog(tmp_path)
     log.add(a_run())
 
-    @sqlalchemy.event.listens_for(log._engine, "begin")
+    @sqlalchemy.event.listens_for(log.database._engine, "begin")
     def limit(connection):
         connection.exec_driver_sql("PRAGMA max_page_count=1")
 

@@ -46,6 +46,8 @@ def progress_text(job: Job) -> str:
     parts = [job.message, f"{job.fraction:.0%}"]
     if job.cancelling:
         parts.append("stopping")
+    elif job.waits_for:
+        parts.append(job.waits_for)
     elif job.first_step is None:
         parts.append("loading the model")
     elif job.done >= job.total:

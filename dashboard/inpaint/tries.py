@@ -17,12 +17,12 @@ from dashboard.components.run_details import (
 from dashboard.components.text import words
 from dashboard.inpaint.draft import Draft
 from dashboard.last_net import last_net
+from dashboard.runs import readable_request
 from dashboard.state import INPAINT
 from pipelines.axes import label
 from pipelines.errors import StorageError
 from pipelines.inpainting import masks
 from pipelines.jobs import Job
-from pipelines.request import RunRequest
 from pipelines.run_log import Run
 
 
@@ -42,7 +42,7 @@ def results(draft: Draft) -> None:
     """The newest try under the slider, the earlier ones below it."""
     engine = state.engine()
     runs = [run for run in engine.run_log.tries(draft.image)
-            if engine.picture_path(run)]
+            if readable_request(run) and engine.picture_path(run)]
     if not runs:
         words("No try on this picture yet. Mask something and press Repaint (Ctrl+Enter).", "quiet")
         return
@@ -59,7 +59,7 @@ def show_try(draft: Draft, run: Run) -> None:
     """What one try kept, what it cost, and where it can go."""
     engine = state.engine()
     kept_notice(run)
-    request = RunRequest(**run.request)
+    request = run.valid_request()
     words(run.prompt or "(no prompt)")
     steps = engine.registry.steps_to_run(request)
     words(f"{steps} of {run.num_inference_steps} steps ran, {run.nfe} function evaluations · "

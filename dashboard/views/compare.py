@@ -66,10 +66,9 @@ def recent() -> None:
 
     def title(comparison_id: str) -> str:
         row = rows[comparison_id]
-        axes = " × ".join(f"{len(axis['values'])} {axis['name']}" for axis in row.axes)
         when = row.datetime_utc[5:16].replace("T", " ")
         # The browser sends the text back, so the text must be this comparison's alone.
-        return f"{when} · {row.base['prompt']} · {axes} · {comparison_id}"
+        return f"{when} · {row.summary} · {comparison_id}"
 
     current = st.session_state.get(state.COMPARISON)
     PAGE.set("recent", current if current in rows else None)

@@ -200,7 +200,7 @@ def summary(run: Run) -> str:
     if run.task != "unconditional":
         parts.append(f"guidance {run.guidance_scale:g}")
     if run.request.get("image"):
-        parts.append(f"strength {run.request['strength']:g}")
+        parts.append(f"strength {run.request.get('strength', 1)}")
     return " · ".join([*parts, f"seed {run.seed}"])
 
 

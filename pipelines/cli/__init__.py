@@ -15,7 +15,7 @@ import typer
 from pipelines.cli import compare, generate, hub, inpaint, models, runs
 from pipelines.cli.output import complain
 from pipelines.error_log import one_line
-from pipelines.errors import Cancelled, PipelineError, RequestError
+from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
 
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
@@ -31,8 +31,8 @@ app.add_typer(hub_app, name="hub")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Bad input ends it with exit code 2 and one line, what nobody foresaw
-    with 1 and one line that says where the traceback is."""
+    """Run the command line. Bad input ends it with exit code 2 and one line, a log or a store that
+    cannot be used with 1; so does what nobody foresaw, with the place of its traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except UsageError as error:
         code = complain(error.format_message())
+    except StorageError as error:
+        complain(str(error))
+        code = 1
     except PipelineError as error:
         code = complain(str(error))
     except BrokenPipeError:  # whoever reads, such as `head`, has what they want

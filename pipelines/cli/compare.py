@@ -116,6 +116,7 @@ def compare(
                 reference,
                 fresh,
                 interrupt.check,
+                lambda cells: bar.set_postfix_str(f"another process makes {cells} of them"),
             )
         if reference and not interrupt.seen:
             _measure_distances(engine, comparison, runs, reference, interrupt)
@@ -194,7 +195,7 @@ def _measure_distances(
             bar.total = max(bar.total or 0, bar.n - step.index + 1 + step.total)
             bar.update()
 
-        measuring.measure(engine, comparison, runs, reference, on_step)
+        measuring.measure(engine, comparison, runs, reference, on_step, interrupt.check)
 
 
 def _measure_timings(

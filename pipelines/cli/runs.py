@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -70,6 +71,9 @@ def runs(
               f"{run.guidance_scale:g}", run.seed, run.nfe,
               None if run.total_ms is None else round(run.total_ms), run.prompt] for run in rows],
         )
+        for run in rows:
+            if run.damage:
+                print(f"run {run.id}: {run.damage}", file=sys.stderr)
 
 
 def _check_day(name: str, day: str | None) -> None:

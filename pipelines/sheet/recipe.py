@@ -28,6 +28,7 @@ def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str,
     """What makes the same sheet again: the base request and the axes, a model of the Hub by the
     commit that made its runs."""
     commits = [run and run.request.get("revision") for run in runs]
+    commits = [commit if isinstance(commit, str) else None for commit in commits]
     base, made_by = comparison.base, set(filter(None, commits))
     if len(made_by) == 1 and not {"model_id", "revision"} & comparison.varied:
         base = base.changed(revision=made_by.pop())
