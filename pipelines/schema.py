@@ -51,3 +51,4 @@ def migrate(path: Path, engine: Any, read_only: bool = False) -> None:
         command.upgrade(config, "head")
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint")  # so that the WAL begins anew

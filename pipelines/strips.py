@@ -81,7 +81,8 @@ class Strips:
                     check()
             except Cancelled:
                 quick = True
-            self.run_log.update(run, **self._drawn(model, result, quick))
+            if columns := self._drawn(model, result, quick):
+                self.run_log.update(run, **columns)
             with contextlib.suppress(OSError):
                 self.path(run.identity).unlink(missing_ok=True)
         undrawn.clear()
@@ -93,10 +94,11 @@ class Strips:
         try:
             pipe = model.view(result.request.task)
             strip = draw_strip(pipe, result.steps, result.image, result.timings, quick)
+            sha256 = self.pictures.put(strip)
         except Exception:  # a picture is worth more than its previews
             logger.warning("the steps of a run could not be drawn", exc_info=True)
             return {}
-        return {"steps_sha256": self.pictures.put(strip), "steps_shown": list(result.steps.numbers)}
+        return {"steps_sha256": sha256, "steps_shown": list(result.steps.numbers)}
 
     def complete(
         self, runs: Sequence[Run | None], check: Callable[[], None] | None = None
