@@ -1,4 +1,4 @@
-"""Several processes on one data folder, kills in the middle, folders that go or cannot be written."""
+"""Several processes on one data folder, kills, folders that go or cannot be written."""
 
 import ctypes
 import os
