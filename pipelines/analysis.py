@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -102,11 +103,13 @@ def _method(
     timings: Sequence[TimingSummary | None],
     numbers: Sequence[int],
 ) -> Method | None:
-    """None where the log's request cannot be read, as of another version."""
-    first = cells[numbers[0]]
-    try:
-        request = runs[numbers[0]].valid_request()
-    except RequestError:
+    """None where this version can read the request of none of its runs."""
+    first, request = cells[numbers[0]], None
+    for number in numbers:
+        with contextlib.suppress(RequestError):
+            request = runs[number].valid_request()
+            break
+    if request is None:
         return None
     how = _how(comparison, first)
     line = [label(name, value) for name, value in
