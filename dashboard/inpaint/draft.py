@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipelines.inpainting import masks
 from pipelines.inpainting.canvas import MaskSummary, feathered
 from pipelines.inpainting.clicks import Clicks
 from pipelines.inpainting.masks import Mask
+from pipelines.inpainting.pictures_in import open_picture
 
 UNDO_STEPS = 30
 
@@ -161,6 +160,6 @@ def _same(before: Any, now: Any) -> bool:
 def _with_strokes(mask: Mask, strokes: bytes | None) -> Mask:
     if not strokes:
         return mask
-    drawn = np.asarray(Image.open(io.BytesIO(strokes)).convert("RGBA"))
+    drawn = np.asarray(open_picture(strokes, "strokes").convert("RGBA"))
     add, subtract = masks.from_strokes(drawn, mask.shape[1], mask.shape[0])
     return masks.combine(masks.combine(mask, add, "add"), subtract, "subtract")
