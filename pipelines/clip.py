@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import LoadError
 from pipelines.models.files import find_weights
 from pipelines.models.opening import warm_libraries
+from pipelines.models.weights import checked_weights
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +75,9 @@ class Clip:
 
             local = {"local_files_only": True}
             try:
-                model = transformers.CLIPModel.from_pretrained(
-                    self.folder, use_safetensors=True, **local)
+                with checked_weights():
+                    model = transformers.CLIPModel.from_pretrained(
+                        self.folder, use_safetensors=True, **local)
                 self._parts = (
                     model.eval().to(self.device),
                     # The same pixels whether torchvision is there or not.

@@ -46,5 +46,12 @@ class Cancelled(PipelineError):
 
 
 def first_line(error: Exception) -> str:
-    """The start of another library's message, or the name of its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """The start of another library's message, with what follows a colon at its end; the name of
+    its class where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    for line in lines[1:]:
+        if not text.endswith(":"):
+            break
+        text = f"{text} {line}"
+    return text[:300]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from html import escape
-from pathlib import Path
 
 import streamlit as st
 
@@ -13,10 +12,11 @@ from dashboard.components.text import facts, notice, words
 from dashboard.hub.model import open_model, section, split_id
 from dashboard.last_net import last_net
 from dashboard.state import HUB
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, StorageError
 from pipelines.hub.cache import (
     CachedRevision,
     cached_revisions,
+    damaged_entries,
     damaged_files,
     delete_leftovers,
     delete_revisions,
@@ -27,6 +27,7 @@ from pipelines.hub.cache import (
 from pipelines.hub.download import free_bytes
 from pipelines.hub.folders import LocalFolders
 from pipelines.hub.plan import size_text
+from pipelines.models.files import existing_path
 
 DAY = 86_400  # seconds
 
@@ -34,7 +35,12 @@ DAY = 86_400  # seconds
 def machine() -> None:
     """The cache by revision, what broke off, and registered folders."""
     cache = state.hub().cache_dir
-    revisions = cached_revisions(cache)
+    try:
+        revisions, damaged = cached_revisions(cache), damaged_entries(cache)
+    except StorageError as error:
+        notice("error", str(error))
+        folders()
+        return
     taken = freed_bytes(cache, [revision.commit for revision in revisions])
     section("Downloaded models", str(cache))
     facts([("Models", str(len({r.model_id for r in revisions}))),
@@ -44,6 +50,8 @@ def machine() -> None:
         words("Nothing is downloaded yet. Open a model of the list and press Download.", "quiet")
     for revision in revisions:
         revision_row(revision)
+    for problem in damaged:
+        notice("error", f"Not listed: {problem}")
     if HUB.get("deleting"):
         confirm_delete(HUB.get("deleting"))
     parts = leftovers(cache)
@@ -131,9 +139,14 @@ def folders() -> None:
     """Register and forget pipeline folders."""
     registered = LocalFolders(state.engine().home)
     section("Registered folders", "offered wherever a model is chosen")
-    for path in registered.paths():
+    try:
+        paths = registered.paths()
+    except StorageError as error:
+        notice("error", str(error))
+        return
+    for path in paths:
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            words(path + ("" if Path(path).exists() else " (not there now)"))
+            words(path + ("" if existing_path(path) else " (not there now)"))
             st.button("Open", key=HUB.key(f"folder.{path}"), on_click=open_model, args=(path,))
             st.button("Forget", key=HUB.key(f"unregister.{path}"), help="The files stay.",
                       on_click=last_net()(registered.remove), args=(path,))

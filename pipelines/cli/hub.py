@@ -18,6 +18,7 @@ from pipelines.errors import HubError, RefusedError, RequestError
 from pipelines.hub.cache import (
     CachedRevision,
     cached_revisions,
+    damaged_entries,
     damaged_files,
     delete_leftovers,
     delete_revisions,
@@ -176,6 +177,8 @@ def cache(
               size_text(r["size_bytes"]), r["last_used"][:10],
               ", ".join(r.get("damaged", ())) or ("no" if check else "")] for r in records],
         )
+    for problem in damaged_entries(folder):
+        print(f"note: not listed: {problem}", file=sys.stderr)
     if not as_json:
         for model_id, size in leftovers(folder).items():
             print(f"unfinished: {model_id}, {size_text(size)}")

@@ -14,7 +14,7 @@ from pipelines.cli.output import Json, print_json, print_table, progress
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.hub.client import Hub
-from pipelines.hub.folders import offered_models
+from pipelines.hub.folders import LocalFolders, offered_models
 from pipelines.schedulers import CATALOGUE
 
 
@@ -27,18 +27,25 @@ def models(
     if check:
         _check_models(check, as_json)
         return
-    engine, infos = Engine(), []
+    engine, infos, problems = Engine(), [], {}
+    try:
+        LocalFolders(engine.home).paths()
+    except PipelineError as error:
+        print(f"note: {error}", file=sys.stderr)
     for model_id in offered_models(engine.home, Hub().cache_dir):
         try:
             infos.append(engine.registry.describe(model_id))
         except PipelineError as error:
+            problems[model_id] = str(error)
             print(f"note: {error}", file=sys.stderr)
     records = [
         {"model_id": i.model_id, "source": i.source, "pipeline_class": i.pipeline_class,
          "height": i.height, "width": i.width, "size_bytes": i.size_bytes,
          "default_scheduler": i.default_scheduler, "prediction_type": i.prediction_type,
-         "folder": str(i.folder)} for i in infos
+         "folder": str(i.folder), "problem": None} for i in infos
     ]
+    for model_id, problem in problems.items():
+        records.append({**dict.fromkeys(records[0]), "model_id": model_id, "problem": problem})
     if as_json:
         print_json(records)
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import RequestError, StorageError
+from pipelines.errors import RequestError, StorageError, first_line
 from pipelines.hub.plan import INDEX, DownloadPlan, HubFile
 
 PARTIAL = ".contact-sheet.incomplete"  # ends the name of a file that is still being fetched
@@ -35,8 +35,9 @@ def cached_path(plan: DownloadPlan, file: HubFile, cache_dir: Path) -> Path | No
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(plan.model_id, file.path, cache_dir, plan.commit)
-    if isinstance(path, str) and os.path.getsize(path) == file.size:
-        return Path(path)
+    with contextlib.suppress(OSError):  # it is being deleted
+        if isinstance(path, str) and os.path.getsize(path) == file.size:
+            return Path(path)
     return None
 
 
@@ -83,7 +84,8 @@ class CachedRevision:
 
 
 def cached_revisions(cache_dir: Path) -> list[CachedRevision]:
-    """Every revision of every model in the cache, by name; broken entries are left out."""
+    """Every revision of every model in the cache, by name; `damaged_entries` has those that cannot
+    be read. Raises StorageError."""
     info = _scan(cache_dir)
     if info is None:
         return []
@@ -95,6 +97,12 @@ def cached_revisions(cache_dir: Path) -> list[CachedRevision]:
          for repo in info.repos if repo.repo_type == "model" for revision in repo.revisions),
         key=lambda revision: (revision.model_id.lower(), not revision.refs, revision.commit),
     )
+
+
+def damaged_entries(cache_dir: Path) -> list[str]:
+    """What of the cache cannot be read, and why; raises StorageError."""
+    info = _scan(cache_dir)
+    return sorted(first_line(problem) for problem in info.warnings) if info else []
 
 
 def freed_bytes(cache_dir: Path, commits: Iterable[str]) -> int:
@@ -124,9 +132,12 @@ def _scan(cache_dir: Path):
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
-    with contextlib.suppress(CacheNotFound):
+    try:
         return scan_cache_dir(cache_dir)
-    return None
+    except CacheNotFound:
+        return None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{cache_dir} cannot be read: {error}") from error
 
 
 def damaged_files(
@@ -186,9 +197,10 @@ def cached_pipelines(cache_dir: Path) -> list[str]:
     """Ids of the diffusers pipelines whose main branch lies in the cache; a quick look."""
     model_ids = []
     for model_id, folder in model_folders(cache_dir).items():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a branch whose file is no text
             commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
             snapshot = folder / "snapshots" / commit
-            if any(snapshot.glob("*/*.safetensors")) and (snapshot / INDEX).exists():
+            index = snapshot / INDEX  # or a link to nothing: the model is there, not complete
+            if any(snapshot.glob("*/*.safetensors")) and (index.exists() or index.is_symlink()):
                 model_ids.append(model_id)
     return sorted(model_ids, key=str.lower)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -27,6 +26,7 @@ from pipelines.hub.plan import (
     pipeline_obstacle,
 )
 from pipelines.hub.wording import reworded
+from pipelines.models.reading import parse_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -212,7 +212,7 @@ class Hub:
         if not any(file.path == INDEX for file in files):
             return None
         try:
-            index = json.loads(self.read(model.model_id, INDEX, commit))
+            index = parse_json(self.read(model.model_id, INDEX, commit))
         except GatedError:
             return None
         except ValueError as error:

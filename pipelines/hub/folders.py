@@ -6,17 +6,18 @@ import json
 import logging
 from pathlib import Path
 
-from pipelines.errors import LoadError, RequestError, StorageError
+from pipelines.errors import LoadError, PipelineError, RequestError, StorageError
 from pipelines.hub.cache import cached_pipelines
 from pipelines.hub.model import ModelDetails, ModelSummary, base_models_of, licence_of
 from pipelines.hub.plan import CARD, INDEX, HubFile, pipeline_obstacle
 from pipelines.models.files import (
     BUNDLED,
     cached_folder,
-    checkpoint_shapes,
+    existing_path,
     single_file_repository,
 )
 from pipelines.models.opening import warm_libraries
+from pipelines.models.reading import checkpoint_shapes, parse_json, whole
 from pipelines.models.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,18 @@ class LocalFolders:
         self.path = home / FOLDERS
 
     def paths(self) -> list[str]:
+        """As they were registered; raises StorageError."""
         try:
-            value = json.loads(self.path.read_text(encoding="utf-8"))
-            return [str(path) for path in value["folders"]]
+            value = parse_json(self.path.read_bytes())
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise StorageError(f"{self.path} cannot be read: {error}") from error
+        paths = value.get("folders") if isinstance(value, dict) else None
+        if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
+            raise StorageError(f"{self.path} cannot be read: accepted an object with a list of "
+                               "paths, 'folders'")
+        return paths
 
     def add(self, text: str, registry: Registry) -> list[str]:
         """Register a pipeline folder, or every one below a folder; the paths that are new.
@@ -89,28 +95,37 @@ class LocalFolders:
 
 def offered_models(home: Path, cache_dir: Path) -> list[str]:
     """Ids of everything that can be opened here now: bundled, registered, cached."""
-    folders = [path for path in LocalFolders(home).paths() if Path(path).exists()]
-    return [*BUNDLED, *folders, *cached_pipelines(cache_dir)]
+    try:
+        registered = LocalFolders(home).paths()
+    except StorageError as error:  # the page and the command that list folders say so
+        logger.warning("%s", error)
+        registered = []
+    return [*BUNDLED, *filter(existing_path, registered), *cached_pipelines(cache_dir)]
 
 
 def local_models(registry: Registry, home: Path, cache_dir: Path) -> list[ModelSummary]:
     """What is on this machine, as results of a search; what cannot be read says why."""
-    return [local_details(registry, model_id).model
-            for model_id in offered_models(home, cache_dir)]
+    models = []
+    for model_id in offered_models(home, cache_dir):
+        try:
+            models.append(local_details(registry, model_id).model)
+        except PipelineError as error:
+            models.append(_broken(model_id, error).model)
+    return models
 
 
 def local_details(registry: Registry, model_id: str) -> ModelDetails:
     """One model on this machine with its files, config and card; raises UnknownModelError."""
     try:
         info = registry.describe(model_id)
+        folder = info.checkpoint.parent if info.checkpoint else info.folder
+        with whole(model_id):
+            paths = [info.checkpoint] if info.checkpoint else sorted(folder.rglob("*"))
+            files = tuple(HubFile(path.relative_to(folder).as_posix(), path.stat().st_size, "")
+                          for path in paths if path.is_file())
     except LoadError as error:
-        broken = ModelSummary(model_id, "folder", obstacle=str(error), here="yes")
-        return ModelDetails(broken, (), None, None)
-    folder = info.checkpoint.parent if info.checkpoint else info.folder
+        return _broken(model_id, error)
     card_folder = folder.parent if info.source == "bundled" else folder
-    paths = [info.checkpoint] if info.checkpoint else sorted(folder.rglob("*"))
-    files = tuple(HubFile(path.relative_to(folder).as_posix(), path.stat().st_size, "")
-                  for path in paths if path.is_file())
     card = _card_head(card_folder / CARD)
     model = ModelSummary(
         model_id=model_id,
@@ -127,6 +142,12 @@ def local_details(registry: Registry, model_id: str) -> ModelDetails:
         commit=info.commit,
     )
     return ModelDetails(model, files, info.index, None, card, (folder, card_folder))
+
+
+def _broken(model_id: str, error: PipelineError) -> ModelDetails:
+    source = "folder" if existing_path(model_id) else "Hub cache"
+    return ModelDetails(ModelSummary(model_id, source, obstacle=str(error), here="yes"), (), None,
+                        None)
 
 
 def _card_head(path: Path) -> dict:

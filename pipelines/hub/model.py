@@ -72,4 +72,4 @@ def licence_of(card: dict[str, Any], tags: Sequence[str]) -> str | None:
 def base_models_of(card: dict[str, Any]) -> tuple[str, ...]:
     """What a model was made from, by its card, which names one or several."""
     names = card.get("base_model") or []
-    return tuple(map(str, [names] if isinstance(names, str) else names))
+    return tuple(map(str, names if isinstance(names, list) else [names]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RefusedError
-from pipelines.models.files import PICKLES
+from pipelines.models.files import CONFIGS, PICKLES
 from pipelines.models.info import refusal
 from pipelines.models.parts import parts_of_index
 
@@ -18,7 +18,6 @@ MAX_FILES = 500
 SEGMENTERS = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
 SEGMENTER_FILES = ("model.safetensors", "config.json")
 INDEX, CARD = "model_index.json", "README.md"
-CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
 OTHER_WEIGHTS = {".onnx": "ONNX", ".msgpack": "Flax", ".gguf": "GGUF", ".h5": "TensorFlow",
                  ".xml": "OpenVINO"}
 NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Processor", "Extractor", "Scheduler", "Guider",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import reprlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from pipelines.hub.cache import model_folders
 from pipelines.hub.plan import SEGMENTER_FILES, SEGMENTERS
 from pipelines.inpainting.masks import Box, Mask
 from pipelines.models.files import find_weights
+from pipelines.models.reading import read_json
+from pipelines.models.weights import checked_weights
 from pipelines.pixels import flat
 
 if TYPE_CHECKING:
@@ -280,8 +282,9 @@ class SegmentAnything:
             transformers.logging.disable_progress_bar()
             try:
                 cls = getattr(transformers, SEGMENTERS[self.kind])
-                model = cls.from_pretrained(self.folder, use_safetensors=True,
-                                            local_files_only=True)
+                with checked_weights():
+                    model = cls.from_pretrained(self.folder, use_safetensors=True,
+                                                local_files_only=True)
             except Exception as error:
                 raise LoadError(f"segmenter: {self.folder} cannot be opened: {error}") from error
             self._model = model.eval().to(self._device or best_device())
@@ -322,11 +325,12 @@ class SegmentAnything:
 def _kind(folder: Path) -> str:
     """The model type of a checkpoint; raises LoadError for what is no SAM or no safetensors."""
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+        kind = read_json(folder / "config.json").get("model_type")
+    except LoadError as error:
         raise LoadError(f"segmenter: {folder} has no readable config.json ({error})") from error
-    if kind not in SEGMENTERS:
-        raise LoadError(f"segmenter: {folder} holds {kind!r}, accepted {', '.join(SEGMENTERS)}")
+    if not isinstance(kind, str) or kind not in SEGMENTERS:
+        raise LoadError(f"segmenter: {folder} holds {reprlib.repr(kind)}, accepted "
+                        f"{', '.join(SEGMENTERS)}")
     if not any(folder.glob("*.safetensors")):
         raise LoadError(f"segmenter: {folder} has no weights in safetensors; others are not read")
     return kind

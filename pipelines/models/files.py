@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import LoadError, UnknownModelError
 from pipelines.models.parts import parts_of_index
+from pipelines.models.reading import checkpoint_shapes, is_plain_name, read_json, whole
 from pipelines.request import join_model_id
 
 BUNDLED = {
     "postcards": Path(__file__).parents[1] / "postcards" / "weights",
     "postcards-ddpm": Path(__file__).parents[1] / "postcards" / "weights-ddpm",
 }
+CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -28,8 +29,9 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
     """
     if model_id in BUNDLED:
         return BUNDLED[model_id], "bundled", None
-    path = _existing_path(model_id)
+    path = existing_path(model_id)
     if path and path.is_dir():
+        _check_files(path, ("model_index.json",))
         if not (path / "model_index.json").is_file():
             raise LoadError(f"{model_id} is a folder without model_index.json, so no pipeline")
         return path, "folder", None
@@ -46,7 +48,8 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
 
 
 def cached_folder(model_id: str, revision: str | None = None) -> Path | None:
-    """The snapshot of a Hub model in the local cache, None where there is none."""
+    """The snapshot of a Hub model in the local cache, None where there is none; LoadError where
+    its model_index.json is a link to nothing."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -54,13 +57,33 @@ def cached_folder(model_id: str, revision: str | None = None) -> Path | None:
         index = try_to_load_from_cache(model_id, "model_index.json", revision=revision)
     except HFValidationError:
         return None
-    return Path(index).parent if isinstance(index, str) else None
+    except ValueError as error:  # a branch whose file is no text
+        raise LoadError(f"{model_id} cannot be read from the cache: {error}") from error
+    if isinstance(index, str):
+        return Path(index).parent
+    for folder in _snapshots(model_id):
+        if folder.name == revision or not revision:
+            _check_files(folder, ("model_index.json",))
+    return None
+
+
+def _snapshots(model_id: str) -> list[Path]:
+    """The revisions of a Hub model in the local cache, the newest last."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        name = repo_folder_name(repo_id=model_id, repo_type="model")
+    except ValueError:  # no such id
+        return []
+    return sorted(Path(constants.HF_HUB_CACHE, name).glob("snapshots/*"),
+                  key=lambda folder: folder.lstat().st_mtime)
 
 
 def find_weights(name: str, files: Sequence[str], in_folder: Sequence[str]) -> Path | None:
     """The folder `name` where it holds the files `in_folder`, or the snapshot of that Hub id in
     the local cache that holds `files`; None where there is neither."""
-    if (folder := _existing_path(name)) and all((folder / file).is_file() for file in in_folder):
+    if (folder := existing_path(name)) and all((folder / file).is_file() for file in in_folder):
         return folder
     from huggingface_hub import try_to_load_from_cache
 
@@ -74,19 +97,15 @@ def find_weights(name: str, files: Sequence[str], in_folder: Sequence[str]) -> P
 def find_lora(path: str) -> Path:
     """The file of an adapter: a .safetensors file, a folder that holds one, or a Hub id in the
     local cache, with the file's name behind it where there are several. Raises LoadError."""
-    place = _existing_path(path)
-    if place is None:
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
+    with whole(f"lora: {path}"):
+        return _find_lora(path)
 
-        repo_id, name = "/".join(path.split("/")[:2]), "/".join(path.split("/")[2:])
-        try:
-            repos = [repo for repo in scan_cache_dir().repos if repo.repo_id == repo_id]
-        except CacheNotFound:
-            repos = []
-        revisions = sorted((revision for repo in repos for revision in repo.revisions),
-                           key=lambda revision: revision.last_modified)
-        place = revisions[-1].snapshot_path / name if revisions else None
+
+def _find_lora(path: str) -> Path:
+    place = existing_path(path)
+    if place is None:
+        snapshots = _snapshots("/".join(path.split("/")[:2]))
+        place = snapshots[-1].joinpath(*path.split("/")[2:]) if snapshots else None
     if place is None or not place.exists():
         raise LoadError(f"lora: received {path!r}, accepted a .safetensors file, a folder that "
                         "holds one, or a Hub id in the Hugging Face cache")
@@ -110,6 +129,8 @@ def weight_files(
         part = folder / name
         if not part.is_dir():
             raise LoadError(f"{folder} is not complete: {name} is missing; download it again")
+        _check_files(folder, (f"{name}/{file.name}" for file in sorted(part.iterdir())
+                              if file.suffix in CONFIGS))
         if not (part / "config.json").is_file():  # tokenizers, schedulers, processors
             continue
         by_variant = by_part.setdefault(name, {})
@@ -130,37 +151,8 @@ def weight_files(
     files = [file for by_variant in by_part.values()
              for file in by_variant.get(variant) or by_variant.get(None)
              or next(iter(by_variant.values()))]
+    _check_files(folder, (file.relative_to(folder).as_posix() for file in files))
     return files, variant
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A config file's content, {} where there is none; LoadError where it is broken."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise LoadError(f"{path.name} of {path.parent} holds no JSON object")
-    return value
-
-
-def checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor names and shapes of a .safetensors file, from its header; raises LoadError."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(100_000_000, path.stat().st_size):
-                raise ValueError("its header has no sensible length")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if path.stat().st_size != end:
-            raise ValueError(f"it has {path.stat().st_size} of {end} bytes; download it again")
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{path} is no whole safetensors file: {error}") from error
 
 
 def single_file_repository(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -172,7 +164,8 @@ def single_file_repository(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return fetch_diffusers_config(checkpoint)["pretrained_model_name_or_path"]
 
 
-def _existing_path(text: str) -> Path | None:
+def existing_path(text: str) -> Path | None:
+    """What a text names on this machine; None where that is nothing, or no path at all."""
     try:
         path = Path(text).expanduser()
         return path if path.exists() else None
@@ -193,9 +186,23 @@ def _no_weights(part: Path) -> str:
     return f"{part.parent} is not complete: {part.name} has no weights; download it again"
 
 
+def _check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise LoadError where one of a model's files is a link to nothing, or a folder."""
+    for name in names:
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            raise LoadError(f"{folder} is not complete: {name} is a link to nothing; download it "
+                            "again")
+        if path.exists() and not path.is_file():
+            raise LoadError(f"{folder} is not complete: {name} is no file; download it again")
+
+
 def _check_shards(part: Path) -> None:
     for index in part.glob("*.safetensors.index*.json"):
-        for name in set(read_json(index).get("weight_map", {}).values()):
+        shards = read_json(index).get("weight_map", {})
+        if not (isinstance(shards, dict) and all(map(is_plain_name, shards.values()))):
+            raise LoadError(f"{index}: weight_map: accepted names of files, by name of tensor")
+        for name in sorted(set(shards.values())):
             if not (part / name).is_file():
                 raise LoadError(f"{part.parent} is not complete: {part.name}/{name} is "
                                 "missing; download it again")

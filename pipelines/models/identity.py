@@ -13,6 +13,7 @@ from pipelines.fields import ADDED_LATER, NOT_HASHED
 from pipelines.hardware import environment
 from pipelines.models.files import find_lora
 from pipelines.models.info import ModelInfo
+from pipelines.models.reading import whole
 from pipelines.request import Lora, RunRequest
 
 ENGINE = 2  # raise it when a change of this code changes pictures
@@ -24,15 +25,21 @@ def model_content(info: ModelInfo) -> str:
     """SHA-256 over a model's files: small ones by content, the rest by size and time of change.
 
     A file of the Hub cache is a link to a blob that is named by its hash, which counts instead.
+    Raises LoadError where a file cannot be read.
     """
-    files = [info.checkpoint] if info.checkpoint else []
-    files += sorted(path for path in info.folder.rglob("*") if path.is_file())
-    return _hash([[path.name, *_file_content(path)] for path in files])
+    with whole(info.model_id):
+        files = [info.checkpoint] if info.checkpoint else []
+        files += sorted(path for path in info.folder.rglob("*") if path.is_file())
+        return _hash([[path.name, *_file_content(path)] for path in files])
 
 
 def lora_contents(loras: Sequence[Lora]) -> tuple[str, ...]:
     """The same for each adapter's file; raises LoadError where there is none."""
-    return tuple(_hash(_file_content(find_lora(lora.path))) for lora in loras)
+    contents = []
+    for lora in loras:
+        with whole(f"lora: {lora.path}"):
+            contents.append(_hash(_file_content(find_lora(lora.path))))
+    return tuple(contents)
 
 
 def _file_content(path: Path) -> list[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import LoadError
-from pipelines.models.files import find_model, read_json, weight_files
+from pipelines.models.files import find_model, weight_files
 from pipelines.models.parts import AUTOENCODERS, DENOISERS, parts_of_index
 from pipelines.models.quirks import (
     latent_factor,
@@ -19,6 +21,15 @@ from pipelines.models.quirks import (
     possible_tasks,
     size_multiple,
     start_values,
+)
+from pipelines.models.reading import (
+    Kind,
+    checked,
+    is_number,
+    is_plain_name,
+    is_whole,
+    read_json,
+    whole,
 )
 from pipelines.models.signatures import (
     REQUIRED,
@@ -40,6 +51,36 @@ from pipelines.schedulers import (
     is_flow_matching,
     key_of_class,
 )
+
+MAX_SIDE = 65_536  # of a denoiser's own size
+MAX_LISTED = 16  # blocks or stages of a network
+NAME = Kind("a name of at most 100 letters", lambda value: (
+    isinstance(value, str) and value.isprintable() and len(value) <= 100))
+LISTED = Kind(f"a list of at most {MAX_LISTED}",
+              lambda value: isinstance(value, list) and len(value) <= MAX_LISTED)
+PATCH = Kind("a whole number from 1 to 1024, or a list of them", lambda value: (
+    value != [] and all(is_whole(side, 1, 1024) for side in _listed(value))))
+# What is read of a model's config files and how it has to be, by kind of part.
+INDEX_KINDS = {
+    "is_distilled": Kind("true or false", lambda value: isinstance(value, bool)),
+    "_call_defaults": Kind("an object", lambda value: isinstance(value, dict)),
+}
+CALL_KINDS = {
+    "num_inference_steps": Kind("a whole number from 1 to 10000",
+                                lambda value: is_whole(value, 1, 10_000)),
+    "guidance_scale": Kind("a number", is_number),
+}
+DENOISER_KINDS = {
+    "_class_name": NAME,
+    "sample_size": Kind(f"a whole number from 1 to {MAX_SIDE}, or height and width", lambda value: (
+        len(_listed(value)) == (2 if isinstance(value, list) else 1)
+        and all(is_whole(side, 1, MAX_SIDE) for side in _listed(value)))),
+    "patch_size": PATCH,
+    "all_patch_size": PATCH,
+}
+AUTOENCODER_KINDS = dict.fromkeys(
+    ("block_out_channels", "encoder_block_out_channels", "temperal_downsample"), LISTED)
+SCHEDULER_KINDS = {"_class_name": NAME, "prediction_type": NAME}
 
 
 @dataclass(frozen=True)
@@ -166,9 +207,10 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
     """
     model_id, *pinned = split_model_id(model_id)
     revision, variant = pinned[0] or revision, pinned[1] or variant
-    folder, source, checkpoint = find_model(model_id, revision)
-    files = (*_file_states(folder), *([_file_state(checkpoint)] if checkpoint else []))
-    return _describe(model_id, variant, folder, source, checkpoint, files)
+    with whole(model_id):
+        folder, source, checkpoint = find_model(model_id, revision)
+        files = (*_file_states(folder), *([_file_state(checkpoint)] if checkpoint else []))
+        return _describe(model_id, variant, folder, source, checkpoint, files)
 
 
 def _file_states(folder: Path) -> list[tuple]:
@@ -199,13 +241,15 @@ def _describe(
     checkpoint: Path | None,
     _files: tuple[tuple, ...],
 ) -> ModelInfo:
-    index = read_json(folder / "model_index.json")
+    index = _config(folder / "model_index.json", INDEX_KINDS)
     if reason := refusal(index):
         raise LoadError(f"{model_id} cannot be opened: {reason}")
+    if defaults := index.get("_call_defaults"):
+        index["_call_defaults"] = checked(defaults, CALL_KINDS, f"{folder}/model_index.json")
     pipeline_class = connected_class(index["_class_name"]) or index["_class_name"]
     denoiser, autoencoder = (
-        next(filter(None, (read_json(folder / name / "config.json") for name in names)), {})
-        for names in (DENOISERS, AUTOENCODERS)
+        next(filter(None, (_config(folder / name / "config.json", kinds) for name in names)), {})
+        for names, kinds in ((DENOISERS, DENOISER_KINDS), (AUTOENCODERS, AUTOENCODER_KINDS))
     )
     controlnet = read_json(folder / "controlnet" / "config.json")
     tasks = possible_tasks(_complete_classes(pipeline_class, index), pipeline_class, denoiser,
@@ -214,7 +258,7 @@ def _describe(
         missing = ", ".join(unknown_inputs(pipeline_class))
         raise LoadError(f"{model_id} cannot be opened: {pipeline_class} needs {missing}, which "
                         "another model or program has to make")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = _config(folder / "scheduler" / "scheduler_config.json", SCHEDULER_KINDS)
     if checkpoint:
         weights, used_variant = [checkpoint], None
     else:
@@ -244,6 +288,14 @@ def _describe(
     )
 
 
+def _config(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    return checked(read_json(path), kinds, str(path))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def refusal(index: Mapping[str, Any]) -> str | None:
     """Why a model_index.json cannot be opened, None where it can: no class of diffusers', or
     code of its own, which is never run."""
@@ -253,13 +305,18 @@ def refusal(index: Mapping[str, Any]) -> str | None:
     if not isinstance(name, str):
         return "its model_index.json names no pipeline class"
     if not call_parameters(name):
-        return f"diffusers has no pipeline {name}"
+        named = name if re.fullmatch(r"\w{1,100}", name) else reprlib.repr(name)
+        return f"diffusers has no pipeline {named}"
     if made := other_output(name):
         return f"{name} makes {made}; Contact Sheet compares still pictures"
-    for part, (library, _) in parts_of_index(index).items():
+    for part, (library, class_name) in parts_of_index(index).items():
+        if not (is_plain_name(part) and isinstance(library, str) and isinstance(class_name, str)):
+            return (f"its model_index.json names a part {reprlib.repr(part)} of "
+                    f"{reprlib.repr([library, class_name])}; accepted are a folder's name, a "
+                    "library and a class")
         if library not in component_libraries():
-            return (f"its {part} comes from {library!r}, which is neither diffusers nor "
-                    "transformers; a model's own code is never run")
+            return (f"its {part} comes from {reprlib.repr(library)}, which is neither diffusers "
+                    "nor transformers; a model's own code is never run")
     return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError, RequestError, first_line
+from pipelines.models.adapters import put_adapter
 from pipelines.models.files import find_lora
 from pipelines.models.identity import lora_contents
 from pipelines.models.info import ModelInfo
@@ -24,7 +25,8 @@ class LoadedModel:
     """A pipeline in memory; its tasks are views of the same weights.
 
     `size_bytes` counts each weight once, however many tasks use it; `memory_policy` is where the
-    weights lie between uses; `content` and `lora_contents` hash the files as they were read.
+    weights lie between uses; `content` and `lora_contents` hash the files as they were read;
+    `weight_notes` and `lora_notes` say what of the files is not used.
     """
 
     info: ModelInfo
@@ -35,16 +37,23 @@ class LoadedModel:
     load_ms: float
     pipe: DiffusionPipeline
     size_bytes: int
+    weight_notes: tuple[str, ...] = ()
     views: dict[str, DiffusionPipeline] = field(default_factory=dict)
     warmed: set[tuple] = field(default_factory=set)
     loras: tuple[Lora, ...] = ()
     lora_contents: tuple[str, ...] = ()
+    lora_notes: tuple[str, ...] = ()
     compiled: dict[str, Callable] = field(default_factory=dict)  # by attention backend
     networks: dict[tuple[int, str], Any] = field(default_factory=dict)  # see painting/networks.py
 
     @property
     def tasks(self) -> tuple[str, ...]:
         return self.info.tasks
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the model's files and of its adapters has no effect."""
+        return self.weight_notes + self.lora_notes
 
     def view(self, task: str) -> DiffusionPipeline:
         """A new pipeline object for one run, which shares nothing but the weights."""
@@ -80,16 +89,8 @@ class LoadedModel:
             return
         names = [f"lora{number}" for number in range(len(loras))]
         try:
-            for lora, name in zip(loras, names, strict=True):
-                file = find_lora(lora.path)
-                self.pipe.load_lora_weights(
-                    str(file.parent), weight_name=file.name, adapter_name=name,
-                    use_safetensors=True, local_files_only=True,
-                )
-            active = {name for part in self.pipe.get_list_adapters().values() for name in part}
-            if missing := [lora.path for lora, name in zip(loras, names, strict=True)
-                           if name not in active]:
-                raise LoadError(f"lora: {missing[0]} has no weights for {self.info.pipeline_class}")
+            notes = [note for lora, name in zip(loras, names, strict=True)
+                     for note in put_adapter(self.pipe, find_lora(lora.path), name)]
             self.pipe.set_adapters(names, [lora.weight for lora in loras])
         except Exception as error:
             self._remove_loras()
@@ -97,10 +98,10 @@ class LoadedModel:
                 raise
             raise LoadError(f"lora: {', '.join(lora.path for lora in loras)} cannot be put on "
                             f"{self.info.model_id}: {first_line(error)}") from error
-        self.loras, self.lora_contents = loras, contents
+        self.loras, self.lora_contents, self.lora_notes = loras, contents, tuple(notes)
 
     def _remove_loras(self) -> None:
-        self.loras = self.lora_contents = ()
+        self.loras = self.lora_contents = self.lora_notes = ()
         self.pipe.unload_lora_weights()
 
 

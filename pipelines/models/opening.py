@@ -6,16 +6,16 @@ import threading
 import time
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DeviceMemoryError, LoadError, RequestError, first_line
-from pipelines.models.files import read_json
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.placement import advice, free_memory, place, quantized, weight_bytes
+from pipelines.models.processors import processors_for_stills, restore_processors
+from pipelines.models.reading import read_json
 from pipelines.models.signatures import connected_class, deprecated_module
+from pipelines.models.weights import checked_weights, refuse_without_memory
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,9 @@ def open_model(
     import torch
 
     try:
-        pipe = _read(info, device, getattr(torch, dtype), quantization)
+        with checked_weights() as notes:
+            pipe = _read(info, device, getattr(torch, dtype), quantization)
+        refuse_without_memory(pipe.components)
         size_bytes = weight_bytes(pipe)
         place(pipe, device, memory_policy)
     except torch.OutOfMemoryError as error:
@@ -50,17 +52,20 @@ def open_model(
             f"{info.model_id} does not fit into the memory of {device} with the policy "
             f"{memory_policy!r}{advice(memory_policy, device)}"
         ) from error
-    except (RequestError, LoadError):
+    except RequestError:
         raise
     except Exception as error:
         if info.needs_prior and "expected" in str(error):
             reason = (f"it is the second stage of {info.pipeline_class}; the first, which its "
                       "README.md names as its prior, is not on this machine")
+        elif isinstance(error, KeyError) and info.checkpoint:  # asked for by diffusers' converters
+            reason = f"the file lacks tensors, {error} being the first that was looked for"
         else:
-            reason = first_line(error)
+            reason = str(error) if isinstance(error, LoadError) else first_line(error)
         raise LoadError(f"{info.model_id} cannot be opened: {reason}") from error
     load_ms = (time.perf_counter() - started) * 1000
-    return LoadedModel(info, content, device, dtype, memory_policy, load_ms, pipe, size_bytes)
+    return LoadedModel(info, content, device, dtype, memory_policy, load_ms, pipe, size_bytes,
+                       tuple(notes))
 
 
 def _read(
@@ -78,12 +83,13 @@ def _read(
                                     torch_dtype=dtype, **options)
     index = read_json(info.folder / "model_index.json")
     _restore_moved(index)
+    restore_processors(index)
     combined = connected_class(index["_class_name"])  # its prior lies in another repository
     cls = getattr(diffusers, combined or "DiffusionPipeline")
     return cls.from_pretrained(
         info.folder, variant=info.variant, dtype=dtype, **options,
         **quantized(info, quantization, device),
-        **_processors_for_stills(info.folder, index),
+        **processors_for_stills(info.folder, index),
     )
 
 
@@ -120,22 +126,3 @@ def _restore_moved(index: Mapping[str, Any]) -> None:
             setattr(diffusers, name, getattr(module, name))
         else:
             setattr(diffusers.pipelines, value[0], module)
-
-
-def _processors_for_stills(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """Processors of pictures and text without their part for videos, which alone needs
-    torchvision; none where torchvision is there."""
-    if find_spec("torchvision"):
-        return {}
-    import transformers
-
-    processors = {}
-    for name, value in index.items():
-        cls = getattr(transformers, str(value[1]), None) if isinstance(value, list) else None
-        if (isinstance(cls, type) and issubclass(cls, transformers.ProcessorMixin)
-                and "video_processor" in cls.get_attributes()):
-            kept = [part for part in cls.get_attributes() if part != "video_processor"]
-            without = {"get_attributes": staticmethod(lambda kept=kept: kept)}
-            stills = type(cls.__name__, (cls,), without)
-            processors[name] = stills.from_pretrained(folder / name, local_files_only=True)
-    return processors

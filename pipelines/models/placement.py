@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pipelines.errors import RequestError
 from pipelines.hardware import device_memory_bytes
-from pipelines.models.files import checkpoint_shapes
 from pipelines.models.info import ModelInfo
 from pipelines.models.parts import AUTOENCODERS, DENOISERS
+from pipelines.models.reading import checkpoint_shapes
 from pipelines.request import MemoryPolicy
 
 if TYPE_CHECKING:
