@@ -119,6 +119,14 @@ def _find_lora(path: str) -> Path:
     return files[0]
 
 
+def check_configs(folder: Path, parts: Iterable[str]) -> None:
+    """Raise LoadError where a file of the config of a part that is there is a link to nothing, or
+    a folder."""
+    for part in filter(lambda part: (folder / part).is_dir(), parts):
+        _check_files(folder, (f"{part}/{file.name}" for file in sorted((folder / part).iterdir())
+                              if file.suffix in CONFIGS))
+
+
 def weight_files(
     folder: Path, index: Mapping[str, Any], variant: str | None = None
 ) -> tuple[list[Path], str | None]:
@@ -129,8 +137,6 @@ def weight_files(
         part = folder / name
         if not part.is_dir():
             raise LoadError(f"{folder} is not complete: {name} is missing; download it again")
-        _check_files(folder, (f"{name}/{file.name}" for file in sorted(part.iterdir())
-                              if file.suffix in CONFIGS))
         if not (part / "config.json").is_file():  # tokenizers, schedulers, processors
             continue
         by_variant = by_part.setdefault(name, {})

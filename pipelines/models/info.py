@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import LoadError
-from pipelines.models.files import find_model, weight_files
+from pipelines.models.files import check_configs, find_model, weight_files
 from pipelines.models.parts import AUTOENCODERS, DENOISERS, parts_of_index
 from pipelines.models.quirks import (
     latent_factor,
@@ -247,6 +247,7 @@ def _describe(
     if defaults := index.get("_call_defaults"):
         index["_call_defaults"] = checked(defaults, CALL_KINDS, f"{folder}/model_index.json")
     pipeline_class = connected_class(index["_class_name"]) or index["_class_name"]
+    check_configs(folder, parts_of_index(index))
     denoiser, autoencoder = (
         next(filter(None, (_config(folder / name / "config.json", kinds) for name in names)), {})
         for names, kinds in ((DENOISERS, DENOISER_KINDS), (AUTOENCODERS, AUTOENCODER_KINDS))

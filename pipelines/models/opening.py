@@ -13,9 +13,9 @@ from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.placement import advice, free_memory, place, quantized, weight_bytes
 from pipelines.models.processors import processors_for_stills, restore_processors
-from pipelines.models.reading import read_json
+from pipelines.models.reading import checkpoint_shapes, read_json
 from pipelines.models.signatures import connected_class, deprecated_module
-from pipelines.models.weights import checked_weights, refuse_without_memory
+from pipelines.models.weights import checked_weights, refuse_without_memory, tensors_needed
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,8 @@ def open_model(
             reason = f"the file lacks tensors, {error} being the first that was looked for"
         else:
             reason = str(error) if isinstance(error, LoadError) else first_line(error)
+        if info.checkpoint and not isinstance(error, LoadError):
+            reason = reason.rstrip(".") + _shortage(info)
         raise LoadError(f"{info.model_id} cannot be opened: {reason}") from error
     load_ms = (time.perf_counter() - started) * 1000
     return LoadedModel(info, content, device, dtype, memory_policy, load_ms, pipe, size_bytes,
@@ -91,6 +93,16 @@ def _read(
         **quantized(info, quantization, device),
         **processors_for_stills(info.folder, index),
     )
+
+
+def _shortage(info: ModelInfo) -> str:
+    """How many tensors a single file has too few, as the end of an error message; diffusers stops
+    at the first that it looks for."""
+    held, needed = len(checkpoint_shapes(info.checkpoint)), tensors_needed(info.folder, info.index)
+    if held >= needed:
+        return ""
+    return (f"; the file lacks at least {needed - held} tensors: it holds {held}, the networks of "
+            f"its configs have {needed}")
 
 
 def warm_libraries() -> None:

@@ -89,9 +89,6 @@ def read_json(path: Path) -> dict[str, Any]:
         if not (path.exists() or path.is_symlink()):
             return {}
         value = parse_json(_read_file(path))
-    except FileNotFoundError as error:
-        raise LoadError(f"{path.parent} is not complete: {path.name} is a link to nothing; "
-                        "download it again") from error
     except (OSError, ValueError) as error:
         raise LoadError(f"{path.name} of {path.parent} cannot be read: {error}") from error
     if not isinstance(value, dict):

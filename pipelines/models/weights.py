@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import LoadError
+from pipelines.models.parts import parts_of_index
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,30 @@ def refuse_without_memory(parts: Mapping[str, Any]) -> None:
         if isinstance(network, torch.nn.Module):
             tensors = dict(network.named_parameters())
             _refuse_missing(part, [name for name in tensors if tensors[name].is_meta], tensors)
+
+
+def tensors_needed(folder: Path, index: Mapping[str, Any]) -> int:
+    """The tensors that the networks of a model's configs have together; 0 where that cannot be
+    told."""
+    import diffusers
+    import transformers
+    from accelerate import init_empty_weights
+
+    needed = 0
+    for part, (_, name) in parts_of_index(index).items():
+        cls = getattr(diffusers, name, None) or getattr(transformers, name, None)
+        try:
+            with init_empty_weights():
+                if not isinstance(cls, type):  # of a module of diffusers, or withheld
+                    continue
+                if issubclass(cls, diffusers.ModelMixin):
+                    needed += len(cls.from_config(cls.load_config(folder / part)).state_dict())
+                elif issubclass(cls, transformers.PreTrainedModel):
+                    config = cls.config_class.from_pretrained(folder / part)
+                    needed += len(cls(config).state_dict())
+        except Exception:  # whatever a library makes of a config
+            return 0
+    return needed
 
 
 @functools.cache
