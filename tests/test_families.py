@@ -35,6 +35,7 @@ def test_every_family_does_its_tasks(folders, family_engine, name):
     folder = folders(name)
     with family_engine.registry.borrow(folder) as (model, _):
         assert set(model.tasks) == tiny.FAMILIES[name][1]
+        assert not model.notes
     for task in model.tasks:
         request = request_for(family_engine, folder, task)
         previews = []

@@ -252,5 +252,5 @@ def test_half_a_layer_of_a_lora_is_not_made_up(tmp_path):
     tensors = diffusers_lora(unet_layers(3))
     del tensors[next(name for name in tensors if "lora_A" in name)]
     path = saved(tensors, tmp_path / "half.safetensors")
-    with pytest.raises(LoadError, match=r"lacks the first factor of 1 of its 3 layers|cannot be put"):
+    with pytest.raises(LoadError, match=r"lacks the first factor of 1 of its 3 layers"):
         notes_of("postcards", _loras(path))
