@@ -1,6 +1,8 @@
 """Repositories of models for a Hub of the tests: small ones, and a card that means harm."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 INDEX = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
@@ -16,6 +18,22 @@ def small_repo(root: Path, name: str, weights: bytes = b"w" * 1000, index=INDEX)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def cached_model(cache: Path, model: Path, name: str = "nobody/model") -> Path:
+    """The folder of a model as the Hub's cache keeps it, links to blobs; gives its snapshot."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    for file in filter(lambda file: file.is_file(), model.rglob("*")):
+        blob = folder / "blobs" / f"{len(list(folder.glob('blobs/*'))):040}"
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(model)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    return snapshot
 
 
 HOSTILE_CARD = """---

@@ -9,6 +9,7 @@ import struct
 import time
 
 import pytest
+from repositories import cached_model
 
 from pipelines import cli
 from pipelines.errors import LoadError, PipelineError, StorageError
@@ -266,22 +267,6 @@ def test_a_broken_header_is_told(tmp_path, data, reason):
 # --- one bad entry never takes a list down
 
 
-def cached(cache, model, name="nobody/model"):
-    """A model as the Hub's cache keeps it: links to blobs. Gives its snapshot."""
-    folder = cache / f"models--{name.replace('/', '--')}"
-    snapshot = folder / "snapshots" / ("0" * 40)
-    for file in filter(lambda file: file.is_file(), model.rglob("*")):
-        blob = folder / "blobs" / f"{len(list(folder.glob('blobs/*'))):040}"
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, blob)
-        link = snapshot / file.relative_to(model)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0" * 40)
-    return snapshot
-
-
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -307,8 +292,8 @@ def a_folder(path):
 def test_a_damaged_model_is_incomplete_and_the_others_work(
     model, cache, tmp_path, capsys, file, damage
 ):
-    snapshot = cached(cache, model)
-    cached(cache, model, "nobody/whole")
+    snapshot = cached_model(cache, model)
+    cached_model(cache, model, "nobody/whole")
     registered = shutil.copytree(model, tmp_path / "mine")
     home = LocalFolders(tmp_path / "home")
     registry = Registry("cpu")
@@ -370,8 +355,8 @@ def test_a_broken_list_of_folders_hides_no_other_model(cache, tmp_path, capsys, 
 
 
 def test_a_branch_that_is_no_text_hides_no_other_model(model, cache):
-    cached(cache, model, "nobody/whole")
-    broken = cached(cache, model).parents[1] / "refs" / "main"
+    cached_model(cache, model, "nobody/whole")
+    broken = cached_model(cache, model).parents[1] / "refs" / "main"
     broken.write_bytes(b"\xff\xfe\x80")
     assert cached_pipelines(cache) == ["nobody/whole"]
     with pytest.raises(LoadError, match="nobody/model cannot be read"):
@@ -384,8 +369,8 @@ def test_a_lora_is_found_in_the_cache_beside_broken_models(cache, tmp_path, mode
     lora = tmp_path / "lora"
     lora.mkdir()
     (lora / "style.safetensors").write_bytes(weights())
-    snapshot = cached(cache, lora, "nobody/lora")
-    dangling(cached(cache, model) / "model_index.json")
+    snapshot = cached_model(cache, lora, "nobody/lora")
+    dangling(cached_model(cache, model) / "model_index.json")
     assert find_lora("nobody/lora") == find_lora("nobody/lora/style.safetensors")
     assert find_lora("nobody/lora").parent == snapshot
     dangling(snapshot / "style.safetensors")

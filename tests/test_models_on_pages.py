@@ -1,10 +1,12 @@
 """Pages show what applies to a model, start at its defaults, take pictures and chain stages."""
 
 import io
+import shutil
 
 import pytest
 from apptest import component_data, finish, html, page
 from PIL import Image
+from repositories import cached_model
 
 from dashboard import state
 from pipelines import RunRequest
@@ -224,3 +226,38 @@ def test_compare_keeps_the_mask_when_the_model_changes(home, tiny_folder, monkey
     assert not app.exception
     assert "revision" not in app.session_state["compare.carried"]
     assert "25.0% of the picture is repainted" in html(app)
+
+
+@pytest.fixture
+def broken_models(home, monkeypatch, tiny_folder):
+    """A registered folder and a model of the cache, each with one link to nothing."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "cache"))
+    state.hub.clear()
+    registered = shutil.copytree(tiny_folder("ddim"), home / "mine")
+    LocalFolders(home).add(str(registered), state.engine().registry)
+    for folder in (registered, cached_model(home / "cache", tiny_folder("ddim"))):
+        weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        weights.unlink()
+        weights.symlink_to("nothing")
+    yield str(registered), "nobody/model"
+    state.hub.clear()
+
+
+@pytest.mark.parametrize("name", ["generate", "compare", "inpaint", "hub"])
+def test_a_model_with_a_link_to_nothing_takes_no_page_down(broken_models, name):
+    app = page(name)
+    assert not app.exception
+    if name == "hub":
+        listed = component_data(app, "contact_sheet.model_list")["lines"]
+        lines = {line["id"]: line for line in listed}
+        for model_id in broken_models:
+            assert "is not complete" in lines[model_id]["problem"]
+        assert not lines["postcards"]["problem"]
+
+
+def test_a_broken_list_of_folders_takes_no_page_down(home):
+    (home / "models.json").write_bytes(b"[" * 100_000)
+    assert not page("generate").exception
+    app = page("hub", {"hub.view": "This machine"})
+    assert not app.exception
+    assert "models.json cannot be read" in html(app)

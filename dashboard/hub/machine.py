@@ -139,12 +139,7 @@ def folders() -> None:
     """Register and forget pipeline folders."""
     registered = LocalFolders(state.engine().home)
     section("Registered folders", "offered wherever a model is chosen")
-    try:
-        paths = registered.paths()
-    except StorageError as error:
-        notice("error", str(error))
-        return
-    for path in paths:
+    for path in registered.paths():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             words(path + ("" if existing_path(path) else " (not there now)"))
             st.button("Open", key=HUB.key(f"folder.{path}"), on_click=open_model, args=(path,))
