@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import tiny
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipelines import Comparison, RunRequest, cli, measuring
 from pipelines.analysis import methods
-from pipelines.clip import CHECKPOINTS, find_clip
+from pipelines.clip import CHECKPOINTS, Clip, find_clip
 from pipelines.errors import LoadError
 from pipelines.guidance import guidance
 
@@ -126,3 +128,12 @@ def test_the_command_line_gives_them(clip, tmp_path, monkeypatch, capsys):
     assert two["clip_model"] == clip.name
     assert "clip_distance,clip_score,clip_model" in (tmp_path / "cells.csv").read_text()
     assert "CLIP distance" in (tmp_path / "sheet.html").read_text()
+
+
+def test_a_clip_that_lacks_tensors_measures_nothing(folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    save_file({name: tensors[name] for name in sorted(tensors)[2:]}, broken / "model.safetensors",
+              {"format": "pt"})
+    with pytest.raises(LoadError, match=r"lacks 2 of its \d+ tensors"):
+        Clip(broken, "tiny", "cpu").score(("r", RED), "a red car")

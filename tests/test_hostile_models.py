@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
@@ -318,6 +320,38 @@ def test_a_damaged_model_is_incomplete_and_the_others_work(
     assert file in listed[str(registered)]["problem"]
     assert listed["nobody/whole"]["problem"] is None
     assert f"note: {registered} is not complete" in output.err
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path):
+    """In a process of its own, which gives up the rights of the administrator."""
+    code = """
+import os, shutil, sys, tempfile
+from pathlib import Path
+from pipelines.errors import LoadError
+from pipelines.models.files import BUNDLED
+from pipelines.models.info import describe
+with tempfile.TemporaryDirectory() as root:
+    os.chmod(root, 0o755)
+    for name in ("model_index.json", "vae/config.json", "tokenizer/tokenizer.json",
+                 "unet/diffusion_pytorch_model.safetensors", "unet"):
+        folder = Path(root) / name.replace("/", "_")
+        shutil.copytree(BUNDLED["postcards"], folder)
+        describe(str(folder))
+        os.chmod(folder / name, 0)
+        user = os.getuid()
+        if user == 0:
+            os.setresuid(65534, 65534, 0)
+        try:
+            describe(str(folder))
+        except LoadError as error:
+            assert str(folder) in str(error), error
+        else:
+            sys.exit(f"{name} was read")
+        os.setresuid(user, user, user)
+        os.chmod(folder / name, 0o755)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_damage_to_what_is_not_read_is_no_matter(model):

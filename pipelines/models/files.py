@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -120,8 +121,7 @@ def _find_lora(path: str) -> Path:
 
 
 def check_configs(folder: Path, parts: Iterable[str]) -> None:
-    """Raise LoadError where a file of the config of a part that is there is a link to nothing, or
-    a folder."""
+    """The same for the configs of the parts that are there."""
     for part in filter(lambda part: (folder / part).is_dir(), parts):
         _check_files(folder, (f"{part}/{file.name}" for file in sorted((folder / part).iterdir())
                               if file.suffix in CONFIGS))
@@ -193,7 +193,8 @@ def _no_weights(part: Path) -> str:
 
 
 def _check_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise LoadError where one of a model's files is a link to nothing, or a folder."""
+    """Raise LoadError where one of a model's files is a link to nothing, a folder, or may not be
+    read."""
     for name in names:
         path = folder / name
         if path.is_symlink() and not path.exists():
@@ -201,6 +202,8 @@ def _check_files(folder: Path, names: Iterable[str]) -> None:
                             "again")
         if path.exists() and not path.is_file():
             raise LoadError(f"{folder} is not complete: {name} is no file; download it again")
+        if path.exists() and not os.access(path, os.R_OK):
+            raise LoadError(f"{folder} is not complete: {name} may not be read by this user")
 
 
 def _check_shards(part: Path) -> None:

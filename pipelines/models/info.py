@@ -214,7 +214,7 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
 
 
 def _file_states(folder: Path) -> list[tuple]:
-    """Name, size and time of change of what lies in a model's folder and in those of its parts."""
+    """Name, size, time of change and mode of what lies in a model's folder and in its parts'."""
     states = []
     with suppress(OSError):  # it is being deleted
         for entry in os.scandir(folder):
@@ -224,12 +224,12 @@ def _file_states(folder: Path) -> list[tuple]:
     return sorted(states)
 
 
-def _file_state(file: os.DirEntry | Path) -> tuple[str, int, int]:
+def _file_state(file: os.DirEntry | Path) -> tuple[str, int, int, int]:
     try:
         status = file.stat()
     except OSError:  # a link to nothing
-        return os.fspath(file), -1, -1
-    return os.fspath(file), status.st_size, status.st_mtime_ns
+        return os.fspath(file), -1, -1, -1
+    return os.fspath(file), status.st_size, status.st_mtime_ns, status.st_mode
 
 
 @functools.lru_cache(256)
