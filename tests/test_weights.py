@@ -105,6 +105,7 @@ def test_a_shard_and_a_second_controlnet_are_looked_at_too(tiny_folder, tmp_path
     shard = sorted((sharded / "unet").glob("*-of-*.safetensors"))[-1]
     lost = sorted(load_file(shard))[:2]
     changed(shard, without(2))
+    refused(sharded, "unet lacks 2 of its")  # though the list of shards names them
     listing = json.loads(index.read_text())
     for name in lost:
         del listing["weight_map"][name]
