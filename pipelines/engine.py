@@ -26,6 +26,7 @@ from pipelines.models.loaded import LoadedModel
 from pipelines.models.registry import Registry
 from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution
+from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import RunRequest
@@ -281,10 +282,11 @@ class Engine:
         model: LoadedModel | None,
     ) -> Run:
         """Write the row of a run that ended, however it ended; `request` is the resolved one."""
-        status, error, measured = "ok", None, {}
+        status, error, measured, extras = "ok", None, {}, Extras()
         if model:
-            measured = {"device": model.device, "dtype": model.dtype,
-                        "environment": environment(model.device)}
+            measured = {"device": model.device, "dtype": model.dtype}
+            with extras.attempt("environment"):
+                measured["environment"] = environment(model.device)
         try:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -295,9 +297,13 @@ class Engine:
             )
             keeps = wanted.comparison_id or wanted.keep_latents
             if keeps and outcome.latents is not None:
-                measured["latents_sha256"] = self.latents.put(outcome.latents)
+                with extras.attempt("latents"):
+                    measured["latents_sha256"] = self.latents.put(outcome.latents)
             if wanted.comparison_id and outcome.steps is not None:
                 self.strips.keep(measured["identity"], outcome.steps)
+            with extras.attempt("changed pixels outside the mask"):
+                measured |= self._unmasked(request, measured["image_sha256"])
+            measured["notes"] += extras.notes
         except Cancelled:
             status = "cancelled"
         except PipelineError as problem:
@@ -379,7 +385,6 @@ class Engine:
             "image_sha256": sha256,
             "height": result.image.height,
             "width": result.image.width,
-            **self._unmasked(result.request, sha256),
             "nfe": result.nfe,
             "denoiser_rows": result.denoiser_rows,
             "noise_sha256": result.noise_sha256,

@@ -18,6 +18,7 @@ from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.fields import SOLVER_FIELDS
 from pipelines.making import Wanted, make_picture
+from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
@@ -99,25 +100,32 @@ def distance(
     reference: Run,
     pictures: PictureStore,
     latents: LatentStore,
-    clip: Clip | None = None,
+    clip: Clip | None,
+    extras: Extras,
 ) -> Distance:
-    """A run's distance to its reference; a measure is None where it cannot be taken.
+    """A run's distance to its reference; a measure is None where it cannot be taken, with a note
+    of `extras` where it failed.
 
     `rms_latents`: root of the mean square difference of the final latents, in their own unit;
     `psnr` in dB, of 8-bit RGB, None for equal pictures too (it is infinite there); `ssim` of Wang
     et al. 2004, 1 for equal pictures, None below 11 pixels; `clip_distance` and `clip_score` as
     `clip` says (see clip.py), None without it, the score also without a prompt. Raises StorageError
-    where a file is gone, LoadError where CLIP cannot be opened.
+    where a file is gone.
     """
     measured = Distance(run_id=run.source_id, reference_id=reference.source_id)
     if run.latents_sha256 and reference.latents_sha256:
-        measured.rms_latents = _rms(*(latents.get(r.latents_sha256) for r in (run, reference)))
+        kept = [latents.get(r.latents_sha256) for r in (run, reference)]
+        with extras.attempt("rms_latents"):
+            measured.rms_latents = _rms(*kept)
     images = [flat(pictures.get(r.image_sha256)) for r in (run, reference)]
-    measured.psnr, measured.ssim = _psnr_and_ssim(*images)
+    with extras.attempt("psnr and ssim"):
+        measured.psnr, measured.ssim = _psnr_and_ssim(*images)
     if clip:
         named = [(r.image_sha256, image) for r, image in zip((run, reference), images, strict=True)]
-        measured.clip_model, measured.clip_distance = clip.name, clip.distance(*named)
-        measured.clip_score = clip.score(named[0], run.prompt) if run.prompt else None
+        with extras.attempt("clip_distance and clip_score"):
+            measured.clip_distance = clip.distance(*named)
+            measured.clip_score = clip.score(named[0], run.prompt) if run.prompt else None
+            measured.clip_model = clip.name  # last: without it, another measurement tries again
     return measured
 
 
@@ -163,8 +171,9 @@ def measure(
     `reference` is 'converged' or a cell. The converged pictures are runs of the log; those that are
     missing are made side by side, those that another process makes now are waited for; `on_step`
     and `check` (see `Engine.make`) may raise Cancelled. None for a cell, or a reference, that has
-    no picture, and for a cell whose model has changed since. Raises RequestError for an unknown
-    cell, or a model that runs no solver that converges.
+    no picture, and for a cell whose model has changed since. A measure that fails is left out, with
+    a note in the run. Raises RequestError for an unknown cell, or a model that runs no solver that
+    converges, LoadError where the CLIP that was named is not there.
     """
     known = distances(engine, comparison, runs, reference)
     clip = find_clip(engine.registry.device)
@@ -399,11 +408,14 @@ def _distance(
     """Measured and logged; None where a picture is missing."""
     if not (run and reference and run.image_sha256 and reference.image_sha256):
         return None
+    extras = Extras()
     try:
-        measured = distance(run, reference, engine.pictures, engine.latents, clip)
+        measured = distance(run, reference, engine.pictures, engine.latents, clip, extras)
     except StorageError:  # a file is gone
         return None
     engine.run_log.keep_distance(measured)
+    if notes := [note for note in extras.notes if note not in run.notes]:
+        engine.run_log.update(run, notes=[*run.notes, *notes])
     return measured
 
 

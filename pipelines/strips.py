@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Cancelled, PipelineError
+from pipelines.painting.extras import Extras
 from pipelines.painting.previews import StepLatents, draw_strip
 from pipelines.painting.result import RunResult
 from pipelines.painting.timing import Timings
@@ -81,24 +82,25 @@ class Strips:
                     check()
             except Cancelled:
                 quick = True
-            if columns := self._drawn(model, result, quick):
+            if columns := self._drawn(model, run, result, quick):
                 self.run_log.update(run, **columns)
             with contextlib.suppress(OSError):
                 self.path(run.identity).unlink(missing_ok=True)
         undrawn.clear()
 
-    def _drawn(self, model: LoadedModel, result: RunResult, quick: bool) -> dict[str, Any]:
+    def _drawn(
+        self, model: LoadedModel, run: Run, result: RunResult, quick: bool
+    ) -> dict[str, Any]:
         """The steps as columns of the run log; stores their strip. Empty where there is none."""
         if result.steps is None:
             return {}
-        try:
+        extras = Extras()
+        with extras.attempt("steps"):
             pipe = model.view(result.request.task)
             strip = draw_strip(pipe, result.steps, result.image, result.timings, quick)
-            sha256 = self.pictures.put(strip)
-        except Exception:  # a picture is worth more than its previews
-            logger.warning("the steps of a run could not be drawn", exc_info=True)
-            return {}
-        return {"steps_sha256": sha256, "steps_shown": list(result.steps.numbers)}
+            return {"steps_sha256": self.pictures.put(strip),
+                    "steps_shown": list(result.steps.numbers)}
+        return {"notes": [*run.notes, *extras.notes]}
 
     def complete(
         self, runs: Sequence[Run | None], check: Callable[[], None] | None = None

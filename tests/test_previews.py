@@ -1,12 +1,21 @@
 import time
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 
 from pipelines import Comparison, RunRequest
-from pipelines.errors import Cancelled
+from pipelines.errors import Cancelled, StorageError
 from pipelines.making import make_picture
-from pipelines.painting.previews import LONGEST_SIDE, MAX_KEPT, StepKeeper, draw_strip, kept_steps
+from pipelines.painting.previews import (
+    LONGEST_SIDE,
+    MAX_KEPT,
+    StepKeeper,
+    draw_strip,
+    kept_steps,
+    predicted_x0,
+)
 from pipelines.painting.resolve import resolve
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=6)
@@ -107,3 +116,55 @@ def test_a_strip_that_fails_costs_no_picture(engine, monkeypatch):
     monkeypatch.setattr("pipelines.painting.previews._pictures", lambda _: 1 / 0)
     run = engine.run(BASE)
     assert (run.status, run.steps_sha256, run.steps_shown) == ("ok", None, [])
+    assert run.notes == [
+        "steps: missing, since computing it failed (ZeroDivisionError: division by zero)"]
+
+
+@pytest.mark.parametrize("extra", [
+    "previews.StepKeeper.look", "previews.StepKeeper.finish", "probe.decoded",
+    "generation.noise_sha256", "generation.effect_notes", "timing.MemoryWatch.look",
+    "timing.MemoryWatch.peak_bytes",
+])  # fmt: skip
+def test_what_fails_beside_a_picture_is_a_note(engine, monkeypatch, extra):
+    """The fault is put where the extra is computed; without it the run has the same picture."""
+    whole = engine.run(BASE)
+
+    def fails(*_arguments):
+        raise TypeError("expected m1 and m2 to have the same dtype")
+
+    monkeypatch.setattr(f"pipelines.painting.{extra}", fails)
+    run = engine.run(BASE, lambda step: step.preview())
+    assert (run.status, run.error) == ("ok", None)
+    assert run.image_sha256 == whole.image_sha256
+    assert len([note for note in run.notes if "missing, since" in note and "m1 and m2" in note]) > 0
+    assert len(set(run.notes)) == len(run.notes)
+
+
+def test_a_strip_or_latents_that_cannot_be_stored_cost_no_picture(engine, monkeypatch):
+    def full(*_arguments):
+        raise StorageError("no space left")
+
+    monkeypatch.setattr("pipelines.stores.LatentStore.put", full)
+    monkeypatch.setattr("pipelines.engine.draw_strip", full)
+    run = engine.run(BASE, keep_latents=True)
+    assert run.status == "ok"
+    assert engine.pictures.get(run.image_sha256)
+    assert [note.split(":")[0] for note in run.notes] == ["latents", "steps"]
+
+
+def test_a_preview_may_still_be_cancelled(engine, monkeypatch):
+    def stopped(*_arguments):
+        raise Cancelled("stopped")
+
+    monkeypatch.setattr("pipelines.painting.probe.decoded", stopped)
+    assert engine.run(BASE, lambda step: step.preview()).status == "cancelled"
+
+
+@pytest.mark.parametrize("betas", [{}, {"rescale_betas_zero_snr": True}])
+def test_float64_noise_schedules_have_a_predicted_x0(betas):
+    """CogView3Plus has one of CogVideoX's schedulers."""
+    scheduler = diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", **betas)
+    noise = torch.ones(2, 1, 4, 8, 8)
+    x0 = predicted_x0(scheduler, noise, torch.tensor([500, 999]), noise)
+    assert x0.dtype == torch.float32
+    assert x0.isfinite().all()

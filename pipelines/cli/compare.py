@@ -34,6 +34,7 @@ from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
 from pipelines.grid import new_comparison_id
 from pipelines.measuring import CONVERGED, reference_cells
+from pipelines.painting.extras import Extras
 from pipelines.painting.result import Step
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
@@ -118,10 +119,13 @@ def compare(
                 interrupt.check,
                 lambda cells: bar.set_postfix_str(f"another process makes {cells} of them"),
             )
+        extras = Extras()
         if reference and not interrupt.seen:
-            _measure_distances(engine, comparison, runs, reference, interrupt)
+            with extras.attempt("reference"):
+                _measure_distances(engine, comparison, runs, reference, interrupt)
         if measure and not interrupt.seen:
-            _measure_timings(engine, runs, measure, interrupt)
+            with extras.attempt("measure"):
+                _measure_timings(engine, runs, measure, interrupt)
     results = Results.gather(engine, comparison, runs, reference)
 
     # The files.
@@ -142,10 +146,14 @@ def compare(
         for record in records:
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
+    for note in extras.notes:
+        print(f"note: {note}", file=sys.stderr)
     if interrupt.seen:
         raise typer.Exit(130)
     outputs.finish()
     exit_for([runs[number] for number in wanted])
+    if extras.notes:
+        raise typer.Exit(1)
 
 
 def _asked_for(

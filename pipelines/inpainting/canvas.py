@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipelines.models.info import ModelInfo
+    from pipelines.painting.extras import Extras
     from pipelines.painting.result import OnStep
 
 OWN_SIDE = 1024  # pixels, for models whose files name no size: Flux and those after it
@@ -129,15 +130,17 @@ class Canvas:
             result = np.dstack([result, opacity])
         return Image.fromarray(result)
 
-    def watch(self, on_step: OnStep | None) -> OnStep | None:
+    def watch(self, on_step: OnStep | None, extras: Extras) -> OnStep | None:
         """The same callback; its previews show the whole picture."""
         if on_step is None:
             return None
 
         def watched(step: Any) -> None:
             def preview() -> Image | None:
-                painted = step.preview()
-                return self.paste(painted) if painted else None
+                with extras.attempt("previews"):
+                    painted = step.preview()
+                    return self.paste(painted) if painted else None
+                return None
 
             on_step(replace(step, preview=preview))
 

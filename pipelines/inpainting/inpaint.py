@@ -40,8 +40,8 @@ def inpaint(
                          "greys with this model")
         return lambda step: None
 
-    result = paint(cell, model, canvas.fitted(request), canvas.images, canvas.watch(on_step),
-                   prepare)
+    result = paint(cell, model, canvas.fitted(request), canvas.images,
+                   canvas.watch(on_step, cell.extras), prepare)
     return replace(result, request=request, image=canvas.paste(result.image),
                    notes=(*result.notes, *notes))
 

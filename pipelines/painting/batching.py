@@ -30,6 +30,7 @@ from pipelines.errors import Cancelled
 from pipelines.hardware import cores
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.parts import AUTOENCODERS, DENOISERS
+from pipelines.painting.extras import Extras
 from pipelines.painting.networks import MAX_ROWS, Call, Memory, Network, Outcome
 from pipelines.painting.timing import Clock, MemoryWatch
 
@@ -76,11 +77,13 @@ class CellClock:
 
 class Cell:
     """A picture being made. `outcome` is what its work gave or raised; `shared` tells whether a
-    call was shared with another cell; `probe` hears of its calls (see probe.py)."""
+    call was shared with another cell; `probe` hears of its calls (see probe.py); `extras` holds
+    what else was computed and failed."""
 
     def __init__(self, number: int, work: Work, batch: Batch) -> None:
         self.number, self.work, self.batch = number, work, batch
         self.clock, self.memory = CellClock(batch.clock), batch.memory_watch
+        self.extras = Extras()
         self.greenlet = greenlet.greenlet(self._make)
         self.outcome: Any = None
         self.shared = False
@@ -227,7 +230,8 @@ class Batch:
     ) -> None:
         network = group[0].network
         outcomes = network.run(group, self.clock.mark, self._memory, check)
-        self.memory_watch.look()
+        with group[0].cell.extras.attempt("peak memory"):
+            self.memory_watch.look()
         for call, outcome in zip(group, outcomes, strict=True):
             call.cell.shared |= len(group) > 1 and not network.alone
             self._resume(call.cell, outcome, on_outcome)

@@ -94,19 +94,32 @@ def _painted(
     # What came of it.
     unfinished = not_finite_notes(probe, model, request)
     image = picture_of(output)
+
+    # And what was computed beside it.
+    notes, noise, peak, steps, latents = [], None, None, None, None
+    extras = cell.extras
+    with extras.attempt("what had no effect"):
+        notes += effect_notes(pipe, request, output, image)
+    with extras.attempt("noise_sha256"):
+        noise = None if probe.noise is None else noise_sha256(probe.noise)
+    with extras.attempt("peak memory"):
+        peak = cell.memory.peak_bytes()
+    with extras.attempt("steps"):
+        steps = step_latents(pipe, probe.keeper, image.height, image.width)
+    with extras.attempt("latents"):
+        latents = None if probe.latents is None else probe.latents[0].cpu()
     return RunResult(
         request=request.changed(width=image.width, height=image.height),
         image=image,
         timings=probe.timings(started, ended),
         nfe=probe.nfe,
         denoiser_rows=probe.rows,
-        noise_sha256=None if probe.noise is None else noise_sha256(probe.noise),
-        peak_memory_bytes=cell.memory.peak_bytes(),
-        notes=(*model.notes, *unfinished, *effect_notes(pipe, request, output, image),
-               *cell.notes),
+        noise_sha256=noise,
+        peak_memory_bytes=peak,
+        notes=(*model.notes, *unfinished, *notes, *cell.notes, *extras.notes),
         shared=cell.shared,
-        steps=step_latents(pipe, probe.keeper, image.height, image.width),
-        latents=None if probe.latents is None else probe.latents[0].cpu(),
+        steps=steps,
+        latents=latents,
     )
 
 

@@ -240,7 +240,8 @@ def predicted_x0(
     if _is_edm(scheduler):
         sigmas = along((4 * timesteps).exp())
         return scheduler.precondition_outputs(seen, model_output, sigmas)
-    log_alphas = scheduler.alphas_cumprod.cpu().log()
+    # CogVideoX's are float64; those rescaled to zero terminal SNR end in 0.
+    log_alphas = scheduler.alphas_cumprod.cpu().float().clamp(min=1e-38).log()
     t = timesteps.float().clamp(0, len(log_alphas) - 1)
     low = t.long()
     high = (low + 1).clamp(max=len(log_alphas) - 1)

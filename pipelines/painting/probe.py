@@ -58,6 +58,7 @@ class Probe:
         self._decoding: list[tuple[Any, Any]] = []
         self._pauses: list[tuple[Any, Any]] = []
         self._finite: list[tuple[Network, torch.Tensor]] = []
+        self._started = self.clock.mark()
         self._step_start: Any = None
         self._input: torch.Tensor | None = None
         self._previewing = False
@@ -158,7 +159,8 @@ class Probe:
         ):
             self.noise = sample.clone()  # DDPM and DDIM start from the noise itself
         self.nfe += 1
-        self.rows += 1 if sample is None else len(sample)  # a list has one entry a row
+        # A list has one entry a row.
+        self.rows += len(sample) if isinstance(sample, torch.Tensor | list | tuple) else 1
 
     def _counted_step(self, step: Callable) -> Callable:
         names = list(inspect.signature(step).parameters)
@@ -167,13 +169,16 @@ class Probe:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             self.latents = result[0]
-            self._steps.append((self._step_start, self.clock.mark()))
-            self.cell.memory.look()
+            # A denoiser of an unknown name tells no start: the first step's is then the call's.
+            self._steps.append((self._step_start or self._started, self.clock.mark()))
+            with self.cell.extras.attempt("peak memory"):
+                self.cell.memory.look()
             total = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
             given = {**dict(zip(names, args, strict=False)), **kwargs}
             seen = [given.get(name) for name in ("model_output", "timestep", "sample")]
             if hasattr(seen[2], "ndim"):
-                self.keeper.look(total, self._scaled(seen[2]), seen[1], seen[0], seen[2])
+                with self.cell.extras.attempt("steps"):
+                    self.keeper.look(total, self._scaled(seen[2]), seen[1], seen[0], seen[2])
             if self.on_step:
                 self.on_step(Step(len(self._steps), total, functools.partial(self._preview, *seen)))
             self._step_start = self.clock.mark()
@@ -188,17 +193,19 @@ class Probe:
         """The predicted x0, decoded; pooled first where the latents are large."""
         if getattr(sample, "ndim", None) != 4:  # packed latents
             return None
-        keeper = StepKeeper(self.scheduler)
-        keeper.look(1, self._scaled(sample), timestep, model_output, sample)
-        if (kept := keeper.finish()) is None:
-            return None
-        self._previewing = True
-        try:
-            with self.cell.apart():
-                pictures = decoded(self.pipe, kept[0][:, 0])
-        finally:
-            self._previewing = False
-        return pictures[0] if pictures else None
+        with self.cell.extras.attempt("previews"):
+            keeper = StepKeeper(self.scheduler)
+            keeper.look(1, self._scaled(sample), timestep, model_output, sample)
+            if (kept := keeper.finish()) is None:
+                return None
+            self._previewing = True
+            try:
+                with self.cell.apart():
+                    pictures = decoded(self.pipe, kept[0][:, 0])
+            finally:
+                self._previewing = False
+            return pictures[0] if pictures else None
+        return None
 
     def _scaled(self, sample: torch.Tensor) -> torch.Tensor:
         """What the denoiser saw of `sample`."""

@@ -47,7 +47,7 @@ class RunResult:
     nfe: int
     denoiser_rows: int
     noise_sha256: str | None
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     notes: tuple[str, ...] = ()
     shared: bool = False
     steps: StepLatents | None = None
