@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +21,23 @@ from pipelines.models.signatures import REQUIRED, call_parameters, picture_param
 from pipelines.request import RunRequest
 
 SIDE = 64  # pixels; small, since only whether it runs is asked
+# How Qwen-Image-Edit, LongCat and the like work out the size, about a megapixel, that a call
+# enlarges its input picture to: a function in the module of their class.
+ENLARGED_SIZE = "calculate_dimensions"
 
 
 @dataclass(frozen=True)
 class FolderCheck:
     """What came of one folder: `results` has 'ok' or a one-line reason for each of `tasks`,
-    `error` says why the folder could not be opened at all."""
+    `error` says why the folder could not be opened at all, `notes` what was done otherwise than in
+    a run."""
 
     folder: str
     pipeline_class: str | None = None
     tasks: tuple[str, ...] = ()
     results: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -61,14 +69,51 @@ def check_folder(engine: Engine, folder: Path) -> FolderCheck:
             pass
     except PipelineError as error:
         return FolderCheck(str(folder), pipeline_class, error=_one_line(str(error)))
-    results = {}
-    for task in info.tasks:
-        for side in _sides(info):
-            run = engine.run(two_step_request(engine, info, task, side))
-            if run.status == "ok":
-                break
-        results[task] = "ok" if run.status == "ok" else _one_line(run.error or run.status)
-    return FolderCheck(str(folder), pipeline_class, info.tasks, results)
+    results, notes = {}, []
+    with _small_inputs(info) as shrunk:
+        for task in info.tasks:
+            errors: dict[int, str] = {}
+            for side in _sides(info):
+                run = engine.run(two_step_request(engine, info, task, side))
+                if run.status == "ok":
+                    break
+                errors[side] = _one_line(run.error or run.status)
+            results[task] = "ok" if run.status == "ok" else _causes(errors)
+            if errors and run.status == "ok":
+                notes.append(f"{task}: {_causes(errors)}; at {side} px: ok")
+    return FolderCheck(str(folder), pipeline_class, info.tasks, results,
+                       notes=(*notes, *sorted(shrunk)))
+
+
+@contextlib.contextmanager
+def _small_inputs(info: ModelInfo) -> Iterator[set[str]]:
+    """Let no class enlarge its input picture beyond SIDE, which takes minutes on a CPU; gives the
+    notes on what was kept small."""
+    import diffusers
+
+    notes: set[str] = set()
+
+    def small(class_name: str, enlarged_size: Callable, area: float, ratio: float) -> Any:
+        if area <= SIDE**2:
+            return enlarged_size(area, ratio)
+        notes.add(f"{class_name}: its input picture was enlarged to {SIDE} x {SIDE} px, not to the "
+                  f"{area**0.5:.0f} x {area**0.5:.0f} px of a run")
+        return enlarged_size(SIDE**2, ratio)
+
+    with contextlib.ExitStack() as stack:
+        for name in sorted(set(info.task_classes.values())):
+            module = sys.modules[getattr(diffusers, name).__module__]
+            if enlarged_size := getattr(module, ENLARGED_SIZE, None):
+                setattr(module, ENLARGED_SIZE, functools.partial(small, name, enlarged_size))
+                stack.callback(setattr, module, ENLARGED_SIZE, enlarged_size)
+        yield notes
+
+
+def _causes(errors: Mapping[int, str]) -> str:
+    """The error of the first size that was tried, and those of the others where they differ."""
+    (first_side, first), *others = errors.items()
+    others = [f"at {side} px: {error}" for side, error in others if error != first]
+    return "; ".join([f"at {first_side} px: {first}" if others else first, *others])
 
 
 def two_step_request(

@@ -86,5 +86,8 @@ def _check_models(root: Path, as_json: bool) -> None:
             [[outcome.folder, outcome.pipeline_class, task, result] for outcome in checks
              for task, result in outcome.results.items() or [("", outcome.error or "no task")]],
         )
+        for outcome in checks:
+            for note in outcome.notes:
+                print(f"note: {outcome.folder}: {note}", file=sys.stderr)
     if not all(outcome.ok for outcome in checks):
         raise typer.Exit(1)
