@@ -25,6 +25,10 @@ MODEL_KEYS = (
     "max_image_seq_len", "shift_terminal", "time_shift_type",
 )  # fmt: skip
 
+# Also of the model, and options as well; `variance_type` only where the step reads the variance:
+# the pipelines cut it off for the others.
+SHARED_KEYS = ("use_flow_sigmas", "flow_shift", "variance_type")
+
 # For latent models; the classes' own defaults are for pixels in [-1, 1] (final DDIM latents come
 # out with a twentieth of their standard deviation).
 LATENT_DEFAULTS = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
@@ -56,6 +60,7 @@ class SchedulerInfo:
     flow_matching: bool = False
     noise_by_eta: bool = False
     in_sigmas: bool = False
+    reads_variance: bool = False  # its step reads a variance that the model predicts
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluations(self, num_inference_steps: int) -> int:
@@ -75,7 +80,8 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
     SchedulerInfo("ddim", "DDIM", "DDIMScheduler", "DDIM", 1,
                   "Song et al. 2020, DDIM, arXiv:2010.02502", noise_by_eta=True),
     SchedulerInfo("ddpm", "DDPM", "DDPMScheduler", "DDPM", 1,
-                  "Ho et al. 2020, DDPM, arXiv:2006.11239", stochastic=True),
+                  "Ho et al. 2020, DDPM, arXiv:2006.11239", stochastic=True,
+                  reads_variance=True),
     SchedulerInfo("pndm", "PNDM", "PNDMScheduler", "PNDM", 4,
                   "Liu et al. 2022, PNDM, arXiv:2202.09778", extra_evaluations=1),
     SchedulerInfo("lms", "LMS", "LMSDiscreteScheduler", "LMS", 4,
@@ -167,13 +173,14 @@ def is_flow_matching(original_config: Mapping[str, Any]) -> bool:
 
 
 def compatible_schedulers(original_config: Mapping[str, Any]) -> tuple[SchedulerInfo, ...]:
-    """The catalogue's entries for a checkpoint: flow-matching ones or the others; none where its
-    own is of another kind (EDM's preconditioning, unCLIP, Wuerstchen, consistency models)."""
+    """The catalogue's entries for a checkpoint: its own (Sana's is DPM-Solver++) and flow-matching
+    ones or the others; none where its own is of another kind (EDM's preconditioning, unCLIP,
+    Wuerstchen, consistency models)."""
     flow = is_flow_matching(original_config)
-    own = original_config.get("_class_name")
-    if own and not flow and key_of_class(own) is None:
+    own = key_of_class(str(original_config.get("_class_name")))
+    if original_config.get("_class_name") and not flow and own is None:
         return ()
-    return tuple(info for info in CATALOGUE if info.flow_matching == flow)
+    return tuple(info for info in CATALOGUE if info.flow_matching == flow or info.key == own)
 
 
 def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -250,7 +257,9 @@ def make_scheduler(
         raise RequestError(f"scheduler: received {key!r}, accepted for {kind}: {fitting}")
     info, cls = scheduler_info(key), scheduler_class(key)
     options = checked_options(key, options or {})
-    model = {k: original_config[k] for k in MODEL_KEYS if k in original_config}
+    model = {k: original_config[k] for k in (*MODEL_KEYS, *SHARED_KEYS) if k in original_config}
+    if not info.reads_variance:
+        model.pop("variance_type", None)
     config = {**LATENT_DEFAULTS, **model, **info.options, **options}
     parameters = inspect.signature(cls.__init__).parameters
     config = {k: v for k, v in config.items() if k in parameters}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import LoadError
+from pipelines.models.call_source import offered_classes, read_call
 from pipelines.models.files import check_configs, find_model, weight_files
 from pipelines.models.parts import AUTOENCODERS, DENOISERS, parts_of_index
 from pipelines.models.quirks import (
@@ -41,7 +42,6 @@ from pipelines.models.signatures import (
     picture_parameters,
     rounds_steps_up,
     scales_input,
-    task_classes,
     unknown_inputs,
 )
 from pipelines.request import RunRequest, split_model_id
@@ -126,7 +126,9 @@ class ModelInfo:
             fitting = tuple(info for info in fitting if not info.in_sigmas)
         if "original_inference_steps" in call_parameters(self.pipeline_class):
             fitting = tuple(info for info in fitting if info.key == "lcm")
-        return fitting
+        calls = [read_call(name, task) for task, name in self.task_classes.items()]
+        return tuple(info for info in fitting if info.key == self.default_scheduler
+                     or all(call.runs(info.class_name) for call in calls))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -253,12 +255,14 @@ def _describe(
         for names, kinds in ((DENOISERS, DENOISER_KINDS), (AUTOENCODERS, AUTOENCODER_KINDS))
     )
     controlnet = read_json(folder / "controlnet" / "config.json")
-    tasks = possible_tasks(_complete_classes(pipeline_class, index), pipeline_class, denoiser,
-                           controlnet)
+    offered = offered_classes(pipeline_class)
+    reasons = {task: _why_not(name, task, index) for task, name in offered.items()}
+    tasks = possible_tasks({task: name for task, name in offered.items() if not reasons[task]},
+                           pipeline_class, index, denoiser, controlnet)
     if not tasks:
-        missing = ", ".join(unknown_inputs(pipeline_class))
-        raise LoadError(f"{model_id} cannot be opened: {pipeline_class} needs {missing}, which "
-                        "another model or program has to make")
+        reason = next(filter(None, reasons.values()),
+                      f"{pipeline_class} does nothing with a network such as its denoiser")
+        raise LoadError(f"{model_id} cannot be opened: {reason}")
     scheduler = _config(folder / "scheduler" / "scheduler_config.json", SCHEDULER_KINDS)
     if checkpoint:
         weights, used_variant = [checkpoint], None
@@ -321,16 +325,17 @@ def refusal(index: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _complete_classes(pipeline_class: str, index: Mapping[str, Any]) -> dict[str, str]:
-    """Task -> class, for the classes whose parts are all in the index and whose inputs a request
-    can give."""
-    classes = {task: name for task, name in task_classes(pipeline_class).items()
-               if not unknown_inputs(name)}
-    if index["_class_name"] != pipeline_class:  # the first stage's parts lie elsewhere
-        return classes
-    return {task: name for task, name in classes.items() if not _missing_parts(name, index)}
-
-
-def _missing_parts(class_name: str, index: Mapping[str, Any]) -> set[str]:
+def _why_not(class_name: str, task: str, index: Mapping[str, Any]) -> str | None:
+    """Why a class cannot do a task with the parts of an index and what a request gives; None where
+    it can."""
+    if inputs := unknown_inputs(class_name):
+        return (f"{class_name} needs {', '.join(inputs)}, which another model or program has to "
+                "make")
+    if refusal := read_call(class_name, task).refusal:
+        return f"{class_name} takes more than a request can give: {refusal}"
+    if connected_class(index["_class_name"]):  # the first stage's parts lie elsewhere
+        return None
     parts = component_parameters(class_name)
-    return {name for name, default in parts.items() if default is REQUIRED} - set(index)
+    missing = {name for name, default in parts.items() if default is REQUIRED} - set(index)
+    return missing and (f"{class_name} needs {', '.join(sorted(missing))}, which its "
+                        "model_index.json does not name") or None

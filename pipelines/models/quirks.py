@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.models.signatures import call_parameters, has_method
+from pipelines.models.signatures import call_parameters, component_parameters, has_method
 
 DEFAULT_STEPS, DEFAULT_GUIDANCE, FEW_STEPS = 20, 5.0, 4
 MASK_CHANNELS = 9  # of a denoiser that also takes the mask and the masked picture
@@ -17,10 +17,17 @@ SIZE_MULTIPLES = {"StableCascadeUNet": 128, "WuerstchenDiffNeXt": 128}
 def possible_tasks(
     classes: Mapping[str, str],
     pipeline_class: str,
+    index: Mapping[str, Any],
     denoiser: Mapping[str, Any],
     controlnet: Mapping[str, Any],
 ) -> dict[str, str]:
     """Those of a pipeline's tasks (task -> class) that its denoiser and its ControlNet can do."""
+    # A flag that says that the denoiser needs an input more, such as an aesthetic score: a class
+    # that does not have the flag does not give it. So SDXL's refiner has no text-to-image.
+    flags = {name for name, default in component_parameters(pipeline_class).items()
+             if name.startswith("requires_") and default is False and index.get(name) is True}
+    classes = {task: name for task, name in classes.items()
+               if flags <= set(component_parameters(name))}
     if controlnet:  # one that in-paints has channels for the mask, and can do nothing else
         masked = any(value for key, value in controlnet.items()
                      if key.startswith("extra_condition"))

@@ -1,4 +1,5 @@
-"""What diffusers' pipeline classes can do, read from their source: importing them takes seconds."""
+"""What diffusers' pipeline and scheduler classes are, read from their source: importing them takes
+seconds. What a call does with its inputs is told by call_source.py."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import functools
 import importlib.util
 import inspect
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ OTHER_OUTPUTS = {
     "prediction": "measurements of a picture, such as its depth",
 }
 
+_parsing = threading.Lock()
+
 
 @functools.cache
 def call_parameters(class_name: str) -> Mapping[str, Any]:
@@ -42,7 +46,7 @@ def call_parameters(class_name: str) -> Mapping[str, Any]:
 
     Empty for what is no pipeline class of diffusers.
     """
-    call = _method(class_name, "__call__")
+    call = method(class_name, "__call__")
     return _defaults(call.args) if call else {}
 
 
@@ -50,14 +54,14 @@ def call_parameters(class_name: str) -> Mapping[str, Any]:
 def scales_input(class_name: str) -> bool:
     """Whether a pipeline's own loop scales the denoiser's input, as schedulers that count in
     sigmas need it; DDPM's and DDIM's do not."""
-    call = _method(class_name, "__call__")
+    call = method(class_name, "__call__")
     return call is not None and "scale_model_input" in ast.unparse(call)
 
 
 @functools.cache
 def component_parameters(class_name: str) -> Mapping[str, Any]:
     """Name -> default of the components that a pipeline class is made of, as `call_parameters`."""
-    init = _method(class_name, "__init__")
+    init = method(class_name, "__init__")
     return _defaults(init.args) if init else {}
 
 
@@ -67,7 +71,7 @@ def other_output(class_name: str) -> str | None:
 
     Read from the names in the output object that its call returns.
     """
-    call = _method(class_name, "__call__")
+    call = method(class_name, "__call__")
     names = {keyword.arg for node in (ast.walk(call) if call else ())
              if isinstance(node, ast.Return) and isinstance(node.value, ast.Call)
              for keyword in node.value.keywords}
@@ -79,8 +83,8 @@ def other_output(class_name: str) -> str | None:
 @functools.cache
 def rounds_steps_up(class_name: str) -> bool:
     """Whether a pipeline runs a step that `strength` leaves a part of; the others drop it."""
-    method = _method(class_name, "get_timesteps")
-    text = ast.unparse(method) if method else ""
+    definition = method(class_name, "get_timesteps")
+    text = ast.unparse(definition) if definition else ""
     share = "num_inference_steps * strength"
     return share in text and f"int({share})" not in text
 
@@ -88,7 +92,7 @@ def rounds_steps_up(class_name: str) -> bool:
 @functools.cache
 def uses_cache_contexts(class_name: str) -> bool:
     """Whether a pipeline's own loop names its calls of the denoiser to caching hooks."""
-    call = _method(class_name, "__call__")
+    call = method(class_name, "__call__")
     return call is not None and "cache_context" in ast.unparse(call)
 
 
@@ -114,7 +118,7 @@ def _model_source(class_name: str) -> tuple[str, str]:
 
 
 def has_method(class_name: str, name: str) -> bool:
-    return _method(class_name, name) is not None
+    return method(class_name, name) is not None
 
 
 def unknown_inputs(class_name: str) -> list[str]:
@@ -151,7 +155,7 @@ def task_classes(class_name: str) -> dict[str, str]:
     classes = {task: name for task, name in classes.items()
                if task == "inpainting" or not set(MASK_PARAMETERS) & set(call_parameters(name))}
     if class_name not in classes.values():
-        classes[_task_of(class_name)] = class_name
+        classes[task_of(class_name)] = class_name
     return classes
 
 
@@ -183,8 +187,8 @@ def deprecated_module(class_name: str) -> str | None:
     return path.parent.name
 
 
-def _task_of(class_name: str) -> str:
-    """What a pipeline does, by the parameters of its call."""
+def task_of(class_name: str) -> str:
+    """What a pipeline does, by the parameters of its call: with all pictures that it can take."""
     parameters = call_parameters(class_name)
     if set(MASK_PARAMETERS) & set(parameters):
         return "inpainting"
@@ -204,7 +208,7 @@ def _image_is_control(class_name: str) -> bool:
 def _auto_tables() -> dict[str, dict[str, str]]:
     """Table -> model -> class name, as diffusers' auto_pipeline.py lists them."""
     tables: dict[str, dict[str, str]] = {}
-    for node in ast.walk(ast.parse((_root() / "auto_pipeline.py").read_text("utf-8"))):
+    for node in ast.walk(_tree(_root() / "auto_pipeline.py")):
         match node:
             case ast.Assign(targets=[ast.Name(id=table)],
                             value=ast.Call(func=ast.Name(id="OrderedDict"), args=[rows])):
@@ -217,25 +221,62 @@ def _auto_tables() -> dict[str, dict[str, str]]:
 
 
 @functools.cache
-def _method(class_name: str, name: str) -> ast.FunctionDef | None:
-    """A method of a class of diffusers' pipelines, its own or inherited."""
-    definition = _class_definition(class_name)
+def method(class_name: str, name: str) -> ast.FunctionDef | None:
+    """A method of a class of diffusers' pipelines or schedulers, its own or inherited."""
+    definition = _definition(class_name, class_name)
     if definition is None:
         return None
     for item in definition.body:
         if isinstance(item, ast.FunctionDef) and item.name == name:
             return item
     bases = (base.id for base in definition.bases if isinstance(base, ast.Name))
-    return next(filter(None, (_method(base, name) for base in bases)), None)
+    return next(filter(None, (method(base, name) for base in bases)), None)
 
 
-def _class_definition(class_name: str) -> ast.ClassDef | None:
+@functools.cache
+def function_beside(class_name: str, name: str) -> ast.FunctionDef | None:
+    """A function at the top of the file that defines a class."""
+    node = _definition(class_name, name)
+    return node if isinstance(node, ast.FunctionDef) else None
+
+
+@functools.cache
+def scheduler_members(class_name: str) -> frozenset[str]:
+    """The methods of a scheduler class, and the attributes that it gives itself."""
+    definition = _definition(class_name, class_name)
+    if definition is None:
+        return frozenset()
+    names = {node.attr for node in ast.walk(definition)
+             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    for node in definition.body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(names)
+
+
+def _definition(class_name: str, name: str) -> ast.AST | None:
+    """What goes by `name` at the top of the file that defines a class."""
     path = _class_files().get(class_name)
-    if path is None:
-        return None
-    tree = ast.parse(path.read_text("utf-8"))
-    return next(node for node in ast.walk(tree)
-                if isinstance(node, ast.ClassDef) and node.name == class_name)
+    return next((node for node in (_tree(path).body if path else ())
+                 if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name), None)
+
+
+def _tree(path: Path) -> ast.Module:
+    """A file's syntax, read in one thread at a time: Python 3.11 counts the depth of all threads'
+    trees as one, and raises SystemError where they take turns."""
+    with _parsing:
+        return _parsed(path)
+
+
+@functools.lru_cache(8)  # a tree takes megabytes; what is made of it is kept
+def _parsed(path: Path) -> ast.Module:
+    text = path.read_text("utf-8")
+    try:
+        return ast.parse(text)
+    except SystemError:  # a thread of another library was at it
+        return ast.parse(text)
 
 
 def _defaults(arguments: ast.arguments) -> dict[str, Any]:
@@ -257,9 +298,10 @@ def _literal(node: Any) -> Any:
 
 @functools.cache
 def _class_files() -> dict[str, Path]:
-    """Each class that a file of diffusers' pipelines defines at its top."""
+    """Each class that a file of diffusers' pipelines or schedulers defines at its top."""
     files: dict[str, Path] = {}
-    for path in sorted(_root().rglob("*.py")):
+    schedulers = (_root().parent / "schedulers").glob("scheduling_*.py")
+    for path in [*sorted(_root().rglob("*.py")), *sorted(schedulers)]:
         for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.MULTILINE):
             files.setdefault(name, path)
     return files

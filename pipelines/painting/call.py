@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
+OMNIGEN_PICTURE = "<img><|image_1|></img>"
+
 
 def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
     """A fresh scheduler for a resolved request; None where the pipeline has none of that name."""
@@ -83,6 +85,10 @@ def call_arguments(
         "clean_caption": False,
         **_picture_arguments(pipe, request, images),
     }
+    if "guidance_schedule" in known:  # Ideogram 4: a scale for all steps, in place of one for each
+        arguments["guidance_schedule"] = None
+    if "input_images" in arguments:
+        arguments["prompt"] = named_in(request.prompt)
     area = request.height * request.width if request.height and request.width else None
     if request.num_inference_steps != 2:
         arguments["intermediate_timesteps"] = None  # Sana Sprint: a default for two steps only
@@ -101,6 +107,12 @@ def call_arguments(
     if type(pipe).__name__.startswith("KandinskyV22Img2Img"):  # diffusers 0.42 mixes them up
         arguments["height"], arguments["width"] = request.width, request.height
     return {name: value for name, value in arguments.items() if name in known}
+
+
+def named_in(prompt: str) -> str:
+    """A prompt for OmniGen, which reads its picture where the prompt names it: in front where it
+    does not."""
+    return prompt if OMNIGEN_PICTURE in prompt else f"{OMNIGEN_PICTURE} {prompt}"
 
 
 def known_arguments(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
@@ -181,6 +193,9 @@ def effect_notes(
             if len(ids) > limit:
                 cut = tokenizers[0].decode(ids[limit - 1 : -1]).strip()
                 yield f"{name}: the model reads {limit - 2} tokens; not read: {cut!r}"
+    if (request.image and "input_images" in known_arguments(pipe)
+            and OMNIGEN_PICTURE not in request.prompt):
+        yield f"prompt: {OMNIGEN_PICTURE} was put in front, where the model sees the picture"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
     if request.guidance_rescale and request.guidance_scale <= 1:
