@@ -1,11 +1,16 @@
 """What is read from diffusers' source, held against the classes themselves."""
 
+import gc
 import inspect
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 from diffusers.pipelines import auto_pipeline
 
+from pipelines.models import signatures
+from pipelines.models.call_source import offered_classes, read_call
 from pipelines.models.signatures import (
     call_parameters,
     component_parameters,
@@ -13,6 +18,7 @@ from pipelines.models.signatures import (
     picture_parameters,
     rounds_steps_up,
     task_classes,
+    unknown_inputs,
 )
 
 LISTED = {cls.__name__: cls for name, table in vars(auto_pipeline).items()
@@ -64,3 +70,46 @@ def test_which_picture_is_the_control_image():
     assert picture_parameters("StableDiffusion3ControlNetInpaintingPipeline", "inpainting") == {
         "image": "control_image", "mask_image": "control_mask"}  # fmt: skip
     assert picture_parameters("FluxKontextPipeline", "text-to-image") == {}
+
+
+T2I, I2I, INPAINT = "text-to-image", "image-to-image", "inpainting"
+
+
+@pytest.mark.parametrize(("name", "tasks"), [
+    ("OmniGenPipeline", {T2I, I2I}), ("DreamLitePipeline", {T2I, I2I}),
+    ("DreamLiteMobilePipeline", {T2I, I2I}), ("Flux2KleinKVPipeline", {T2I, I2I}),
+    ("QwenImage21Pipeline", {T2I, I2I}), ("ZImageOmniPipeline", {T2I, I2I}),
+    ("BriaFiboEditPipeline", {T2I, I2I, INPAINT}),  # its mask is optional, too
+    # These fail without their picture, though it has a default.
+    ("QwenImageEditPlusPipeline", {I2I}), ("StableDiffusionInstructPix2PixPipeline", {I2I}),
+    ("LongCatImageEditPipeline", {I2I}), ("SanaSprintImg2ImgPipeline", {I2I}),
+    ("FluxFillPipeline", {INPAINT}), ("StableCascadeCombinedPipeline", {T2I}),
+])  # fmt: skip
+def test_a_picture_that_is_optional_makes_no_task_impossible(name, tasks):
+    assert set(offered_classes(name)) == tasks
+
+
+def test_calls_that_are_sure_to_fail_are_few():
+    """Of the pipelines that the Auto classes list, all can be called with what a request gives."""
+    refused = {(name, task): reason for name in LISTED if not other_output(name)
+               for task, cls in task_classes(name).items()
+               if (reason := read_call(cls, task).refusal) and not unknown_inputs(cls)}
+    assert refused == {}
+
+
+def test_sources_are_read_by_many_threads(monkeypatch):
+    """Python 3.11 counts the depth of the syntax trees of all threads as one: "AST constructor
+    recursion depth mismatch" where threads take turns, as they do while rubbish is collected."""
+    paths = sorted((signatures._root() / "flux").glob("*.py"))
+    monkeypatch.setattr(gc, "callbacks", [*gc.callbacks, lambda *_: sum(range(500))])
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(50)
+    signatures._parsed.cache_clear()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            trees = list(pool.map(signatures._tree, paths))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*threshold)
+    assert all(tree.body for tree in trees)

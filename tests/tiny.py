@@ -8,54 +8,19 @@ import torch
 import transformers as t
 from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from tokenizers.pre_tokenizers import ByteLevel
+from tiny_text import (
+    clip,
+    clip_tokenizer,
+    gemma,
+    gemma_tokenizer,
+    qwen_processor,
+    qwen_tokenizer,
+    qwen_vl,
+    t5,
+    t5_tokenizer,
+)
 
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def clip_tokenizer():
-    letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    return t.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-
-
-def t5_tokenizer():
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [(chr(c), -3.0) for c in range(33, 127)]
-    return t.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=77)
-
-
-def gemma_tokenizer():
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *(chr(c) for c in range(33, 127))]
-    return t.GemmaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
-
-
-def qwen_tokenizer():
-    vocabulary = {word: number for number, word in enumerate(sorted(ByteLevel.alphabet()))}
-    tokenizer = t.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=2048)
-    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>",
-             "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]  # fmt: skip
-    tokenizer.add_tokens([t.AddedToken(name, special=True) for name in names])
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    )
-    return tokenizer
-
-
-def clip(cls=t.CLIPTextModel):
-    config = t.CLIPTextConfig(
-        bos_token_id=512, eos_token_id=513, pad_token_id=513, hidden_size=32,
-        intermediate_size=64, num_attention_heads=4, num_hidden_layers=2, vocab_size=514,
-        projection_dim=32,
-    )  # fmt: skip
-    return cls(config).eval()
-
-
-def t5():
-    config = t.T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4,
-                        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-    return t.T5EncoderModel(config).eval()
 
 
 def kl(latent_channels=4, **options):
@@ -154,6 +119,18 @@ def stable_diffusion_xl(cls=d.StableDiffusionXLPipeline, in_channels=4, schedule
     )  # fmt: skip
 
 
+def sdxl_refiner():
+    """Image-to-image alone: its denoiser also wants an aesthetic score, in five numbers."""
+    denoiser = unet(
+        4, 32, transformer_layers_per_block=1, use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 5 + 32,
+    )  # fmt: skip
+    parts = stable_diffusion_xl(d.StableDiffusionXLImg2ImgPipeline).components
+    parts |= {"text_encoder": None, "tokenizer": None, "unet": denoiser}
+    return d.StableDiffusionXLImg2ImgPipeline(**parts, requires_aesthetics_score=True)
+
+
 def sdxl_turbo():
     scheduler = d.EulerAncestralDiscreteScheduler(**SD_BETAS, timestep_spacing="trailing")
     return stable_diffusion_xl(scheduler=scheduler)
@@ -208,15 +185,13 @@ def qwen_image():
             temperal_downsample=[False, True], latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4).eval(),
         scheduler=d.FlowMatchEulerDiscreteScheduler(),
-        text_encoder=t.Qwen2_5_VLForConditionalGeneration(t.Qwen2_5_VLConfig(
-            text_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-                         "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 270,
-                         "rope_theta": 1e6, "rope_scaling": {
-                             "mrope_section": [1, 1, 2], "rope_type": "default"}},
-            vision_config={"depth": 1, "hidden_size": 16, "intermediate_size": 16,
-                           "num_heads": 2, "out_hidden_size": 16})).eval(),
+        text_encoder=qwen_vl(),
         tokenizer=qwen_tokenizer(),
     )  # fmt: skip
+
+
+def qwen_image_edit():
+    return d.QwenImageEditPipeline(**qwen_image().components, processor=qwen_processor())
 
 
 def z_image():
@@ -311,14 +286,42 @@ def pixart_sigma():
     )  # fmt: skip
 
 
+def cogview3_plus():
+    """Noise schedules in float64, which end in pure noise."""
+    return d.CogView3PlusPipeline(
+        tokenizer=t5_tokenizer(), text_encoder=t5(), vae=kl(),
+        transformer=d.CogView3PlusTransformer2DModel(
+            patch_size=2, in_channels=4, num_layers=1, attention_head_dim=4,
+            num_attention_heads=2, out_channels=4, text_embed_dim=32, time_embed_dim=8,
+            condition_dim=2, pos_embed_max_size=16, sample_size=16).eval(),
+        scheduler=d.CogVideoXDDIMScheduler(
+            beta_schedule="scaled_linear", prediction_type="v_prediction",
+            rescale_betas_zero_snr=True, timestep_spacing="trailing", set_alpha_to_one=True),
+    )  # fmt: skip
+
+
+def lumina_2():
+    return d.Lumina2Pipeline(
+        tokenizer=gemma_tokenizer(), text_encoder=gemma(), vae=kl(shift_factor=0.1),
+        transformer=d.Lumina2Transformer2DModel(
+            sample_size=16, patch_size=2, in_channels=4, hidden_size=24, num_layers=1,
+            num_refiner_layers=1, num_attention_heads=3, num_kv_heads=1, multiple_of=2,
+            axes_dim_rope=(4, 2, 2), axes_lens=(300, 64, 64), cap_feat_dim=8).eval(),
+        scheduler=d.FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )  # fmt: skip
+
+
+def sana_of_the_hub():
+    """With the scheduler that its checkpoints name: DPM-Solver++ for flow matching."""
+    parts = sana().components
+    return d.SanaPipeline(**parts | {"scheduler": d.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)})
+
+
 def sana():
     blocks = ("ResBlock", "EfficientViTBlock")
     return d.SanaPipeline(
-        tokenizer=gemma_tokenizer(),
-        text_encoder=t.Gemma2Model(t.Gemma2Config(
-            head_dim=16, hidden_size=8, intermediate_size=64, num_attention_heads=2,
-            num_hidden_layers=1, num_key_value_heads=2, vocab_size=128,
-            attn_implementation="eager")).eval(),
+        tokenizer=gemma_tokenizer(), text_encoder=gemma(),
         vae=d.AutoencoderDC(
             in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=blocks,
             decoder_block_types=blocks, encoder_block_out_channels=(8, 8),
@@ -378,6 +381,7 @@ FAMILIES = {
     "controlnet": (controlnet, {T2I, I2I, INPAINT}),
     "instruct_pix2pix": (instruct_pix2pix, {I2I}),
     "sdxl": (stable_diffusion_xl, {T2I, I2I, INPAINT}),
+    "sdxl_refiner": (sdxl_refiner, {I2I, INPAINT}),
     "sdxl_turbo": (sdxl_turbo, {T2I, I2I, INPAINT}),
     "sdxl_inpaint": (
         lambda: stable_diffusion_xl(d.StableDiffusionXLInpaintPipeline, 9), {INPAINT}),
@@ -386,8 +390,12 @@ FAMILIES = {
     "sd3": (stable_diffusion_3, {T2I, I2I, INPAINT}),
     "flux": (flux, {T2I, I2I, INPAINT}),
     "pixart_sigma": (pixart_sigma, {T2I}),
+    "cogview3_plus": (cogview3_plus, {T2I}),
+    "lumina_2": (lumina_2, {T2I}),
     "sana": (sana, {T2I}),
+    "sana_of_the_hub": (sana_of_the_hub, {T2I}),
     "qwen_image": (qwen_image, {T2I, I2I, INPAINT}),
+    "qwen_image_edit": (qwen_image_edit, {I2I, INPAINT}),
     "z_image": (z_image, {T2I, I2I, INPAINT}),
     "deepfloyd_if": (deepfloyd_if, {T2I, I2I, INPAINT}),
     "stable_cascade": (stable_cascade, {T2I}),

@@ -70,7 +70,7 @@ def check_folder(engine: Engine, folder: Path) -> FolderCheck:
     except PipelineError as error:
         return FolderCheck(str(folder), pipeline_class, error=_one_line(str(error)))
     results, notes = {}, []
-    with _small_inputs(info) as shrunk:
+    with small_inputs(info) as shrunk:
         for task in info.tasks:
             errors: dict[int, str] = {}
             for side in _sides(info):
@@ -78,15 +78,15 @@ def check_folder(engine: Engine, folder: Path) -> FolderCheck:
                 if run.status == "ok":
                     break
                 errors[side] = _one_line(run.error or run.status)
-            results[task] = "ok" if run.status == "ok" else _causes(errors)
+            results[task] = "ok" if run.status == "ok" else causes(errors)
             if errors and run.status == "ok":
-                notes.append(f"{task}: {_causes(errors)}; at {side} px: ok")
+                notes.append(f"{task}: {causes(errors)}; at {side} px: ok")
     return FolderCheck(str(folder), pipeline_class, info.tasks, results,
                        notes=(*notes, *sorted(shrunk)))
 
 
 @contextlib.contextmanager
-def _small_inputs(info: ModelInfo) -> Iterator[set[str]]:
+def small_inputs(info: ModelInfo) -> Iterator[set[str]]:
     """Let no class enlarge its input picture beyond SIDE, which takes minutes on a CPU; gives the
     notes on what was kept small."""
     import diffusers
@@ -109,7 +109,7 @@ def _small_inputs(info: ModelInfo) -> Iterator[set[str]]:
         yield notes
 
 
-def _causes(errors: Mapping[int, str]) -> str:
+def causes(errors: Mapping[int, str]) -> str:
     """The error of the first size that was tried, and those of the others where they differ."""
     (first_side, first), *others = errors.items()
     others = [f"at {side} px: {error}" for side, error in others if error != first]

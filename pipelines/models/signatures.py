@@ -256,6 +256,41 @@ def scheduler_members(class_name: str) -> frozenset[str]:
     return frozenset(names)
 
 
+@functools.lru_cache(512)
+def taken_of_scheduler(function: ast.FunctionDef) -> tuple[set[str], set[str]]:
+    """The members of a scheduler, and the keys of its config, that a method takes whatever kind of
+    scheduler it is."""
+    members, config, nodes = set(), set(), [function]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If | ast.IfExp | ast.BoolOp) and _asks_about_scheduler(
+                getattr(node, "test", node)):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        match node:
+            case ast.Attribute(value=whole) if is_scheduler(whole):
+                members.add(node.attr)
+            case ast.Attribute(value=ast.Attribute(value=whole, attr="config")) if (
+                    is_scheduler(whole)):
+                config.add(node.attr)
+    return members, config
+
+
+def is_scheduler(node: ast.expr) -> bool:
+    """Whether an expression is a pipeline's own scheduler."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="self"), attr="scheduler"):
+            return True
+    return False
+
+
+def _asks_about_scheduler(test: ast.expr) -> bool:
+    """Whether a test tells one kind of scheduler from another."""
+    return any(getattr(node.func, "id", "") in ("hasattr", "getattr", "isinstance")
+               and "self.scheduler" in ast.unparse(node.args[0])
+               for node in ast.walk(test) if isinstance(node, ast.Call) and node.args)
+
+
 def _definition(class_name: str, name: str) -> ast.AST | None:
     """What goes by `name` at the top of the file that defines a class."""
     path = _class_files().get(class_name)

@@ -10,11 +10,16 @@ is asked about, what a scheduler is given.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from pipelines.models.signatures import IMAGE_PARAMETERS, function_beside, method
+from pipelines.models.signatures import (
+    IMAGE_PARAMETERS,
+    function_beside,
+    is_scheduler,
+    method,
+    taken_of_scheduler,
+)
 
 DEEPEST = 5  # methods within methods
 PROCESSORS = ("image_processor", "mask_processor", "feature_extractor")  # none of them takes None
@@ -86,30 +91,14 @@ class Walk:
     def enter(self, function: ast.FunctionDef, values: Values) -> None:
         if function in self._inside or len(self._inside) >= DEEPEST:
             return
-        self._look_at_scheduler(function)
+        members, config = taken_of_scheduler(function)
+        self.members |= members
+        self.config |= config
         self._inside.append(function)
         try:
             self.block(function.body, values)
         finally:
             self._inside.pop()
-
-    def _look_at_scheduler(self, function: ast.FunctionDef) -> None:
-        """What a method takes from any scheduler: not behind a question about the scheduler."""
-        nodes: list[ast.AST] = [function]
-        while nodes:
-            node = nodes.pop()
-            if isinstance(node, ast.If | ast.IfExp | ast.BoolOp) and re.search(
-                r"hasattr\(self\.scheduler|self\.scheduler, |isinstance\(self\.scheduler",
-                ast.unparse(getattr(node, "test", node)),
-            ):
-                continue
-            nodes += ast.iter_child_nodes(node)
-            if isinstance(node, ast.Attribute):
-                match ast.unparse(node.value):
-                    case "self.scheduler":
-                        self.members.add(node.attr)
-                    case "self.scheduler.config":
-                        self.config.add(node.attr)
 
     # Statements.
 
@@ -126,7 +115,7 @@ class Walk:
                 raise Refused(_message(node.exc))
             case ast.Assert(test=test, msg=text):
                 if self.truth(test, values) is False:
-                    raise Refused(_text(text) or ast.unparse(test))
+                    raise Refused(_message(text or test))
             case ast.If():
                 return self.branch(node.test, node.body, node.orelse, values)
             case ast.With(items=items, body=body):
@@ -217,10 +206,12 @@ class Walk:
         match node:
             case None:
                 return Value.NONE
-            case ast.Constant(value=constant):
-                return {None: Value.NONE, True: Value.TRUE, False: Value.FALSE}.get(
-                    constant if constant is None or isinstance(constant, bool) else "",
-                    Value.SOMETHING)
+            case ast.Constant(value=None):
+                return Value.NONE
+            case ast.Constant(value=bool(constant)):
+                return _bool(constant)
+            case ast.Constant():
+                return Value.SOMETHING
             case ast.Name(id=name):
                 return values.get(name, Value.UNKNOWN)
             case ast.Attribute(value=ast.Name(id="self"), attr=name):
@@ -335,8 +326,7 @@ class Walk:
                     self.enter(function, self._bound(function, node, given, named))
                 elif name in self._pipelines:
                     self._inner(self._pipelines[name], node, given, named)
-            case ast.Attribute(value=ast.Attribute(value=ast.Name(id="self"), attr="scheduler"),
-                               attr="set_timesteps"):
+            case ast.Attribute(value=whole, attr="set_timesteps") if is_scheduler(whole):
                 self.timestep_options |= {name for name in named if name}
             case ast.Attribute(value=whole):
                 self.not_none(whole, values)
@@ -382,7 +372,7 @@ class Walk:
     ) -> None:
         """diffusers' retrieve_timesteps hands on `timesteps` or `sigmas` where they are there, and
         each argument that it does not know."""
-        if not node.args or ast.unparse(node.args[0]) != "self.scheduler":
+        if not node.args or not is_scheduler(node.args[0]):
             return
         names = [argument.arg for argument in function.args.args]
         values = dict(zip(names, given, strict=False)) | dict(named)
@@ -429,16 +419,14 @@ def _is_property(function: ast.FunctionDef) -> bool:
 
 def _message(raised: ast.expr | None) -> str:
     """What an error says, as far as it stands in the source."""
-    if isinstance(raised, ast.Call) and raised.args:
-        return _text(raised.args[0]) or ast.unparse(raised.args[0])
-    return ast.unparse(raised) if raised else "an error"
-
-
-def _text(node: ast.expr | None) -> str:
-    match node:
+    match raised:
+        case None:
+            return "an error"
+        case ast.Call(args=[first, *_]):
+            return _message(first)
         case ast.Constant(value=str(text)):
             return text
         case ast.JoinedStr(values=parts):
             return "".join(part.value if isinstance(part, ast.Constant)
                            else ast.unparse(part.value) for part in parts)
-    return ""
+    return ast.unparse(raised)
