@@ -137,3 +137,32 @@ def test_a_clip_that_lacks_tensors_measures_nothing(folder, tmp_path):
               {"format": "pt"})
     with pytest.raises(LoadError, match=r"lacks 2 of its \d+ tensors"):
         Clip(broken, "tiny", "cpu").score(("r", RED), "a red car")
+
+
+def test_a_clip_that_fails_costs_neither_the_other_measures_nor_the_sheet(
+    folder, tmp_path, monkeypatch, capsys
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "model.safetensors").write_bytes(b"0" * 100)
+    monkeypatch.setenv("CONTACT_SHEET_CLIP", str(broken))
+    monkeypatch.setenv("CONTACT_SHEET_HOME", str(tmp_path / "home"))
+    command = ["compare", BASE.prompt, "--num-inference-steps", "2", "--axis",
+               "scheduler=ddim,euler_a", "--reference", "scheduler=ddim", "--json",
+               "-o", str(tmp_path / "sheet.png")]
+    with pytest.raises(SystemExit) as end:
+        cli.main(command)
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert end.value.code == 0
+    assert cells[1]["psnr"] and cells[1]["clip_distance"] is None
+    for cell in cells:
+        assert len(cell["notes"]) == 1 and "clip_score: missing, since" in cell["notes"][0]
+
+    monkeypatch.setenv("CONTACT_SHEET_CLIP", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command[:-1], str(tmp_path / "second.png")])
+    captured = capsys.readouterr()
+    assert end.value.code == 1
+    assert "note: reference: missing" in captured.err and "nowhere" in captured.err
+    assert (tmp_path / "second.png").exists()
+    assert [cell["status"] for cell in json.loads(captured.out)["cells"]] == ["ok", "ok"]

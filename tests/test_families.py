@@ -101,6 +101,13 @@ def test_a_scheduler_reads_the_variance_that_the_model_predicts(folders, family_
     assert make_scheduler("dpmpp_2m", config).config.variance_type is None
 
 
+def test_a_scheduler_that_serves_flow_matching_too_keeps_what_makes_it_so(folders, family_engine):
+    config = family_engine.registry.describe(folders("sana_of_the_hub")).original_scheduler_config
+    made = make_scheduler("dpmpp_2m", config).config
+    assert (made.use_flow_sigmas, made.flow_shift, made.prediction_type) == (
+        True, 3.0, "flow_prediction")
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux", "sana"])
 def test_flow_matching_families_share_their_noise_across_schedulers(folders, family_engine, name):
     runs = [

@@ -168,3 +168,9 @@ def test_float64_noise_schedules_have_a_predicted_x0(betas):
     x0 = predicted_x0(scheduler, noise, torch.tensor([500, 999]), noise)
     assert x0.dtype == torch.float32
     assert x0.isfinite().all()
+
+
+def test_a_denoiser_of_an_unknown_name_costs_its_count_only(engine, monkeypatch):
+    monkeypatch.setattr("pipelines.painting.probe.denoiser_of", lambda _pipe: None)
+    run = engine.run(BASE)
+    assert (run.status, run.nfe, len(run.step_ms)) == ("ok", 0, 6)
