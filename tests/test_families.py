@@ -13,6 +13,7 @@ from PIL import Image
 from pipelines import Engine, RequestError, RunRequest, cli, measuring
 from pipelines.cli.check import causes, check_folder, small_inputs, two_step_request
 from pipelines.comparison import Comparison
+from pipelines.painting.call import named_in
 from pipelines.schedulers import make_scheduler
 
 
@@ -269,3 +270,8 @@ def test_a_decoder_without_its_prior_says_what_is_missing(folders, tmp_path, fam
                                 ).save_pretrained(tmp_path)  # fmt: skip
     result = check_folder(family_engine, tmp_path)
     assert "second stage of KandinskyV22CombinedPipeline" in result.error
+
+
+def test_omnigen_is_told_where_its_picture_stands():
+    assert named_in("make it red") == "<img><|image_1|></img> make it red"
+    assert named_in("a <img><|image_1|></img> hat") == "a <img><|image_1|></img> hat"
