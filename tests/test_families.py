@@ -239,6 +239,14 @@ def test_what_makes_no_picture_is_refused_in_one_line(tmp_path, family_engine, c
     assert not result.ok
 
 
+def test_a_refiner_that_does_not_say_that_it_is_one_is_refused(folders, tmp_path, family_engine):
+    shutil.copytree(folders("sdxl_refiner"), tmp_path / "refiner")
+    index = tmp_path / "refiner" / "model_index.json"
+    index.write_text(index.read_text("utf-8").replace('score": true', 'score": false'), "utf-8")
+    result = check_folder(family_engine, tmp_path / "refiner")
+    assert 'asks for "requires_aesthetics_score": true' in result.error
+
+
 def test_the_check_names_the_first_cause():
     assert causes({32: "dtypes differ", 64: "dtypes differ"}) == "dtypes differ"
     assert causes({32: "dtypes differ", 64: "too large"}) == (

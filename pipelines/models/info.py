@@ -18,6 +18,7 @@ from pipelines.models.files import check_configs, find_model, weight_files
 from pipelines.models.parts import AUTOENCODERS, DENOISERS, parts_of_index
 from pipelines.models.quirks import (
     latent_factor,
+    missing_flag,
     needs_control_mode,
     possible_tasks,
     size_multiple,
@@ -263,6 +264,9 @@ def _describe(
         reason = next(filter(None, reasons.values()),
                       f"{pipeline_class} does nothing with a network such as its denoiser")
         raise LoadError(f"{model_id} cannot be opened: {reason}")
+    if flag := missing_flag(index, denoiser, read_json(folder / "text_encoder_2" / "config.json")):
+        raise LoadError(f'{model_id} cannot be opened: its denoiser asks for "{flag}": true in its '
+                        "model_index.json")
     scheduler = _config(folder / "scheduler" / "scheduler_config.json", SCHEDULER_KINDS)
     if checkpoint:
         weights, used_variant = [checkpoint], None

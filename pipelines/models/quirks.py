@@ -41,6 +41,21 @@ def possible_tasks(
     return dict(classes)
 
 
+def missing_flag(
+    index: Mapping[str, Any], denoiser: Mapping[str, Any], text_encoder_2: Mapping[str, Any]
+) -> str | None:
+    """The flag that an index lacks, though its denoiser is one of SDXL's refiner: a time embedding
+    for five numbers, one of them an aesthetic score, where the others' is for six."""
+    each = denoiser.get("addition_time_embed_dim")
+    whole, pooled = (denoiser.get("projection_class_embeddings_input_dim"),
+                     text_encoder_2.get("projection_dim"))
+    if not all(isinstance(number, int) for number in (each, whole, pooled)):
+        return None
+    if whole - pooled != 5 * each:
+        return None
+    return None if index.get("requires_aesthetics_score") else "requires_aesthetics_score"
+
+
 def needs_control_mode(controlnet: Mapping[str, Any]) -> bool:
     """Union ControlNets are told what kind of picture they follow."""
     return ("Union" in str(controlnet.get("_class_name"))
