@@ -20,6 +20,7 @@ from pipelines.axes import label
 from pipelines.chain import default_strength
 from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.masks import as_mask
+from pipelines.notation import number_text
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
 
@@ -58,7 +59,7 @@ def before_and_after(run: Run, place: str) -> None:
         words(f"Input, run {run.parent_id}" if run.parent_id else "Input", "quiet")
         picture_viewer([before], key=f"{place}-before-{run.id}", share_of_height=0.4)
     with right:
-        words(f"Output, strength {request.strength:g}", "quiet")
+        words(f"Output, strength {number_text(request.strength)}", "quiet")
         picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.4)
 
 
@@ -169,7 +170,7 @@ def run_drawer(run: Run) -> None:
     if run.negative_prompt:
         words(f"Negative prompt: {run.negative_prompt}", "quiet")
     words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
-          f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id} · "
+          f"{number_text(run.guidance_scale)} · seed {run.seed} · {run.model_id} · "
           f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")
     kept_notice(run)
     request_buttons(run, "drawer")

@@ -17,6 +17,7 @@ import streamlit as st
 from streamlit.runtime import get_instance
 
 from dashboard.inpaint.draft import Draft
+from pipelines.axes import format_values, make_axis, parse_values
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
@@ -27,8 +28,9 @@ from pipelines.hub.folders import offered_models
 from pipelines.inpainting.clicks import Segmenter, find_segmenter
 from pipelines.jobs import Job, JobQueue
 from pipelines.models.opening import warm_libraries
+from pipelines.notation import read_json, shown
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
-from pipelines.request import Lora, RunRequest, join_model_id
+from pipelines.request import Lora, RunRequest, exists, join_model_id
 from pipelines.sheet.live import LiveComparison
 
 if TYPE_CHECKING:
@@ -95,19 +97,25 @@ class PageState:
         for name in WIDGET_FIELDS:
             self.set(name, widget_value(name, values[name]))
 
+    @property
+    def model_id(self) -> str:
+        """The model's id or path; without the spaces around it, unless they are the path's own."""
+        text = self.get("model_id") or ""
+        return text if exists(text) else text.strip()
+
     def request(self, **given: Any) -> RunRequest:
         """The request that the widgets describe, with what is given; raises RequestError."""
         values = {name: self.get(name) for name in WIDGET_FIELDS}
         carried = self.get("carried") or {}
         try:
-            values["scheduler_options"] = json.loads(values["scheduler_options"] or "{}")
+            values["scheduler_options"] = read_json(values["scheduler_options"] or "{}")
         except ValueError as error:
             received = values["scheduler_options"]
             raise RequestError(
-                f'scheduler_options: received {received!r}, accepted JSON such as '
+                f'scheduler_options: received {shown(received)}, accepted JSON such as '
                 f'{{"use_karras_sigmas": true}} ({error})'
             ) from error
-        values["model_id"] = (values["model_id"] or "").strip()
+        values["model_id"] = self.model_id
         values["loras"] = [line for line in (values["loras"] or "").splitlines() if line.strip()]
         if values["task"] in ("text-to-image", "unconditional"):
             values |= {"image": None, "strength": 1.0}
@@ -285,18 +293,21 @@ def offered() -> list[str]:
 
 
 def compare_model(model_id: str, variant: str | None, revision: str | None) -> None:
-    """Put a model on the model axis of Compare, beside those that are there."""
+    """Put a model on the model axis of Compare, beside those that are there. Raises RequestError
+    where those cannot be read."""
     COMPARE.start_request()
     model_id = join_model_id(model_id, revision, variant)
     names = COMPARE.get("axes", ["scheduler", "guidance_scale"])
     if "model_id" in names:
-        there = [value.strip() for value in COMPARE.get("values.model_id", "").split(",")]
+        text = COMPARE.get("values.model_id", "")
+        there = parse_values("model_id", text, RunRequest()).values if text.strip() else ()
     else:
         carried = COMPARE.get("carried", {})  # now the first value's
         there = [join_model_id(COMPARE.get("model_id") or "", carried.pop("revision", None),
                                carried.pop("variant", None))]
         COMPARE.set("axes", ["model_id", *[name for name in names if name != "scheduler"][:1]])
-    COMPARE.set("values.model_id", ", ".join(dict.fromkeys(filter(None, [*there, model_id]))))
+    models = make_axis("model_id", list(dict.fromkeys(filter(None, [*there, model_id]))))
+    COMPARE.set("values.model_id", format_values(models, RunRequest()))
     open_comparison_setup()
 
 

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import RequestError
 from pipelines.fields import AXIS_FIELDS, TEXT_FIELDS
-from pipelines.request import RunRequest, join_model_id, split_model_id
+from pipelines.notation import (
+    JSON,
+    AxisError,
+    named_values,
+    number_text,
+    read_json,
+    shown,
+    write_json,
+)
+from pipelines.request import RunRequest, join_model_id, loras_text, split_model_id
 from pipelines.schedulers import BY_KEY
+from pipelines.value_list import listed, marked
 
 REPLACE = {"prompt_replace": "prompt", "negative_prompt_replace": "negative_prompt"}
 AXIS_NAMES = (*AXIS_FIELDS, *REPLACE)
-TEXT_AXES = {*TEXT_FIELDS, *REPLACE}
 OPTION = "scheduler_options."
-MAX_VALUES = 1000
-
-_NUMBER = r"[+-]?\d+(?:\.\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?::({_NUMBER})|/(\d+))?")
-_RULE = re.compile(r"\s*([\w.+]+?)\s*(!=|<=|>=|=|<|>)\s*")
+EXACT = f"{JSON}="  # before the values: a JSON list, for what plain text cannot hold
+_FURTHER = re.compile(r"(?<=_replace)_\d{1,3}\Z")  # of a second axis that replaces
+_LOOKED_AT = 200  # characters of a heading that tell it from another
 
 
-class AxisError(RequestError):
-    """Bad syntax: `reason` in words, `marked` the text with carets under the place."""
+def field_of(part: str) -> str:
+    """The field of the request that a part of an axis's name sets; prompt_replace_2 is a second
+    axis that replaces words of the prompt."""
+    if part.startswith(OPTION):
+        return "scheduler_options"
+    name = _FURTHER.sub("", part)
+    return REPLACE.get(name, name)
 
-    def __init__(self, reason: str, text: str, start: int, end: int) -> None:
-        self.reason = reason
-        shown = text.replace("\n", " ")
-        self.marked = f"{shown}\n{' ' * start}{'^' * max(1, end - start)}"
-        super().__init__(f"{reason}\n{self.marked}")
+
+def replaces(part: str) -> bool:
+    """Whether a part of an axis's name changes words of a prompt that another axis may choose."""
+    return _FURTHER.sub("", part) in REPLACE
+
+
+def holds_text(name: str) -> bool:
+    """Whether an axis's values are prose, which may hold commas."""
+    return any(field_of(part) in TEXT_FIELDS for part in name.split("+"))
 
 
 @dataclass(frozen=True)
@@ -41,38 +59,51 @@ class Axis:
     """What varies, and the values it takes, in order.
 
     `name` is a field of the request, 'scheduler_options.NAME', 'prompt_replace', or several of
-    them linked with '+', whose values are tuples. `search` is the text that a replace axis looks
-    for.
+    them linked with '+', whose values are tuples. `search` is the value whose text a replace axis
+    looks for.
     """
 
     name: str
     values: tuple[Any, ...]
-    search: str | None = None
+    search: Any = None
 
     @functools.cached_property
     def parts(self) -> tuple[str, ...]:
         return tuple(self.name.split("+"))
 
     @functools.cached_property
-    def replaces(self) -> bool:
-        """Whether it changes words of a prompt that another axis may choose."""
-        return not REPLACE.keys().isdisjoint(self.parts)
+    def labels(self) -> tuple[str, ...]:
+        """How the values read in headings, no two alike: as JSON where the usual way tells them
+        not apart, and numbered where they begin with the same long text."""
+        texts = [label(self.name, value) for value in self.values]
+        if alike := _alike(texts):
+            texts = [write_json(value) if number in alike else text
+                     for number, (value, text) in enumerate(zip(self.values, texts, strict=True))]
+        if _alike(texts):
+            texts = [f"{number}: {text}" for number, text in enumerate(texts, 1)]
+        return tuple(texts)
 
-    def set(self, fields: dict[str, Any], value: Any) -> None:
-        """Put a value of this axis into the fields of a request; RequestError on a misfit."""
+    def label(self, value: Any) -> str:
+        """How one of the values reads in headings."""
+        return self.labels[self.values.index(value)]
+
+    def set(self, fields: dict[str, Any], value: Any, words: dict[str, dict[str, str]]) -> None:
+        """Put a value of this axis into the fields of a request; texts to replace go into `words`,
+        by field."""
         linked = len(self.parts) > 1
-        for name, part in zip(self.parts, value if linked else (value,), strict=True):
-            if name.startswith(OPTION):
-                options = fields["scheduler_options"]
-                fields["scheduler_options"] = {**options, name.removeprefix(OPTION): part}
-            elif name in REPLACE:
-                field = REPLACE[name]
-                if self.search not in fields[field]:
-                    raise RequestError(f"{name}: {self.search!r} is not in the {field} "
-                                       f"{fields[field]!r}")
-                fields[field] = fields[field].replace(self.search, part)
+        values = value if linked else (value,)
+        search = self.values[0] if self.search is None else self.search
+        searches = search if linked else (search,)
+        for part, item, search in zip(self.parts, values, searches, strict=True):
+            field = field_of(part)
+            if field == "scheduler_options":
+                fields[field] = {**fields[field], part.removeprefix(OPTION): item}
+            elif not replaces(part):
+                fields[field] = item
+            elif search in words.setdefault(field, {}):
+                raise RequestError(f"{part}: another axis looks for {search!r}, too")
             else:
-                fields[name] = part
+                words[field][search] = item
 
     def as_dict(self) -> dict[str, Any]:
         kept = {"name": self.name, "values": list(self.values)}
@@ -82,11 +113,15 @@ class Axis:
     def from_dict(cls, kept: Mapping[str, Any]) -> Axis:
         """The reverse of as_dict, also after a trip through JSON; RequestError where it is none."""
         try:
-            axis = cls(kept["name"], tuple(kept["values"]), kept.get("search"))
+            name, values, search = kept["name"], kept["values"], kept.get("search")
+            if "+" in name:
+                values, search = [tuple(value) for value in values], search and tuple(search)
+            axis = cls(name, tuple(values), search)
             _check_name(axis.name)
-            if len(axis.parts) > 1:
-                axis = replace(axis, values=tuple(map(tuple, axis.values)))
-            if axis.replaces and not isinstance(axis.search, str):
+            first = axis.values[0] if axis.search is None else axis.search
+            texts = first if len(axis.parts) > 1 else (first,)
+            if any(replaces(part) and not isinstance(text, str)
+                   for part, text in zip(axis.parts, texts, strict=True)):
                 raise ValueError("the text to look for is missing")
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise RequestError(f"axis: received {kept!r:.80}, accepted a name of the axes and "
@@ -95,11 +130,20 @@ class Axis:
 
 
 def request_with(base: RunRequest, axes: Sequence[Axis], values: Sequence[Any]) -> RunRequest:
-    """A cell's request; texts are replaced after the prompts are chosen."""
+    """A cell's request; texts are replaced after the prompts are chosen, all at once, so that none
+    is looked for in what another put there. RequestError on a misfit."""
     fields = base.model_dump()
-    pairs = list(zip(axes, values, strict=True))
-    for axis, value in sorted(pairs, key=lambda pair: pair[0].replaces):
-        axis.set(fields, value)
+    words: dict[str, dict[str, str]] = {}
+    for axis, value in zip(axes, values, strict=True):
+        axis.set(fields, value, words)
+    for field, texts in words.items():
+        searches = sorted(texts, key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, searches)))
+        missing = set(searches).difference(pattern.findall(fields[field]))
+        if missing:
+            raise RequestError(f"{field}_replace: {', '.join(map(repr, sorted(missing)))} is not "
+                               f"in the {field} {fields[field]!r}")
+        fields[field] = pattern.sub(lambda match, texts=texts: texts[match[0]], fields[field])
     return RunRequest(**fields)
 
 
@@ -108,197 +152,168 @@ def parse_axis(text: str, base: RunRequest | None = None) -> Axis:
 
     Values are separated by commas: '1,3,7', '1..10', '1..10:2' (step), '0.1..0.9/5' (count),
     '1,2,..,9' (goes on in the same way); a 'skip:' before a value leaves it out. Texts hold commas,
-    so theirs are separated by '||', which the others may use too. Raises RequestError, AxisError
-    where a place in the text is wrong.
+    so theirs are separated by '||', which the others may use too. 'NAME:=[...]' is a JSON list,
+    whose values are taken as they stand: those that plain text cannot hold. Raises RequestError,
+    AxisError where a place in the text is wrong.
     """
     names, equals, listed = text.partition("=")
     if not equals:
         raise AxisError("axis: accepted NAME=VALUES, such as guidance_scale=1,3,7", text, 0,
                         len(text))
-    name = "+".join(part.strip() for part in names.split("+"))
+    name = "+".join(part.strip() for part in names.removesuffix(JSON).split("+"))
     _check_name(name)
     if len(set(name.split("+"))) < name.count("+") + 1:
         raise AxisError("axis: a name is linked with itself", text, 0, len(names))
-    return _Values(name, text, len(names) + 1, base or RunRequest()).axis()
+    base = base or RunRequest()
+    if not names.endswith(JSON):
+        return _from_list(name, text, len(names) + 1, base)
+    try:
+        given = read_json(listed)
+    except ValueError as error:
+        raise AxisError(f"axis {name}: behind {EXACT} stands a JSON list of values ({error})", text,
+                        len(names) + 1, len(text)) from None
+    search = None
+    if isinstance(given, dict) and given.keys() == {"search", "values"}:
+        search, given = given["search"], given["values"]
+    if not isinstance(given, list):
+        raise AxisError(f"axis {name}: behind {EXACT} stands a JSON list of values", text,
+                        len(names) + 1, len(text))
+    return make_axis(name, given, base, search)
 
 
 def _check_name(name: str) -> None:
     for part in name.split("+"):
-        if part not in AXIS_NAMES and not (part.startswith(OPTION) and part != OPTION):
-            raise RequestError(f"axis: received {part!r}, accepted {', '.join(AXIS_NAMES)}, "
+        if not (part.removeprefix(OPTION) if part.startswith(OPTION)
+                else part in AXIS_NAMES or replaces(part)):
+            raise RequestError(f"axis: received {shown(part)}, accepted {', '.join(AXIS_NAMES)}, "
                                f"{OPTION}NAME, or several of them with + between")
 
 
-def make_axis(name: str, values: Sequence[Any], base: RunRequest | None = None) -> Axis:
-    """An axis from values, which may come as text; no ranges. Raises RequestError."""
+def make_axis(
+    name: str, values: Sequence[Any], base: RunRequest | None = None, search: Any = None
+) -> Axis:
+    """An axis from values as they stand; `search`, where it is not the first of them, is what a
+    replace axis looks for. Raises RequestError."""
     _check_name(name)
-    if not values or ("" in values and name not in TEXT_AXES):
+    if not values:
         raise RequestError(f"axis {name}: a value is missing")
     base = base or RunRequest()
-    checked = tuple(_checked(name, value, base) for value in values)
-    if twice := [value for i, value in enumerate(checked) if value in checked[:i]]:
-        raise RequestError(f"axis {name}: {twice[0]!r} is given more than once")
-    return Axis(name, checked, checked[0] if name in REPLACE else None)
+    checked = tuple(checked_value(name, value, base) for value in values)
+    if twice := [value for value, count in Counter(checked).items() if count > 1]:
+        raise RequestError(f"axis {name}: {shown(twice[0])} is given more than once")
+    if not any(map(replaces, name.split("+"))):
+        return Axis(name, checked)
+    search = checked[0] if search is None else checked_value(name, search, base)
+    _check_search(name, search)
+    return Axis(name, checked, search)
 
 
-def _checked(name: str, value: Any, base: RunRequest) -> Any:
+def _check_search(name: str, search: Any) -> None:
+    parts = name.split("+")
+    for part, text in zip(parts, search if len(parts) > 1 else (search,), strict=True):
+        if replaces(part) and not text:
+            raise RequestError(f"{part}: the first text is the one to look for")
+
+
+def checked_value(name: str, value: Any, base: RunRequest) -> Any:
     """A value as the request would have it; RequestError where it would not."""
     parts = name.split("+")
     if len(parts) > 1:
-        given = value.split("+", len(parts) - 1) if isinstance(value, str) else value
-        if len(given) != len(parts):
-            raise RequestError(f"{name}: received {value!r}, accepted {len(parts)} values with + "
-                               "between them")
-        return tuple(_checked(part, one.strip() if isinstance(one, str) else one, base)
-                     for part, one in zip(parts, given, strict=True))
-    if name.startswith(OPTION):
-        option = parse_option(value) if isinstance(value, str) else value
-        name = name.removeprefix(OPTION)
-        return base.changed(scheduler_options={name: option}).scheduler_options[name]
-    if name in REPLACE:
-        return getattr(base.changed(**{REPLACE[name]: value}), REPLACE[name])
-    if name == "model_id":
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise RequestError(f"{name}: received {shown(value)}, accepted a list of {len(parts)} "
+                               "values")
+        return tuple(checked_value(part, item, base)
+                     for part, item in zip(parts, value, strict=True))
+    field = field_of(name)
+    if field == "scheduler_options":
+        option = name.removeprefix(OPTION)
+        return base.changed(scheduler_options={option: value}).scheduler_options[option]
+    if field == "model_id":
         base = base.changed(revision=None, variant=None)
-    checked = getattr(request := base.changed(**{name: value}), name)
-    if name == "model_id":
+    request = base.changed(**{field: value})
+    checked = getattr(request, field)
+    if field == "model_id":
         return join_model_id(checked, request.revision, request.variant)
-    return "+".join(map(str, checked)) or "none" if name == "loras" else checked
+    return loras_text(checked) if field == "loras" else checked
+
+
+def value_of(name: str, text: str, base: RunRequest) -> Any:
+    """An axis's value from its plain text; RequestError."""
+    parts = name.split("+")
+    texts = [text] if len(parts) == 1 else [
+        item.strip() for item in text.split("+", len(parts) - 1)]
+    if len(texts) != len(parts):
+        raise RequestError(f"{name}: received {shown(text)}, accepted {len(parts)} values with + "
+                           "between them")
+    values = [parse_option(item) if part.startswith(OPTION) else item
+              for part, item in zip(parts, texts, strict=True)]
+    return checked_value(name, values if len(parts) > 1 else values[0], base)
 
 
 def parse_option(text: str) -> bool | int | float | str:
     """'true' and '2' as what they say, anything else as it stands."""
     try:
-        value = json.loads(text.lower() if text.lower() in ("true", "false") else text)
+        value = read_json(text.lower() if text.lower() in ("true", "false") else text)
     except ValueError:
         return text
     return value if isinstance(value, bool | int | float) else text
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One text between separators, and where it stands."""
-
-    text: str
-    start: int
-    end: int
-
-
-class _Values:
-    """The values of one axis: a text from `offset` on, item by item."""
-
-    def __init__(self, name: str, text: str, offset: int, base: RunRequest) -> None:
-        self.name, self.text, self.offset, self.base = name, text, offset, base
-
-    def axis(self) -> Axis:
-        listed = list(self._listed())
-        seen: dict[str, _Item] = {}
-        values, search = [], None
-        for item, value in listed:
-            skipped, value = _skip(value)
-            try:
-                checked = _checked(self.name, value, self.base)
-            except RequestError as error:
-                raise self._error(str(error), item) from None
-            if self.name in REPLACE and search is None:
-                search = checked
-                if not search:
-                    raise self._error(f"{self.name}: the first text is the one to look for", item)
-            if skipped:
+def _from_list(name: str, text: str, offset: int, base: RunRequest) -> Axis:
+    seen: set[Any] = set()
+    values, search = [], None
+    for item in listed(name, text, offset, holds_text(name)):
+        with marked(text, item):
+            value = value_of(name, item.text, base)
+            if search is None and any(map(replaces, name.split("+"))):
+                search = value
+                _check_search(name, search)
+            if item.skipped:
                 continue
-            if repr(checked) in seen:
-                raise self._error(f"axis {self.name}: {value} is given more than once", item)
-            seen[repr(checked)] = item
-            values.append(checked)
-        if not values:
-            raise AxisError(f"axis {self.name}: every value is skipped", self.text, self.offset,
-                            len(self.text))
-        return Axis(self.name, tuple(values), search)
-
-    def _items(self) -> Iterator[_Item]:
-        text_axis = bool(TEXT_AXES & set(self.name.split("+")))
-        separator = "||" if text_axis or "||" in self.text[self.offset :] else ","
-        at = self.offset
-        for part in self.text[self.offset :].split(separator):
-            stripped = part.strip()
-            start = at + len(part) - len(part.lstrip())
-            if not stripped and not (text_axis and self.name.count("+") == 0):
-                raise AxisError(f"axis {self.name}: a value is missing", self.text, at,
-                                at + len(part))
-            yield _Item(stripped, start, start + len(stripped))
-            at += len(part) + len(separator)
-
-    def _listed(self) -> Iterator[tuple[_Item, str]]:
-        """Each value as text, with the item that it comes from."""
-        items = list(self._items())
-        if TEXT_AXES & set(self.name.split("+")):
-            yield from ((item, item.text) for item in items)
-            return
-        count = 0
-        for number, item in enumerate(items):
-            skipped, body = _skip(item.text)
-            values = [body]
-            if body == "..":
-                values = self._between(items, number)
-            elif match := _RANGE.fullmatch(body):
-                values = self._range(item, *match.groups())
-            elif re.search(r"\d\s*\.\.|\.\.\s*\d", body):
-                raise self._error("a range reads 1..10, 1..10:2 or 0.1..0.9/5", item)
-            count += len(values)
-            if count > MAX_VALUES:
-                raise self._error(f"more than {MAX_VALUES} values", item)
-            yield from ((item, f"skip:{value}" if skipped else value) for value in values)
-
-    def _range(
-        self, item: _Item, first: str, last: str, step: str | None, count: str | None
-    ) -> list[str]:
-        a, b = Decimal(first), Decimal(last)
-        if count:
-            n = int(count)
-            if n < 2:
-                raise self._error("a count is at least 2", item)
-            if n > MAX_VALUES:
-                raise self._error(f"more than {MAX_VALUES} values", item)
-            return [_plain(a + (b - a) * i / (n - 1)) for i in range(n)]
-        by = Decimal(step) if step else Decimal(1 if b >= a else -1)
-        if by == 0 or (b - a) * by < 0:
-            raise self._error(f"a step of {_plain(by)} never leads from {first} to {last}", item)
-        return self._steps(item, a, b, by)
-
-    def _between(self, items: list[_Item], number: int) -> list[str]:
-        """What '..' stands for: the steps from the two values before it to the one behind it."""
-        item = items[number]
-        around = [*items[max(0, number - 2) : number], *items[number + 1 : number + 2]]
-        numbers = [_skip(one.text)[1] for one in around]
-        if len(numbers) < 3 or not all(re.fullmatch(_NUMBER, one) for one in numbers):
-            raise self._error("'..' needs two numbers before it and one behind it, as in "
-                              "1,2,..,9", item)
-        before, last, end = map(Decimal, numbers)
-        by = last - before
-        if by == 0 or (end - last) * by <= 0 or (end - last) % by:
-            raise self._error(f"steps of {_plain(by)} never lead from {_plain(last)} to "
-                              f"{_plain(end)}", item)
-        return self._steps(item, last + by, end - by, by)
-
-    def _steps(self, item: _Item, a: Decimal, b: Decimal, by: Decimal) -> list[str]:
-        count = max(0, int((b - a) / by) + 1)
-        if count > MAX_VALUES:
-            raise self._error(f"more than {MAX_VALUES} values", item)
-        return [_plain(a + by * i) for i in range(count)]
-
-    def _error(self, reason: str, item: _Item) -> AxisError:
-        return AxisError(reason, self.text, item.start, item.end)
+            if value in seen:
+                raise RequestError(f"axis {name}: {item.text} is given more than once")
+        seen.add(value)
+        values.append(value)
+    if not values:
+        raise AxisError(f"axis {name}: every value is skipped", text, offset, len(text))
+    return Axis(name, tuple(values), search)
 
 
-def _skip(text: str) -> tuple[bool, str]:
-    """Whether a value is to be left out, and the value."""
-    skipped = text[:5].lower() == "skip:"
-    return skipped, text[5:].strip() if skipped else text
+def parse_values(name: str, text: str, base: RunRequest) -> Axis:
+    """The values of an axis as a page has them: what stands behind NAME= in parse_axis, prose in
+    lines; EXACT and a JSON list, where the text begins so. Raises RequestError."""
+    if text.lstrip().startswith(EXACT):
+        return parse_axis(f"{name}{text.strip()}", base)
+    if holds_text(name):
+        text = " || ".join(line.strip() for line in text.splitlines() if line.strip())
+    return parse_axis(f"{name}={text}", base)
 
 
-def _plain(number: Decimal) -> str:
-    """3.50 as 3.5, never as 3.5E+0."""
-    text = f"{round(number, 12):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def format_values(axis: Axis, base: RunRequest) -> str:
+    """The reverse of parse_values: plain where that reads back as the same values, else JSON."""
+    def exact(axis: Axis) -> str:
+        return repr(make_axis(axis.name, axis.values, base, axis.search))
+
+    texts = [_plain_text(axis.name, value) for value in axis.values]
+    if axis.search not in (None, *axis.values[:1]):
+        texts.insert(0, f"skip:{_plain_text(axis.name, axis.search)}")
+    plain = ("\n" if holds_text(axis.name) else ", ").join(texts)
+    with contextlib.suppress(RequestError):
+        in_lines = holds_text(axis.name) or plain.isprintable()
+        if in_lines and exact(parse_values(axis.name, plain, base)) == exact(axis):
+            return plain
+    kept: Any = list(axis.values)
+    if axis.search not in (None, *axis.values[:1]):
+        kept = {"search": axis.search, "values": kept}
+    return EXACT + write_json(kept)
+
+
+def _plain_text(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(_plain_text, name.split("+"), value))
+    if isinstance(value, float) and not name.startswith(OPTION):
+        return number_text(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True)
@@ -319,35 +334,31 @@ def _as_named(name: str, value: Any, wanted: Any) -> Any:
     return split_model_id(value)[0] if name == "model_id" and "@" not in wanted else value
 
 
-_OPERATORS = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}
+_OPERATORS = {"!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq,
+              "<": operator.lt, ">": operator.gt}
 
 
 def parse_rule(text: str, axes: Sequence[Axis], base: RunRequest) -> Rule:
-    """A rule over these axes; a value ends where the next condition begins. Raises AxisError."""
+    """A rule over these axes; a value ends where the next condition begins. ':' before an operator
+    lets a JSON value follow. Raises AxisError."""
     names = {part for axis in axes for part in axis.parts}
-    starts = [match for match in _RULE.finditer(text)
-              if match.start() == 0 or text[match.start() - 1] == ","]
-    if not starts or starts[0].start() != 0:
+    conditions = []
+    for named in named_values(text, operators="|".join(_OPERATORS)):
+        if named.name not in names:
+            raise AxisError(f"skip: {shown(named.name)} is no axis; the axes are "
+                            f"{', '.join(sorted(names))}", text, *named.name_at)
+        try:
+            read = checked_value if named.exact else value_of
+            value = read(named.name, named.value, base)
+        except RequestError as error:
+            raise AxisError(str(error), text, *named.value_at) from None
+        if named.operator[0] in "<>" and not isinstance(value, int | float):
+            raise AxisError(f"skip: {named.name} has no order; accepted = and !=", text,
+                            *named.operator_at)
+        conditions.append((named.name, named.operator, value))
+    if not conditions:
         raise AxisError("skip: accepted NAME=VALUE,NAME>VALUE,... over the axes "
                         f"{', '.join(sorted(names))}", text, 0, len(text))
-    conditions = []
-    ends = [match.start() - 1 for match in starts[1:]] + [len(text)]
-    for match, end in zip(starts, ends, strict=True):
-        name, operator, value = match[1], match[2], text[match.end() : end].strip()
-        if name not in names:
-            raise AxisError(f"skip: {name!r} is no axis; the axes are {', '.join(sorted(names))}",
-                            text, match.start(1), match.end(1))
-        try:
-            checked = _checked(name, value, base)
-        except RequestError as error:
-            raise AxisError(str(error), text, match.end(), max(end, match.end())) from None
-        if operator[0] in "<>" and not isinstance(checked, int | float):
-            raise AxisError(f"skip: {name} has no order; accepted = and !=", text,
-                            match.start(2), match.end(2))
-        conditions.append((name, operator, checked))
     return Rule(text, tuple(conditions))
 
 
@@ -374,9 +385,16 @@ def label(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value:g}"
+        return number_text(value)
     if value is None:
         return "default"
     if name in ("model_id", "revision"):  # a commit is long
         return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", value)
     return str(value) if value != "" else "(empty)"
+
+
+def _alike(texts: Sequence[str]) -> set[int]:
+    """The places of texts that look the same on a sheet, where spaces run together and long texts
+    are cut."""
+    looks = [" ".join(text.split())[:_LOOKED_AT] for text in texts]
+    return {number for number, look in enumerate(looks) if looks.count(look) > 1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,24 +9,19 @@ from pipelines.errors import RequestError
 from pipelines.fields import MODEL_FIELDS, STAGE_FIELDS
 from pipelines.models.info import ModelInfo
 from pipelines.models.signatures import call_parameters
+from pipelines.notation import named_values, shown
 from pipelines.request import DEFAULTS, RunRequest
 
 DEFAULT_STRENGTH = 0.6
 
 
 def parse_stage(text: str) -> dict[str, Any]:
-    """'model_id=NAME,strength=0.6': what a stage changes; values may hold commas.
-
-    Raises RequestError.
-    """
-    changes: dict[str, Any] = {}
-    next_name = rf",\s*(?=(?:{'|'.join(STAGE_FIELDS)})=)"
-    for part in re.split(next_name, text.strip()) if text.strip() else []:
-        name, equals, value = part.partition("=")
-        if not equals or name.strip() not in STAGE_FIELDS:
-            raise RequestError(f"then: received {part!r}, accepted NAME=VALUE,NAME=VALUE with the "
-                               f"names {', '.join(STAGE_FIELDS)}")
-        changes[name.strip()] = value.strip()
+    """'model_id=NAME,strength=0.6': what a stage changes; values may hold commas, and stand as JSON
+    behind 'NAME:='. Raises RequestError."""
+    changes = {named.name: named.value for named in named_values(text, "|".join(STAGE_FIELDS))}
+    if text.strip() and not changes:
+        raise RequestError(f"then: received {shown(text)}, accepted NAME=VALUE,NAME=VALUE with the "
+                           f"names {', '.join(STAGE_FIELDS)}")
     return changes
 
 

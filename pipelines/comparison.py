@@ -8,10 +8,19 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.axes import REPLACE, Axis, Rule, flat_values, parse_axis, parse_rule, request_with
+from pipelines.axes import (
+    Axis,
+    Rule,
+    field_of,
+    flat_values,
+    parse_axis,
+    parse_rule,
+    replaces,
+    request_with,
+)
 from pipelines.errors import PipelineError, RequestError, first_line
 from pipelines.fields import setup_levels
 from pipelines.request import RunRequest
@@ -39,13 +48,15 @@ class Cell:
 class Comparison:
     """A base request and axes. The first axis makes the rows, the second the columns, each
     further one more sheets; a single axis makes columns. `skip` are rules that leave cells out,
-    such as 'scheduler=heun,num_inference_steps>20'. Raises RequestError."""
+    such as 'scheduler=heun,num_inference_steps>20'. A second prompt_replace is named
+    prompt_replace_2. Raises RequestError."""
 
     base: RunRequest
     axes: tuple[Axis, ...]
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", _told_apart(self.axes))
         names = [part for axis in self.axes for part in axis.parts]
         if twice := {name for name in names if names.count(name) > 1}:
             raise RequestError(f"axis {', '.join(sorted(twice))} is given more than once")
@@ -101,7 +112,7 @@ class Comparison:
     def varied(self) -> set[str]:
         """The fields of the request that differ between cells."""
         parts = {part for axis in self.axes for part in axis.parts}
-        return {REPLACE.get(part, part.partition(".")[0]) for part in parts}
+        return set(map(field_of, parts))
 
     @functools.cached_property
     def _ordered(self) -> tuple[Axis, ...]:
@@ -137,6 +148,23 @@ class Comparison:
         """For each cell the newest of these runs that is its own."""
         by_axes = {axes_key(run.axes): run for run in sorted(runs, key=lambda run: run.id)}
         return [by_axes.get(axes_key(cell.axes)) for cell in self.cells]
+
+
+def _told_apart(axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """The axes, those that replace words numbered where another has their name: it is the key of a
+    cell's value."""
+    taken: set[str] = set()
+    result = []
+    for axis in axes:
+        parts = []
+        for part in axis.parts:
+            further = (f"{part}_{number}" for number in itertools.count(2))
+            names = itertools.chain([part], further if replaces(part) else ())
+            parts.append(next((name for name in names if name not in taken), part))
+            taken.add(parts[-1])
+        name = "+".join(parts)
+        result.append(axis if name == axis.name else replace(axis, name=name))
+    return tuple(result)
 
 
 def logged_comparison(

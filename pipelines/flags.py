@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.axes import label
 from pipelines.comparison import Comparison
 from pipelines.fields import COST_FIELDS
+from pipelines.notation import number_text
 from pipelines.painting.result import FLAT, spread
 from pipelines.pixels import flat
 from pipelines.run_log import Run
@@ -81,7 +81,7 @@ def _without_effect(comparison: Comparison, runs: Sequence[Run | None]) -> list[
                 if len(numbers) > 1]
         by_values: dict[tuple, list[list[int]]] = {}
         for numbers in same:
-            values = tuple(label(axis.name, cells[n].axes[axis.name]) for n in numbers)
+            values = tuple(axis.label(cells[n].axes[axis.name]) for n in numbers)
             by_values.setdefault(values, []).append(numbers)
         for values, places in by_values.items():
             where = f" in {len(places)} of {len(groups)} places" if len(groups) > 1 else ""
@@ -125,7 +125,7 @@ def _saturated(
         return []
     scales = sorted({cells[n].axes["guidance_scale"] for n in saturated})
     return [Flag("saturated", f"{_cells(saturated)} saturated, at guidance_scale "
-                 f"{', '.join(f'{scale:g}' for scale in scales)}: many pixels of pure colour or "
+                 f"{', '.join(map(number_text, scales))}: many pixels of pure colour or "
                  "plain white.", tuple(saturated))]
 
 

@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.axes import make_axis
+from pipelines.axes import checked_value, value_of
 from pipelines.claims import make_once
 from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.fields import SOLVER_FIELDS
 from pipelines.making import Wanted, make_picture
+from pipelines.notation import named_values, shown, write_json
 from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
@@ -61,6 +62,7 @@ def converged_request(request: RunRequest) -> RunRequest:
 def reference_cells(comparison: Comparison, text: str) -> list[int]:
     """For each cell the number of its reference cell, from a text such as
     'scheduler=ddim,num_inference_steps=50'; an axis that it leaves out keeps the cell's own value.
+    `cell_texts` writes such texts.
 
     Raises RequestError where the text names no value of an axis.
     """
@@ -73,22 +75,38 @@ def reference_cells(comparison: Comparison, text: str) -> list[int]:
 def _parse_cell(comparison: Comparison, text: str) -> dict[str, Any]:
     """Values by axis. Prompts hold commas, so a value ends where the next axis's name begins."""
     axes = {axis.name: axis for axis in comparison.axes}
-    names = "|".join(map(re.escape, axes))
-    starts = list(re.finditer(rf"(?:^|,)\s*({names})\s*=", text)) if axes else []
-    if not starts or starts[0].start() != 0:
+    names = "|".join(map(re.escape, sorted(axes, key=len, reverse=True)))
+    parts = list(named_values(text, names)) if axes else []
+    if not parts:
         raise RequestError(
-            f"reference: received {text!r}, accepted {CONVERGED!r} or a cell of the axes "
+            f"reference: received {shown(text)}, accepted {CONVERGED!r} or a cell of the axes "
             f"{', '.join(axes) or '(none)'}, such as {_example(comparison)}"
         )
     wanted = {}
-    ends = [start.start() for start in starts[1:]] + [len(text)]
-    for start, end in zip(starts, ends, strict=True):
-        axis, value = axes[start[1]], text[start.end() : end].strip()
-        wanted[axis.name] = make_axis(axis.name, [value], comparison.base).values[0]
-        if wanted[axis.name] not in axis.values:
-            shown = ", ".join(map(str, axis.values))
-            raise RequestError(f"reference: {axis.name} has no {value!r}; it has {shown}")
+    for part in parts:
+        axis = axes[part.name]
+        read = checked_value if part.exact else value_of
+        value = read(axis.name, part.value, comparison.base)
+        if value not in axis.values:
+            raise RequestError(f"reference: {axis.name} has no {shown(part.value)}; it has "
+                               f"{', '.join(map(str, axis.values))}")
+        wanted[axis.name] = value
     return wanted
+
+
+def cell_texts(comparison: Comparison) -> list[str]:
+    """Each cell as `reference_cells` reads it: as JSON what plain text does not hold."""
+    texts = {(axis.name, value): _value_text(comparison, axis.name, value)
+             for axis in comparison.axes for value in axis.values}
+    return [",".join(texts[pair] for pair in cell.axes.items()) for cell in comparison.cells]
+
+
+def _value_text(comparison: Comparison, name: str, value: Any) -> str:
+    plain = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    with contextlib.suppress(RequestError):
+        if _parse_cell(comparison, f"{name}={plain}") == {name: value}:
+            return f"{name}={plain}"
+    return f"{name}:={write_json(value)}"
 
 
 def _example(comparison: Comparison) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -16,8 +18,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from pipelines.errors import RequestError
+from pipelines.notation import number_text, read_json, shown, write_json
 from pipelines.schedulers import BY_KEY
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -40,8 +44,11 @@ PictureName = Annotated[str, Field(pattern=f"^([0-9a-f]{{64}}|{TO_COME})$")]
 
 
 class Lora(BaseModel):
-    """A LoRA adapter and its weight; 'PATH' or 'PATH=WEIGHT' as text (Hu et al. 2021,
-    arXiv:2106.09685)."""
+    """A LoRA adapter and its weight (Hu et al. 2021, arXiv:2106.09685).
+
+    As text 'PATH' or 'PATH=WEIGHT', where a path that exists is taken as it stands; what that
+    cannot hold is JSON: '{"path": "rank=8", "weight": 1}'.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -53,20 +60,48 @@ class Lora(BaseModel):
     def _from_text(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        if value.startswith("{") and isinstance(given := _json_or_none(value), dict):
+            return given
+        if exists(value):
+            return {"path": value}
         path, equals, weight = value.rpartition("=")
-        return {"path": path.strip(), "weight": weight} if equals else {"path": value.strip()}
+        if not equals or exists(value.strip()):
+            return {"path": value.strip()}
+        return {"path": path.strip(), "weight": weight.strip()}
 
     def __str__(self) -> str:
-        return self.path if self.weight == 1 else f"{self.path}={self.weight:g}"
+        weight = "" if self.weight == 1 and "=" not in self.path else number_text(self.weight)
+        text = f"{self.path}={weight}" if weight else self.path
+        if text.strip() == text and len(text.splitlines()) == 1 and not text.startswith("{"):
+            with contextlib.suppress(ValidationError):
+                if Lora.model_validate(text) == self:
+                    return text
+        return write_json(self.model_dump())
+
+
+def loras_text(loras: Sequence[Lora]) -> str:
+    """Several adapters as one text, which a request takes for `loras`: 'PATH=WEIGHT+PATH', JSON
+    where that would read back as others."""
+    texts = [str(lora) for lora in loras]
+    if not any("+" in text or text in ("", "none") for text in texts):
+        return "+".join(texts) or "none"
+    return write_json([lora.model_dump() for lora in loras])
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return read_json(text)
+    except ValueError:
+        return None
 
 
 def split_model_id(text: str) -> tuple[str, str | None, str | None]:
     """'ID@REVISION:VARIANT' as id, revision and variant, None for what is not there; either may be
     left out ('ID@:VARIANT'). A path that exists is taken as it stands."""
     name, at, rest = text.rpartition("@")
-    pinned = re.fullmatch(r"([\w./-]*)(?::([\w.-]+))?", rest) if at else None
-    if not pinned or _exists(text) or not (re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
-                                           or _exists(name)):
+    pinned = re.fullmatch(r"([^\s:~^?*\[\\]*+)(?::([\w.-]++))?", rest) if at else None
+    if not pinned or exists(text) or not (re.fullmatch(r"[\w.-]++(/[\w.-]++)?", name)
+                                          or exists(name)):
         return text, None, None
     return name, pinned[1] or None, pinned[2]
 
@@ -77,7 +112,8 @@ def join_model_id(model_id: str, revision: str | None, variant: str | None) -> s
     return f"{model_id}@{rest}" if rest else model_id
 
 
-def _exists(text: str) -> bool:
+def exists(text: str) -> bool:
+    """Whether a text is the path of a file or folder, whatever signs it holds."""
     try:
         return Path(text).expanduser().exists()
     except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
@@ -254,7 +290,7 @@ class RunRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _split_model(cls, values: Any) -> Any:
-        if not isinstance(values.get("model_id"), str):
+        if not isinstance(values, dict) or not isinstance(values.get("model_id"), str):
             return values
         model_id, *pinned = split_model_id(values["model_id"])
         found = zip(("revision", "variant"), pinned, strict=True)
@@ -285,8 +321,9 @@ class RunRequest(BaseModel):
             )
         if self.num_inference_steps and self.steps_to_run < 1:
             raise RequestError(
-                f"strength {self.strength:g} of {self.num_inference_steps} steps leaves no step to "
-                f"run; use a strength of at least {ceil(1000 / self.num_inference_steps) / 1000:g}"
+                f"strength {number_text(self.strength)} of {self.num_inference_steps} steps "
+                "leaves no step to run; use a strength of at least "
+                f"{ceil(1000 / self.num_inference_steps) / 1000:g}"
             )
         return self
 
@@ -295,7 +332,20 @@ class RunRequest(BaseModel):
     def _loras_from_text(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return [part for part in value.split("+") if part.strip() not in ("", "none")]
+        if value.startswith("[") and isinstance(given := _json_or_none(value), list):
+            return given
+        parts = [part for part in value.split("+") if part.strip() not in ("", "none")]
+        return [value] if len(parts) > 1 and exists(value) else parts
+
+    @field_validator("scheduler_options", mode="before")
+    @classmethod
+    def _no_endless_integer(cls, value: Any) -> Any:
+        """Python's integers have no end; JSON's readers and the solvers' have."""
+        for name, option in value.items() if isinstance(value, dict) else ():
+            if isinstance(option, int) and not -MAX_SEED - 1 <= option <= MAX_SEED:
+                raise RequestError(f"scheduler_options.{name}: received {shown(option)}, accepted "
+                                   f"whole numbers from {-MAX_SEED - 1} to {MAX_SEED}")
+        return value
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -327,9 +377,7 @@ DEFAULTS: dict[str, Any] = {name: field.default for name, field in RunRequest.mo
 def _explain(error: dict[str, Any]) -> str:
     """One pydantic error as one clause: field, value received, what would work."""
     name = ".".join(str(part) for part in error["loc"][:2]) or "request"
-    received = repr(error["input"])
-    if len(received) > 80:
-        received = received[:77] + "..."
+    received = shown(error["input"])
     if error["type"] == "extra_forbidden":
         fields = ", ".join(RunRequest.model_fields)
         return f"{name} is no field of a request; the fields are {fields}"
@@ -343,6 +391,20 @@ def _explain(error: dict[str, Any]) -> str:
     return f"{name}: received {received}, {problem}"
 
 
+def _limits(field: FieldInfo) -> dict[str, float]:
+    return {key: getattr(mark, key) for mark in field.metadata for key in ("ge", "gt", "le")
+            if getattr(mark, key, None) is not None}
+
+
+def limits(name: str) -> tuple[float, float]:
+    """The ends of a number field's range, as its type; a field that lies above its least value is
+    given that one."""
+    field = RunRequest.model_fields[name]
+    ends = _limits(field)
+    kind = int if "int" in str(field.annotation) else float
+    return kind(ends.get("ge", ends.get("gt"))), kind(ends["le"])
+
+
 def accepted(name: str) -> str:
     """The values that a field's annotation allows, in words; '' where it says nothing."""
     field = RunRequest.model_fields.get(name)
@@ -351,8 +413,7 @@ def accepted(name: str) -> str:
     for part in (field.annotation, *get_args(field.annotation)):
         if get_origin(part) is Literal:
             return ", ".join(get_args(part))
-    limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "gt", "le")
-              if getattr(m, key, None) is not None}
+    limits = _limits(field)
     if not limits:
         return ""
     kind = "a whole number " if "int" in str(field.annotation) else ""

@@ -13,8 +13,8 @@ from dashboard import state
 from dashboard.components.text import notice, words
 from pipelines import measuring
 from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
-from pipelines.axes import label
 from pipelines.clip import FETCH
+from pipelines.comparison import Cell, Comparison
 from pipelines.flags import flags
 from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
@@ -64,8 +64,9 @@ def _measuring(look: Look) -> str | None:
     """The reference, and the two buttons that measure; the reference whose distances to show."""
     row = look.row
     names = look.once("names", lambda: {CONVERGED: "the converged picture"} | {
-        _cell_text(cell.axes): _cell_name(cell.axes)
-        for cell, run in zip(look.comparison.cells, look.runs, strict=True)
+        text: _cell_name(look.comparison, cell)
+        for text, cell, run in zip(measuring.cell_texts(look.comparison), look.comparison.cells,
+                                   look.runs, strict=True)
         if run and run.status == "ok"
     })
     job = state.comparison_job(row.id)
@@ -91,17 +92,9 @@ def _measuring(look: Look) -> str | None:
     return reference
 
 
-def _cell_text(axes: dict[str, Any]) -> str:
-    """A cell as `measurement.reference_cells` reads it."""
-    return ",".join(f"{name}={_plain(value)}" for name, value in axes.items())
-
-
-def _plain(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _cell_name(axes: dict[str, Any]) -> str:
-    return " · ".join(f"{name} {label(name, value)}" for name, value in axes.items())
+def _cell_name(comparison: Comparison, cell: Cell) -> str:
+    axes = {axis.name: axis for axis in comparison.axes}
+    return " · ".join(f"{name} {axes[name].label(value)}" for name, value in cell.axes.items())
 
 
 def _convergence(

@@ -8,6 +8,7 @@ from html import escape
 import streamlit as st
 
 from dashboard.components.text import duration, facts, milliseconds, notice
+from pipelines.notation import for_browser, number_text
 from pipelines.run_log import Run
 from pipelines.schedulers import BY_KEY
 
@@ -21,7 +22,7 @@ def scheduler_label(key: str) -> str:
 def alt_text(run: Run) -> str:
     """A picture in words, for those who do not see it."""
     return (f"{run.prompt or 'no prompt'}, {scheduler_label(run.scheduler)}, guidance_scale "
-            f"{run.guidance_scale:g}, {run.num_inference_steps} steps, seed {run.seed}")
+            f"{number_text(run.guidance_scale)}, {run.num_inference_steps} steps, seed {run.seed}")
 
 
 def kept_notice(run: Run) -> None:
@@ -91,12 +92,12 @@ def _stages(run: Run) -> None:
 def run_record(run: Run) -> None:
     """The whole request, the environment and the places in the log, as data."""
     st.markdown("**Request**")
-    st.json(run.request, expanded=True)
+    st.json(for_browser(run.request), expanded=True)
     if run.environment:
         st.markdown("**Environment**")
-        st.json(run.environment, expanded=True)
+        st.json(for_browser(run.environment), expanded=True)
     st.markdown("**Record**")
     st.json({"id": run.id, "datetime_utc": run.datetime_utc, "status": run.status,
-             "error": run.error, "comparison_id": run.comparison_id, "axes": run.axes,
+             "error": run.error, "comparison_id": run.comparison_id, "axes": for_browser(run.axes),
              "noise_sha256": run.noise_sha256, "image_sha256": run.image_sha256,
              "denoiser_rows": run.denoiser_rows, "step_ms": run.step_ms}, expanded=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -11,25 +12,32 @@ from dashboard.form.model import fitting_schedulers
 from dashboard.state import PageState
 from pipelines.axes import (
     AXIS_NAMES,
+    EXACT,
     OPTION,
-    REPLACE,
-    TEXT_AXES,
     Axis,
     AxisError,
+    format_values,
+    holds_text,
+    label,
     make_axis,
     parse_axis,
+    parse_values,
+    replaces,
 )
 from pipelines.comparison import Comparison
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, RequestError
+from pipelines.notation import read_json, write_json
 from pipelines.request import RunRequest
-from pipelines.schedulers import BY_KEY
 
 OPTION_AXES = tuple(OPTION + name for name in (
     "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "timestep_spacing",
     "solver_order", "algorithm_type", "final_sigmas_type"))
 VALUES_HELP = ("1, 3, 7 or 1..10, in steps 1..10:2, a number of values 0.1..0.9/5, going on 1, 2, "
-               ".., 9; skip: before a value leaves it out.")
-REPLACE_HELP = "The first line is looked for in the prompt; each line takes its place in turn."
+               ".., 9; skip: before a value leaves it out. A JSON list behind := holds any value: "
+               '`:=["a, b.safetensors", "none"]`.')
+LINES_HELP = "A JSON list behind := holds any text, also an empty one: `:=[\"two\\nlines\", \"\"]`."
+REPLACE_HELP = ("The first line is looked for in the prompt; each line takes its place in turn. "
+                + LINES_HELP)
 AXIS_DEFAULTS = {
     "guidance_scale": "1, 3, 5, 7.5, 12",
     "num_inference_steps": "5, 10, 20, 40",
@@ -60,20 +68,42 @@ def comparison_controls(page: PageState, base: RunRequest) -> Comparison:
                            accept_new_options=True,
                            help="Any field of the request. Type scheduler_options.NAME for an "
                                 "option of the scheduler, prompt_replace to change words of the "
-                                "prompt, or names with + between to change them together.")
+                                "prompt (prompt_replace_2 for others), or names with + between "
+                                "to change them together.")
     axes = [_axis(page, name, names, base) for name in names]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         rules = st.text_input("Leave cells out", **page.kept("skip"), width="stretch",
                               placeholder="scheduler=heun, num_inference_steps>20",
-                              help="A rule over the axes; several are separated by semicolons. "
-                                   "Cells for which all of its conditions hold are not made.")
+                              help="A rule over the axes; several are separated by semicolons, "
+                                   "or stand as a JSON list behind :=. A value behind NAME:= is "
+                                   "JSON. Cells for which all of its conditions hold are not made.")
         if "seed" not in names:
             count = st.number_input("Pictures per cell", 1, 20, **page.kept("pictures"),
                                     width=150, help="As many seeds, from the seed on.")
             if count > 1:
                 axes.append(parse_axis(f"seed={base.seed}..{base.seed + count - 1}", base))
-    skip = tuple(rule.strip() for rule in rules.split(";") if rule.strip())
-    return Comparison(base, tuple(axes), skip)
+    return Comparison(base, tuple(axes), parse_rules(rules))
+
+
+def parse_rules(text: str) -> tuple[str, ...]:
+    """The rules that leave cells out: separated by semicolons, or a JSON list behind EXACT. Raises
+    RequestError."""
+    if not text.lstrip().startswith(EXACT):
+        return tuple(rule.strip() for rule in text.split(";") if rule.strip())
+    try:
+        rules = read_json(text.strip().removeprefix(EXACT))
+    except ValueError as error:
+        raise RequestError(f"skip: behind {EXACT} stands a JSON list of rules ({error})") from None
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise RequestError(f"skip: behind {EXACT} stands a JSON list of rules")
+    return tuple(rules)
+
+
+def format_rules(rules: Sequence[str]) -> str:
+    """The reverse of parse_rules."""
+    plain = "; ".join(rules)
+    same = plain.isprintable() and parse_rules(plain) == tuple(rules)
+    return plain if same else EXACT + write_json(list(rules))
 
 
 def _axis(page: PageState, name: str, names: list[str], base: RunRequest) -> Axis:
@@ -87,45 +117,31 @@ def _axis(page: PageState, name: str, names: list[str], base: RunRequest) -> Axi
         chosen = [scheduler for scheduler in page.get(values) if scheduler not in fitting]
         return make_axis(name, st.multiselect(
             f"{place}: scheduler", [*fitting, *chosen], **page.kept(values),
-            format_func=lambda scheduler: BY_KEY[scheduler].label), base)
+            format_func=functools.partial(label, name)), base)
     current = str(page.get(name) or "")
     page.start(**{values: AXIS_DEFAULTS.get(name, current)})
-    if TEXT_AXES & set(name.split("+")):
+    if holds_text(name):
         text = st.text_area(f"{place}: {name}, one per line", **page.kept(values), height=96,
-                            help=REPLACE_HELP if name in REPLACE else None)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return parse_axis(f"{name}={' || '.join(lines)}", base)
-    text = st.text_input(f"{place}: {name}", **page.kept(values), placeholder="1, 3, 7",
-                         help=VALUES_HELP)
-    return parse_axis(f"{name}={text}", base)
+                            help=REPLACE_HELP if replaces(name) else LINES_HELP)
+    else:
+        text = st.text_input(f"{place}: {name}", **page.kept(values), placeholder="1, 3, 7",
+                             help=VALUES_HELP)
+    return parse_values(name, text, base)
 
 
-def axis_text(axis: Axis) -> str | list[str]:
+def axis_values(axis: Axis, base: RunRequest) -> str | list[str]:
     """An axis's values as its widget holds them."""
-    if axis.name == "scheduler":
-        return list(axis.values)
-    texts = [_value_text(value) for value in axis.values]
-    if axis.search is not None and axis.search not in axis.values:
-        texts.insert(0, f"skip:{axis.search}")
-    return ("\n" if TEXT_AXES & set(axis.parts) else ", ").join(texts)
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "+".join(map(_value_text, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return list(axis.values) if axis.name == "scheduler" else format_values(axis, base)
 
 
 def put_comparison(page: PageState, comparison: Comparison) -> None:
     """Fill the widgets of a page with a comparison."""
     page.put(comparison.base)
     page.set("axes", [axis.name for axis in comparison.axes])
-    page.set("skip", "; ".join(comparison.skip))
+    page.set("skip", format_rules(comparison.skip))
     page.set("pictures", 1)
     for axis in comparison.axes:
-        page.set(f"values.{axis.name}", axis_text(axis))
+        page.set(f"values.{axis.name}", axis_values(axis, comparison.base))
 
 
 def problem_notice(error: PipelineError) -> None:

@@ -20,8 +20,10 @@ from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_picture
+from pipelines.notation import number_text
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
+from pipelines.request import limits
 from pipelines.schedulers import BY_KEY
 
 TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to image",
@@ -70,7 +72,8 @@ def mask_control(page: PageState, without: Collection[str] = ()) -> None:
 
 def strength_control(page: PageState, without: Collection[str] = ()) -> None:
     if "strength" not in without:
-        st.slider("Strength", 0.05, 1.0, step=0.05, **page.kept("strength"),
+        st.slider("Strength", *limits("strength"), step=0.05, **page.kept("strength"),
+                  on_change=lambda: page.set("strength", round(page.get("strength"), 2)),
                   help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
                        "colours and shapes hint at it.")
 
@@ -110,7 +113,7 @@ def extra_controls(page: PageState) -> None:
     labels = {"control_mode": "Control mode, a number of the model card",
               "class_label": "Class label, a number"}
     for name in labels.keys() & extras.keys():
-        st.number_input(labels[name], 0, None, value=None, step=1, **page.kept(name),
+        st.number_input(labels[name], *limits(name), value=None, step=1, **page.kept(name),
                         placeholder="needed" if extras[name] else "any")
 
 
@@ -120,8 +123,8 @@ def prompt_control(page: PageState, without: Collection[str] = ()) -> None:
         st.text_area("Prompt", height=84, placeholder="What shall the picture show?",
                      **page.kept("prompt"))
     if "negative_prompt" not in without and takes(page, "negative_prompt"):
-        st.text_input("Negative prompt", **page.kept("negative_prompt"),
-                      placeholder="What shall it not show?")
+        st.text_area("Negative prompt", height=68, **page.kept("negative_prompt"),
+                     placeholder="What shall it not show?")
 
 
 def example_prompts(page: PageState) -> None:
@@ -185,17 +188,17 @@ def number_controls(page: PageState, without: Collection[str] = ()) -> None:
     info = page_model(page)
 
     def own(name: str) -> str:
-        return f"{getattr(info, name):g}" if info else "the model's own"
+        return number_text(getattr(info, name)) if info else "the model's own"
 
     left, right = st.columns(2)
     if "num_inference_steps" not in without:
-        left.number_input("num_inference_steps", 1, 1000, value=None, step=1,
+        left.number_input("num_inference_steps", *limits("num_inference_steps"), value=None, step=1,
                           placeholder=own("num_inference_steps"),
                           **page.kept("num_inference_steps"))
     if "guidance_scale" not in without and takes(page, "guidance_scale"):
         place = right if "num_inference_steps" not in without else left
-        place.number_input("guidance_scale", 0.0, 100.0, value=None, step=0.5, format="%g",
-                           placeholder=own("guidance_scale"),
+        place.number_input("guidance_scale", *limits("guidance_scale"), value=None, step=0.5,
+                           format="%g", placeholder=own("guidance_scale"),
                            **page.kept("guidance_scale"),
                            help=description("guidance_scale"))
     if "seed" not in without:
@@ -222,7 +225,7 @@ def size_controls(page: PageState, without: Collection[str] = ()) -> None:
     for place, name in zip(st.columns(2), ("width", "height"), strict=True):
         if name not in without:
             text = f"{sizes[name]} px" if sizes.get(name) else "the model's own"
-            place.number_input(name.capitalize(), 8, 4096, value=None, step=multiple,
+            place.number_input(name.capitalize(), *limits(name), value=None, step=multiple,
                                **page.kept(name), placeholder=text,
                                help=f"Multiples of {multiple} px; empty: the model's own, or that "
                                     "of the picture to start from.")
@@ -232,7 +235,7 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
     labels = {"guidance_rescale": "Guidance rescale", "eta": "Eta (DDIM)"}
     shown = [name for name in labels if name not in without and takes(page, name)]
     for place, name in zip(st.columns(2), shown, strict=False):
-        place.number_input(labels[name], 0.0, 1.0, step=0.1, format="%g",
+        place.number_input(labels[name], *limits(name), step=0.1, format="%g",
                            **page.kept(name))
     st.text_input("Scheduler options", **page.kept("scheduler_options"),
                   placeholder='{"use_karras_sigmas": true}',
@@ -240,7 +243,8 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
     st.text_area("LoRA adapters", **page.kept("loras"), height=68,
                  placeholder="style.safetensors = 0.8",
                  help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
-                      "behind = its weight, else 1.")
+                      "behind = its weight, else 1. JSON names any path: "
+                      '`{"path": "rank=8", "weight": 0.5}`.')
     left, middle, right = st.columns(3)
     left.selectbox("dtype", [None, *choices("torch_dtype")], **page.kept("torch_dtype"),
                    format_func=lambda name: name or "the device's", placeholder="the device's",

@@ -11,7 +11,7 @@ from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import EXTRA_FIELDS, MODEL_FIELDS, WIDGET_FIELDS
 from pipelines.models.info import ModelInfo
-from pipelines.request import DEFAULTS
+from pipelines.request import DEFAULTS, Lora
 from pipelines.schedulers import BY_KEY
 
 
@@ -19,8 +19,7 @@ def page_model(page: PageState) -> ModelInfo | None:
     """What a page's model says of itself, None where it is unknown."""
     carried = page.get("carried") or {}
     try:
-        model_id = (page.get("model_id") or "").strip()
-        return state.engine().registry.describe(model_id, carried.get("revision"),
+        return state.engine().registry.describe(page.model_id, carried.get("revision"),
                                                 carried.get("variant"))
     except PipelineError:
         return None
@@ -73,7 +72,7 @@ def use_model(page: PageState, model_id: str, variant: str | None, revision: str
 def use_lora(page: PageState, path: str) -> None:
     """Add an adapter to those of a page."""
     page.start_request()
-    lines = [*(page.get("loras") or "").splitlines(), path]
+    lines = [*(page.get("loras") or "").splitlines(), str(Lora(path=path))]
     page.set("loras", "\n".join(dict.fromkeys(lines)))
 
 

@@ -15,6 +15,7 @@ from dashboard.form.fields import (
     prompt_control,
     scheduler_control,
     size_controls,
+    strength_control,
     unknown_words_note,
 )
 from dashboard.form.model import model_control
@@ -26,7 +27,7 @@ from pipelines.inpainting import masks
 from pipelines.inpainting.canvas import painted_box, soft_mask, working_size
 from pipelines.inpainting.masks import Mask
 from pipelines.jobs import submit_generation
-from pipelines.request import TO_COME, RunRequest
+from pipelines.request import TO_COME, RunRequest, limits
 
 
 def settings(draft: Draft) -> None:
@@ -39,9 +40,7 @@ def settings(draft: Draft) -> None:
         compare = st.button("Compare on this mask", key=INPAINT.key("compare"),
                             icon=":material/grid_on:")
     below = st.container(gap="small")
-    st.slider("strength", 0.05, 1.0, **INPAINT.kept("strength"), step=0.05,
-              help="The share of the steps that run: 1 begins from noise, less keeps more of what "
-                   "was there.")
+    strength_control(INPAINT)
     area()
     scheduler_control(INPAINT)
     number_controls(INPAINT)
@@ -81,11 +80,11 @@ def area() -> None:
             "What the model sees", ["whole", "masked"], **INPAINT.kept("area"), required=True,
             format_func={"whole": "Whole picture", "masked": "Masked part"}.get,
             help="The masked part is enlarged to the model's size: more detail, less context.")
-        st.number_input("Feather, px", 0, 512, **INPAINT.kept("feather"),
+        st.number_input("Feather, px", *limits("mask_feather"), **INPAINT.kept("feather"),
                         help="A soft rim around the mask. What is masked is repainted in full.")
     with right:
-        st.number_input("Padding, px", 0, 4096, **INPAINT.kept("padding"),
-                        disabled=chosen == "whole",
+        st.number_input("Padding, px", *limits("padding_mask_crop"),
+                        **INPAINT.kept("padding"), disabled=chosen == "whole",
                         help="Surroundings that the model sees with the masked part.")
         st.selectbox("Under the mask, start from", ["original", "fill"], **INPAINT.kept("content"),
                      format_func={"original": "the picture", "fill": "its surroundings"}.get,
@@ -100,7 +99,7 @@ def requests_for(draft: Draft, mask: Mask) -> list[RunRequest]:
     """
     masked = INPAINT.get("area") == "masked"
     request = INPAINT.request(
-        image=draft.image, mask_image=TO_COME, strength=round(INPAINT.get("strength"), 2),
+        image=draft.image, mask_image=TO_COME, strength=INPAINT.get("strength"),
         padding_mask_crop=INPAINT.get("padding") if masked else None,
         mask_feather=INPAINT.get("feather"), masked_content=INPAINT.get("content"),
         differential=INPAINT.get("differential"),

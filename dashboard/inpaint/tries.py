@@ -23,6 +23,7 @@ from pipelines.axes import label
 from pipelines.errors import StorageError
 from pipelines.inpainting import masks
 from pipelines.jobs import Job
+from pipelines.notation import number_text
 from pipelines.run_log import Run
 
 
@@ -63,8 +64,9 @@ def show_try(draft: Draft, run: Run) -> None:
     words(run.prompt or "(no prompt)")
     steps = engine.registry.steps_to_run(request)
     words(f"{steps} of {run.num_inference_steps} steps ran, {run.nfe} function evaluations · "
-          f"strength {request.strength:g} · {label('scheduler', run.scheduler)} · guidance "
-          f"{run.guidance_scale:g} · seed {run.seed} · {run.model_id}", "quiet")
+          f"strength {number_text(request.strength)} · "
+          f"{label('scheduler', run.scheduler)} · guidance "
+          f"{number_text(run.guidance_scale)} · seed {run.seed} · {run.model_id}", "quiet")
 
     def go_on() -> None:
         draft.take(run.image_sha256, run.width, run.height, f"run {run.id}", run.id)

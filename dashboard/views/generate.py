@@ -29,14 +29,14 @@ from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_generation
+from pipelines.notation import number_text
 from pipelines.painting.resolve import check_extras, check_size
-from pipelines.request import TO_COME, RunRequest
+from pipelines.request import TO_COME, RunRequest, limits
 from pipelines.run_log import Run
 
 PAGE = state.GENERATE
 MAX_STAGES = 3
-STAGE_NUMBERS = (("strength", 0.05, 1.0, 0.05), ("num_inference_steps", 1.0, 1000.0, 1.0),
-                 ("guidance_scale", 0.0, 100.0, 0.5))
+STAGE_NUMBERS = {"strength": 0.05, "num_inference_steps": 1, "guidance_scale": 0.5}  # step
 
 
 def settings() -> None:
@@ -114,11 +114,10 @@ def one_stage(number: int) -> dict[str, Any]:
     values["prompt"] = st.text_input("Prompt", **kept("prompt"),
                                      placeholder="the same prompt")
     columns = [st.container(), *st.columns(2)]
-    for column, (name, low, high, step) in zip(columns, STAGE_NUMBERS, strict=True):
-        values[name] = column.number_input(name, low, high, value=None, step=step,
-                                           placeholder="own", format="%g", **kept(name))
-    if values["num_inference_steps"]:
-        values["num_inference_steps"] = int(values["num_inference_steps"])
+    for column, (name, step) in zip(columns, STAGE_NUMBERS.items(), strict=True):
+        values[name] = column.number_input(name, *limits(name), value=None, step=step,
+                                           placeholder="own", **kept(name),
+                                           format="%g" if isinstance(step, float) else None)
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
@@ -198,9 +197,9 @@ def summary(run: Run) -> str:
     parts = [run.model_id] if run.model_id != "postcards" else []
     parts += [label("scheduler", run.scheduler), f"{run.num_inference_steps} steps"]
     if run.task != "unconditional":
-        parts.append(f"guidance {run.guidance_scale:g}")
+        parts.append(f"guidance {number_text(run.guidance_scale)}")
     if run.request.get("image"):
-        parts.append(f"strength {run.request.get('strength', 1)}")
+        parts.append(f"strength {number_text(run.request.get('strength', 1))}")
     return " · ".join([*parts, f"seed {run.seed}"])
 
 

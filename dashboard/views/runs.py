@@ -13,6 +13,7 @@ from dashboard.components.run_table import Column, run_table
 from dashboard.components.text import duration, notice, words
 from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
+from pipelines.notation import number_text
 from pipelines.run_log import Run
 from pipelines.sheet.cells import runs_csv, spreadsheet
 
@@ -97,7 +98,7 @@ def line(run: Run) -> dict[str, Any]:
         "prompt": run.prompt or "(no prompt)",
         "scheduler": scheduler_label(run.scheduler),
         "num_inference_steps": str(run.num_inference_steps),
-        "guidance_scale": f"{run.guidance_scale:g}",
+        "guidance_scale": number_text(run.guidance_scale),
         "seed": str(run.seed),
         "total_ms": duration(run.total_ms / 1000) if run.total_ms is not None else "",
         "nfe": str(run.nfe or ""),

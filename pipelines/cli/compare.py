@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import measuring
-from pipelines.axes import label
 from pipelines.cli.options import (
     export_options,
     given,
@@ -34,6 +33,7 @@ from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
 from pipelines.grid import new_comparison_id
 from pipelines.measuring import CONVERGED, reference_cells
+from pipelines.names import LONGEST, file_names
 from pipelines.painting.extras import Extras
 from pipelines.painting.result import Step
 from pipelines.request import RunRequest
@@ -55,10 +55,11 @@ def compare(
     axis: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUES", help="A field and its values: 1,3,7 or 1..10 or 1..10:2 or "
         "0.1..0.9/5 or 1,2,..,9; texts are separated by ||; skip: leaves a value out; "
-        "A+B=1+x,2+y links fields. Rows, then columns, then one sheet per value.")] = None,
+        "A+B=1+x,2+y links fields; NAME:=[...] is a JSON list, for texts with line breaks or "
+        "separators, and paths with commas. Rows, then columns, then one sheet per value.")] = None,
     skip: Annotated[list[str] | None, typer.Option(
-        metavar="RULE", help="Leave cells out, such as scheduler=heun,num_inference_steps>20; may "
-        "be repeated.")] = None,
+        metavar="RULE", help="Leave cells out, such as scheduler=heun,num_inference_steps>20; a "
+        "value behind := is JSON; may be repeated.")] = None,
     num_images_per_prompt: Annotated[int, typer.Option(
         min=1, help="Pictures per cell: as many seeds, from --seed on.")] = 1,
     resume: Annotated[str | None, typer.Option(
@@ -218,15 +219,12 @@ def _measure_timings(
 
 def _sheet_paths(comparison: Comparison, output: Path) -> list[Path]:
     """One path, or one per value of the further axes: sheet-seed=1.png."""
-    names = []
-    for values in itertools.product(*(axis.values for axis in comparison.sheet_axes)):
-        parts = [f"{axis.name}={label(axis.name, value)}"
-                 for axis, value in zip(comparison.sheet_axes, values, strict=True)]
-        names.append("".join(f"-{_file_name(part)}" for part in parts))
-    if len(set(names)) < len(names):
-        names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
-    return [output.with_name(f"{output.stem}{name}{output.suffix or '.png'}") for name in names]
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "=._+" else "-" for c in text)[:60]
+    axes, suffix = comparison.sheet_axes, output.suffix or ".png"
+    if not axes:
+        return [output.with_name(f"{output.stem}{suffix}")]
+    room = max(16, LONGEST - len(f"{output.stem}{suffix}".encode()))
+    part = room // len(axes) - 1
+    texts = ["".join("-" + file_names([f"{axis.name}={axis.label(value)}"[:60]], part)[0]
+                     for axis, value in zip(axes, values, strict=True))
+             for values in itertools.product(*(axis.values for axis in axes))]
+    return [output.with_name(f"{output.stem}{name}{suffix}") for name in file_names(texts, room)]

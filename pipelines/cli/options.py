@@ -15,6 +15,7 @@ from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
 from pipelines.inpainting.pictures_in import open_mask, open_picture
+from pipelines.notation import JSON, number_text, read_json, shown
 from pipelines.request import DEFAULTS, RunRequest, accepted
 from pipelines.sheet.exports import EXPORTS
 
@@ -59,7 +60,7 @@ def _default(name: str) -> str | bool | None:
         return None
     if isinstance(default, bool):
         return default
-    return f"{default:g}" if isinstance(default, float) else str(default)
+    return number_text(default) if isinstance(default, float) else str(default)
 
 
 def _option(name: str) -> Any:
@@ -150,8 +151,14 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
 
 
 def _named_value(text: str) -> tuple[str, Any]:
-    """'use_karras_sigmas=true' -> name and value, numbers and booleans as such."""
+    """'use_karras_sigmas=true' -> name and value, numbers and booleans as such; 'NAME:=JSON'."""
     name, equals, value = text.partition("=")
+    exact = name.endswith(JSON)
+    name = name.removesuffix(JSON)
     if not equals or not name:
         raise RequestError(f"scheduler_option: received {text!r}, accepted NAME=VALUE")
-    return name, parse_option(value)
+    try:
+        return name, read_json(value) if exact else parse_option(value)
+    except ValueError as error:
+        raise RequestError(f"scheduler_option {name}: received {shown(value)}, accepted JSON "
+                           f"behind := ({error})") from None

@@ -13,6 +13,7 @@ from pipelines.cli.options import refuse_beside
 from pipelines.cli.output import Json, print_json, print_table
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.notation import number_text
 from pipelines.sheet.cells import runs_csv, spreadsheet
 
 
@@ -68,7 +69,7 @@ def runs(
             ["id", "datetime_utc", "status", "scheduler", "steps", "guidance", "seed", "nfe",
              "total_ms", "prompt"],
             [[run.id, run.datetime_utc[:19], run.status, run.scheduler, run.num_inference_steps,
-              f"{run.guidance_scale:g}", run.seed, run.nfe,
+              number_text(run.guidance_scale), run.seed, run.nfe,
               None if run.total_ms is None else round(run.total_ms), run.prompt] for run in rows],
         )
         for run in rows:

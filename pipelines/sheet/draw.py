@@ -47,7 +47,7 @@ def draw(
     for number, values in enumerate(itertools.product(*(a.values for a in comparison.sheet_axes))):
         block = list(runs[number * size : (number + 1) * size])
         left_out = [cell.left_out for cell in cells[number * size : (number + 1) * size]]
-        heading = [f"{axis.name} {label(axis.name, value)}"
+        heading = [f"{axis.name} {axis.label(value)}"
                    for axis, value in zip(comparison.sheet_axes, values, strict=True)]
         sheets.append(_draw_one(comparison, block, left_out, rows, columns, heading, pictures))
     return sheets
@@ -200,7 +200,7 @@ def unusual(comparison: Comparison) -> dict[str, Any]:
 
 
 def _labels(axis: Axis | None) -> list[str]:
-    return [label(axis.name, value) for value in axis.values] if axis else [""]
+    return list(axis.labels) if axis else [""]
 
 
 def _font_for(text: str) -> Callable[[int], ImageFont.FreeTypeFont]:

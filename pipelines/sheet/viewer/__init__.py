@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.axes import label
 from pipelines.comparison import Cell, Comparison
+from pipelines.notation import LARGEST_IN_A_BROWSER, for_browser
 from pipelines.run_log import Run
 from pipelines.sheet.draw import time_text
 
@@ -76,8 +76,7 @@ def viewer_data(
     shown = [cell for cell in cells if cell["picture"]] or cells
     return {
         "id": name,
-        "axes": [{"name": axis.name, "labels": [label(axis.name, value) for value in axis.values]}
-                 for axis in comparison.axes],
+        "axes": [{"name": axis.name, "labels": list(axis.labels)} for axis in comparison.axes],
         "measures": [{"key": key, "label": title, "short": short}
                      for key, (title, short, _) in MEASURES.items() if key in used]
                     + [{"key": key, "label": key, "short": key}
@@ -112,7 +111,7 @@ def cell_data(
         text = run.error or ("the picture's file is missing" if run.status == "ok" else "")
     return {
         "at": [axis.values.index(value) for axis, value in place],
-        "label": ", ".join(f"{axis.name} {label(axis.name, value)}" for axis, value in place),
+        "label": ", ".join(f"{axis.name} {axis.label(value)}" for axis, value in place),
         "status": run.status if run else state,
         "text": text,
         "run_id": run.id if run else None,
@@ -133,7 +132,7 @@ def cell_data(
 
 
 def _params(cell: Cell, run: Run | None) -> dict[str, Any]:
-    return run.request if run else cell.request.model_dump(mode="json")
+    return for_browser(run.request if run else cell.request.model_dump(mode="json"))
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
@@ -143,6 +142,7 @@ def _numbers(record: dict[str, Any]) -> dict[str, float]:
         flat |= record.get(name) or {}
     return {key: value for key, value in flat.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
+            and (isinstance(value, float) or abs(value) <= LARGEST_IN_A_BROWSER)
             and math.isfinite(value) and key not in NO_MEASURE}
 
 

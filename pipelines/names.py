@@ -1,0 +1,25 @@
+"""File names made from texts, for every system."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+LONGEST = 255  # bytes of a name that every usual file system takes
+_KEPT = "=._+"
+
+
+def file_names(texts: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """A file name for each text, of at most so many bytes in UTF-8 and of signs that POSIX and
+    Windows allow; all are numbered where two would be one, also on a system that ignores case."""
+    names = [_cut("".join(c if c.isalnum() or c in _KEPT else "-" for c in text), longest)
+             for text in texts]
+    if len({unicodedata.normalize("NFKC", name).casefold() for name in names}) == len(names):
+        return names
+    ends = [f"-{number}" for number in range(1, len(names) + 1)]
+    return [_cut(name, longest - len(end)) + end for name, end in zip(names, ends, strict=True)]
+
+
+def _cut(name: str, longest: int) -> str:
+    """The start of a name, in whole characters; Windows allows no dot at its end."""
+    return name.encode(errors="replace")[:longest].decode(errors="ignore").rstrip(".")
