@@ -7,22 +7,20 @@ so many steps that it stands for the exact solution of the probability flow ODE.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.axes import checked_value, value_of
 from pipelines.claims import make_once
 from pipelines.clip import Clip, find_clip
-from pipelines.comparison import Comparison, axes_key
+from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.fields import SOLVER_FIELDS
 from pipelines.making import Wanted, make_picture
-from pipelines.notation import named_values, shown, write_json
 from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
+from pipelines.references import CONVERGED, reference_cells
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import Distance, Run, Timing, TimingSummary, utc_now
 from pipelines.schedulers import BY_KEY
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 Runs = Sequence[Run | None]  # a run per cell, None where there is none
 Models = dict[tuple, Any]  # what Engine.model_of remembers
 
-CONVERGED = "converged"
 # Scheduler, options, steps. Karras spacing reaches the last timestep whatever the checkpoint's
 # timestep_spacing is. Where a picture is the start, only even spacing starts at its noise level.
 CONVERGED_BY = ("dpmpp_2m_karras", {}, 200)
@@ -57,60 +54,6 @@ def converged_request(request: RunRequest) -> RunRequest:
     usual = {name: DEFAULTS[name] for name in SOLVER_FIELDS}
     return request.changed(**{**usual, "scheduler": scheduler, "scheduler_options": options,
                               "num_inference_steps": steps})
-
-
-def reference_cells(comparison: Comparison, text: str) -> list[int]:
-    """For each cell the number of its reference cell, from a text such as
-    'scheduler=ddim,num_inference_steps=50'; an axis that it leaves out keeps the cell's own value.
-    `cell_texts` writes such texts.
-
-    Raises RequestError where the text names no value of an axis.
-    """
-    wanted = _parse_cell(comparison, text)
-    cells = comparison.cells
-    places = {axes_key(cell.axes): number for number, cell in enumerate(cells)}
-    return [places[axes_key({**cell.axes, **wanted})] for cell in cells]
-
-
-def _parse_cell(comparison: Comparison, text: str) -> dict[str, Any]:
-    """Values by axis. Prompts hold commas, so a value ends where the next axis's name begins."""
-    axes = {axis.name: axis for axis in comparison.axes}
-    names = "|".join(map(re.escape, sorted(axes, key=len, reverse=True)))
-    parts = list(named_values(text, names)) if axes else []
-    if not parts:
-        raise RequestError(
-            f"reference: received {shown(text)}, accepted {CONVERGED!r} or a cell of the axes "
-            f"{', '.join(axes) or '(none)'}, such as {_example(comparison)}"
-        )
-    wanted = {}
-    for part in parts:
-        axis = axes[part.name]
-        read = checked_value if part.exact else value_of
-        value = read(axis.name, part.value, comparison.base)
-        if value not in axis.values:
-            raise RequestError(f"reference: {axis.name} has no {shown(part.value)}; it has "
-                               f"{', '.join(map(str, axis.values))}")
-        wanted[axis.name] = value
-    return wanted
-
-
-def cell_texts(comparison: Comparison) -> list[str]:
-    """Each cell as `reference_cells` reads it: as JSON what plain text does not hold."""
-    texts = {(axis.name, value): _value_text(comparison, axis.name, value)
-             for axis in comparison.axes for value in axis.values}
-    return [",".join(texts[pair] for pair in cell.axes.items()) for cell in comparison.cells]
-
-
-def _value_text(comparison: Comparison, name: str, value: Any) -> str:
-    plain = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    with contextlib.suppress(RequestError):
-        if _parse_cell(comparison, f"{name}={plain}") == {name: value}:
-            return f"{name}={plain}"
-    return f"{name}:={write_json(value)}"
-
-
-def _example(comparison: Comparison) -> str:
-    return ",".join(f"{axis.name}={axis.values[-1]}" for axis in comparison.axes[:2])
 
 
 def distance(

@@ -115,7 +115,7 @@ def join_model_id(model_id: str, revision: str | None, variant: str | None) -> s
 def exists(text: str) -> bool:
     """Whether a text is the path of a file or folder, whatever signs it holds."""
     try:
-        return Path(text).expanduser().exists()
+        return bool(text) and Path(text).expanduser().exists()
     except (OSError, RuntimeError, ValueError):  # no such user, too long, a null byte
         return False
 
@@ -304,7 +304,7 @@ class RunRequest(BaseModel):
                 raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
         if self.scheduler != "default" and self.scheduler not in BY_KEY:
             raise RequestError(
-                f"scheduler: received {self.scheduler!r}, accepted default, {', '.join(BY_KEY)}"
+                f"scheduler: received {shown(self.scheduler)}, accepted default, {', '.join(BY_KEY)}"
             )
         if self.task in ("text-to-image", "unconditional"):
             unused = [name for name in ("image", "mask_image") if getattr(self, name)]

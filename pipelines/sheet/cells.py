@@ -136,14 +136,22 @@ def cell_record(
     }
 
 
+class _Lines(io.StringIO):
+    """Lines that end in a line feed: the writer of CSV is to end them otherwise, or it would write a
+    carriage return in a value without quotes."""
+
+    def write(self, line: str) -> int:
+        return super().write(line.removesuffix("\r\n") + "\n")
+
+
 def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     """Records as CSV; lists and objects as JSON. `columns` come first, also where nothing is."""
     names = dict.fromkeys([*columns, *(name for record in records for name in record)])
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(names), lineterminator="\n")
+    out = _Lines()
+    writer = csv.DictWriter(out, list(names))
     writer.writeheader()
     for record in records:
-        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list) else value
+        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
                          for name, value in record.items()})
     return out.getvalue()
 
