@@ -304,7 +304,8 @@ class RunRequest(BaseModel):
                 raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
         if self.scheduler != "default" and self.scheduler not in BY_KEY:
             raise RequestError(
-                f"scheduler: received {shown(self.scheduler)}, accepted default, {', '.join(BY_KEY)}"
+                f"scheduler: received {shown(self.scheduler)}, accepted default, "
+                f"{', '.join(BY_KEY)}"
             )
         if self.task in ("text-to-image", "unconditional"):
             unused = [name for name in ("image", "mask_image") if getattr(self, name)]

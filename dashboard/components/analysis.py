@@ -19,6 +19,7 @@ from pipelines.flags import flags
 from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measuring import CONVERGED
+from pipelines.references import cell_texts
 from pipelines.sheet.cells import to_csv
 from pipelines.sheet.live import Look
 
@@ -65,7 +66,7 @@ def _measuring(look: Look) -> str | None:
     row = look.row
     names = look.once("names", lambda: {CONVERGED: "the converged picture"} | {
         text: _cell_name(look.comparison, cell)
-        for text, cell, run in zip(measuring.cell_texts(look.comparison), look.comparison.cells,
+        for text, cell, run in zip(cell_texts(look.comparison), look.comparison.cells,
                                    look.runs, strict=True)
         if run and run.status == "ok"
     })

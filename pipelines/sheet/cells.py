@@ -137,8 +137,8 @@ def cell_record(
 
 
 class _Lines(io.StringIO):
-    """Lines that end in a line feed: the writer of CSV is to end them otherwise, or it would write a
-    carriage return in a value without quotes."""
+    """Lines that end in a line feed. The writer of CSV ends them otherwise, since it quotes a value
+    with a carriage return only where that is part of a line's end."""
 
     def write(self, line: str) -> int:
         return super().write(line.removesuffix("\r\n") + "\n")
@@ -150,8 +150,9 @@ def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> st
     out = _Lines()
     writer = csv.DictWriter(out, list(names))
     writer.writeheader()
+    nested = dict | list | tuple
     for record in records:
-        writer.writerow({name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
+        writer.writerow({name: json.dumps(value) if isinstance(value, nested) else value
                          for name, value in record.items()})
     return out.getvalue()
 
