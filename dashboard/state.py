@@ -30,7 +30,7 @@ from pipelines.jobs import Job, JobQueue
 from pipelines.models.opening import warm_libraries
 from pipelines.notation import read_json, shown
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
-from pipelines.request import Lora, RunRequest, exists, join_model_id
+from pipelines.request import Lora, RunRequest, join_model_id
 from pipelines.sheet.live import LiveComparison
 
 if TYPE_CHECKING:
@@ -97,12 +97,6 @@ class PageState:
         for name in WIDGET_FIELDS:
             self.set(name, widget_value(name, values[name]))
 
-    @property
-    def model_id(self) -> str:
-        """The model's id or path; without the spaces around it, unless they are the path's own."""
-        text = self.get("model_id") or ""
-        return text if exists(text) else text.strip()
-
     def request(self, **given: Any) -> RunRequest:
         """The request that the widgets describe, with what is given; raises RequestError."""
         values = {name: self.get(name) for name in WIDGET_FIELDS}
@@ -115,7 +109,7 @@ class PageState:
                 f'scheduler_options: received {shown(received)}, accepted JSON such as '
                 f'{{"use_karras_sigmas": true}} ({error})'
             ) from error
-        values["model_id"] = self.model_id
+        values["model_id"] = values["model_id"] or ""
         values["loras"] = [line for line in (values["loras"] or "").splitlines() if line.strip()]
         if values["task"] in ("text-to-image", "unconditional"):
             values |= {"image": None, "strength": 1.0}

@@ -1,7 +1,7 @@
 """Settings travel as values: through texts, command line, pages, log, recipes, tables, the viewer.
 
-Some 3,600 values and lists of values by way of an axis's text, 1,000 adapters, 400 requests by way
-of a page's widgets, and 180 cells by way of everything.
+Some 3,300 values and lists of values by way of an axis's text, 1,000 adapters, 400 requests by way
+of a page's widgets, and 96 cells by way of everything.
 """
 
 import csv
@@ -66,8 +66,8 @@ def test_an_axis_survives_its_text():
         assert repr(axis.from_dict(json.loads(json.dumps(axis.as_dict())))) == repr(axis)
         assert len(set(axis.labels)) == len(axis.values), axis.labels
         cases, plain = cases + 1, plain + (not text.startswith(":="))
-    assert cases > 3_500
-    assert plain > cases / 2, "JSON is for what plain text cannot hold"
+    assert cases > 3_300
+    assert plain > 1_500, "JSON is for what plain text cannot hold"
 
 
 def test_an_adapter_survives_its_text():
@@ -83,8 +83,8 @@ def test_rules_and_reference_cells_survive_their_texts():
     for rules in ([f"prompt={a}", f"prompt={b}"] for a, b in zip(WORDS, WORDS[1:], strict=False)):
         assert parse_rules(format_rules(rules)) == tuple(rules)
     assert parse_rules("a=1; b=2") == ("a=1", "b=2")
-    axes = (make_axis("seed", (1, LARGEST_SEED)), make_axis("guidance_scale", NUMBERS[:6]),
-            make_axis("prompt", [word for word in WORDS if len(word) < 99][:80]))
+    axes = (make_axis("seed", (1, LARGEST_SEED)), make_axis("guidance_scale", NUMBERS[6:8]),
+            make_axis("prompt", [word for word in WORDS if len(word) < 99][:99:2]))
     comparison = Comparison(BASE, axes)
     for number, text in enumerate(cell_texts(comparison)):
         assert set(reference_cells(comparison, text)) == {number}, text
@@ -154,13 +154,13 @@ def large_integers(value):
 def test_a_sheet_of_nasty_values_is_the_same_everywhere(command, home):
     prompts, linked = list(TEXTS), [[LARGEST_SEED, 1.2345678], [2**53 + 1, 1.2345679]]
     code, out = command(
-        "compare", "--axis", f"prompt:={json.dumps(prompts)}",
+        "compare", "a red car", "--axis", f"prompt:={json.dumps(prompts)}",
         "--axis", f"seed+guidance_scale:={json.dumps(linked)}", "--num-inference-steps", "1",
-        "--skip", 'prompt:="skip:skip:",seed=9007199254740993', "--json", "-o", "s.png",
-        "--html", "s.html", "--csv", "s.csv")  # fmt: skip
+        "--skip", 'prompt:="skip:skip:"', "--skip", f"seed={2**53 + 1},prompt!=a b", "--json",
+        "-o", "s.png", "--html", "s.html", "--csv", "s.csv")  # fmt: skip
     printed = json.loads(out)
-    cells = [(prompt, *pair) for prompt in prompts for pair in linked]
-    cells.remove(("skip:skip:", *linked[1]))
+    cells = [(prompt, *pair) for prompt in prompts for pair in linked
+             if prompt != "skip:skip:" and (prompt == "a b" or pair is linked[0])]
     assert code == 0
     assert [(cell["axes"]["prompt"], *cell["axes"]["seed+guidance_scale"])
             for cell in printed["cells"]] == cells

@@ -11,7 +11,7 @@ from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import EXTRA_FIELDS, MODEL_FIELDS, WIDGET_FIELDS
 from pipelines.models.info import ModelInfo
-from pipelines.request import DEFAULTS, Lora
+from pipelines.request import DEFAULTS, Lora, exists
 from pipelines.schedulers import BY_KEY
 
 
@@ -19,8 +19,8 @@ def page_model(page: PageState) -> ModelInfo | None:
     """What a page's model says of itself, None where it is unknown."""
     carried = page.get("carried") or {}
     try:
-        return state.engine().registry.describe(page.model_id, carried.get("revision"),
-                                                carried.get("variant"))
+        return state.engine().registry.describe(
+            page.get("model_id") or "", carried.get("revision"), carried.get("variant"))
     except PipelineError:
         return None
 
@@ -51,6 +51,13 @@ def adopt_defaults(page: PageState) -> None:
         values["task"] = info.task_for()
     for name, value in values.items():
         page.set(name, value)
+
+
+def adopt_model(page: PageState) -> None:
+    """A model was chosen or typed: the spaces around it count only where they are the path's."""
+    typed = page.get("model_id") or ""
+    page.set("model_id", typed if exists(typed) else typed.strip())
+    adopt_defaults(page)
 
 
 def forget_carried(page: PageState) -> None:
@@ -86,6 +93,6 @@ def model_control(page: PageState) -> None:
     """The model by id: bundled ones, registered folders, what lies in the Hub's cache."""
     current = page.get("model_id")
     st.selectbox("Model", model_options(current), **page.kept("model_id"),
-                 accept_new_options=True, on_change=adopt_defaults, args=(page,),
+                 accept_new_options=True, on_change=adopt_model, args=(page,),
                  help="Bundled, registered or downloaded models; the path of a diffusers folder "
                       "or of a .safetensors checkpoint can be typed. More on the page Hub.")
