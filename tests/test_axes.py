@@ -156,3 +156,81 @@ def test_values_from_widgets_need_no_syntax():
     assert make_axis("scheduler", ["ddim", "euler"]).values == ("ddim", "euler")
     with pytest.raises(RequestError, match="a value is missing"):
         make_axis("scheduler", [])
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("seed=10000000000000000..10000000000000002",
+     (10**16, 10**16 + 1, 10**16 + 2)),
+    ("seed=9223372036854775805..9223372036854775807", tuple(range(2**63 - 3, 2**63))),
+    ("seed=10000000000000001,10000000000000003,..,10000000000000007",
+     tuple(range(10**16 + 1, 10**16 + 8, 2))),
+    ("seed=10000000000000001..20000000000000001/2", (10**16 + 1, 2 * 10**16 + 1)),
+    ("guidance_scale=0.12345678901234567..0.4:0.1",
+     (0.12345678901234567, 0.22345678901234567, 0.32345678901234567)),
+    ("guidance_scale=0..1/4", (0.0, 0.333333333333, 0.666666666667, 1.0)),
+])  # fmt: skip
+def test_ranges_are_exact_to_the_last_digit(text, values):
+    assert parse_axis(text).values == values
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("seed=1,2,..,1" + "0" * 30, "more than 1000"),
+    ("seed=1..2/" + "9" * 5000, "up to 100 digits"),
+    ("seed=1..2/" + "9" * 50, "more than 1000"),
+    ("seed=9223372036854775807..9223372036854775808", "9223372036854775807"),
+    ("seed=" + "9" * 5000, "0 to 9223372036854775807"),
+    ("seed:=" + "[" * 10_000, "JSON list"),
+    ("seed:=[" + "9" * 5000 + "]", "JSON list"),
+    ("scheduler_options.x=" + "9" * 30, "whole numbers"),
+])  # fmt: skip
+def test_numbers_beyond_all_bounds_are_refused(text, reason):
+    with pytest.raises(RequestError, match=reason):
+        parse_axis(text)
+
+
+def test_texts_that_plain_lists_cannot_hold_stand_as_json():
+    assert parse_axis('prompt:=["a\\nb", "", "c||d", "skip: the bus"]').values == (
+        "a\nb", "", "c||d", "skip: the bus")
+    assert parse_axis('seed+prompt:=[[1, "a"], [2, ""]]').values == ((1, "a"), (2, ""))
+    assert parse_axis('loras:=["a,b.safetensors", "none"]').values == ("a,b.safetensors", "none")
+    assert parse_axis('scheduler_options.x:=["true", true, "1", 2]').values == (
+        "true", True, "1", 2)
+    assert parse_axis("guidance_scale:=[null, 5]").values == (None, 5.0)
+    axis = parse_axis('prompt_replace:={"search": "red", "values": ["blue", ""]}')
+    assert (axis.search, axis.values) == ("red", ("blue", ""))
+    assert parse_axis('prompt="a"||:=["b"]').values == ('"a"', ':=["b"]'), "as it always was"
+
+
+def test_two_axes_replace_words_of_one_prompt():
+    base = BASE.changed(prompt="a red car and a blue boat")
+    comparison = Comparison.parse(base, ["prompt_replace=red||blue", "prompt_replace=blue||red"])
+    assert [axis.name for axis in comparison.axes] == ["prompt_replace", "prompt_replace_2"]
+    assert [cell.request.prompt for cell in comparison.cells] == [
+        "a red car and a blue boat", "a red car and a red boat",
+        "a blue car and a blue boat", "a blue car and a red boat"]  # fmt: skip
+    assert [cell.axes for cell in comparison.cells][1] == {"prompt_replace": "red",
+                                                           "prompt_replace_2": "red"}
+    again = Comparison(base, tuple(Axis.from_dict(json.loads(json.dumps(axis.as_dict())))
+                                   for axis in comparison.axes))
+    assert again == comparison
+    ruled = Comparison(base, comparison.axes, ("prompt_replace=red,prompt_replace_2=red",))
+    assert [cell.left_out for cell in ruled.cells] == [False, True, False, False]
+    three = ["prompt_replace=red||x", "prompt_replace+seed=car+1||y+2", "prompt_replace=a||z"]
+    assert Comparison.parse(base, three).cells[-1].request.prompt == "z x y znd z blue bozt"
+    with pytest.raises(RequestError, match="another axis looks for 'red', too"):
+        len(Comparison.parse(base, ["prompt_replace=red||x", "prompt_replace=red||y"]).cells)
+    with pytest.raises(RequestError, match="'car' is not in the prompt"):
+        len(Comparison.parse(base, ["prompt_replace=red car||x", "prompt_replace=car||y"]).cells)
+
+
+@pytest.mark.parametrize(("name", "values", "labels"), [
+    ("guidance_scale", (1.2345678, 1.2345679, 3.0), ("1.2345678", "1.2345679", "3")),
+    ("prompt", ("a cat", "a cat ", "", "(empty)"),
+     ('"a cat"', '"a cat "', '""', '"(empty)"')),
+    ("scheduler_options.x", ("2", 2, True, "on", "off"), ('"2"', "2", "true", '"on"', "off")),
+    ("torch_dtype", (None, "float32"), ("default", "float32")),
+    ("revision", ("a" * 40, "a" * 39 + "b", "main"), (f'"{"a" * 40}"', f'"{"a" * 39}b"', "main")),
+    ("prompt", ("x" * 400, "x" * 400 + "y"), (f'1: "{"x" * 400}"', f'2: "{"x" * 400}y"')),
+])  # fmt: skip
+def test_no_two_headings_are_alike(name, values, labels):
+    assert Axis(name, values).labels == labels

@@ -2,7 +2,7 @@ import pytest
 
 from pipelines import RequestError, RunRequest
 from pipelines.fields import PICTURES
-from pipelines.request import TO_COME
+from pipelines.request import TO_COME, Lora, join_model_id
 
 
 def test_round_trip_through_json():
@@ -71,3 +71,43 @@ def test_changed_validates_again():
     assert request.changed(seed="5").seed == 5
     with pytest.raises(RequestError, match="seed"):
         request.changed(seed="five")
+
+
+def test_an_adapter_that_is_a_file_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rank=8.safetensors", "rank=16", "a+b.safetensors", "x=0.5", " y "):
+        (tmp_path / name).touch()
+
+    def read(loras):
+        return [(lora.path, lora.weight) for lora in RunRequest(loras=loras).loras]
+
+    assert read(["rank=8.safetensors"]) == [("rank=8.safetensors", 1)]
+    assert read(["rank=8.safetensors = 0.5"]) == [("rank=8.safetensors", 0.5)]
+    assert read(["rank=16"]) == [("rank=16", 1)] and read(["rank=4"]) == [("rank", 4)]
+    assert read("a+b.safetensors") == [("a+b.safetensors", 1)]
+    assert read("c+b.safetensors=2") == [("c", 1), ("b.safetensors", 2)]
+    assert read(["x=0.5", " y ", " z "]) == [("x=0.5", 1), (" y ", 1), ("z", 1)]
+    for lora in (Lora(path="x", weight=0.5), Lora(path="rank=4"), Lora(path="rank=16=2")):
+        assert RunRequest(loras=[str(lora)]).loras == (lora,)
+    with pytest.raises(RequestError, match="'rank=32.safetensors'|'32.safetensors'.*number"):
+        RunRequest(loras=["rank=32.safetensors"])
+
+
+@pytest.mark.parametrize(("values", "part"), [
+    ({"seed": 10**5000}, "seed.*0 to 9223372036854775807"),
+    ({"seed": "9" * 5000}, "seed.*0 to 9223372036854775807"),
+    ({"scheduler_options": {"solver_order": 10**30}}, "scheduler_options.solver_order.*whole"),
+    ({"prompt": "\ud800"}, "prompt"),
+    ({"scheduler": "x" * 5000}, "scheduler"),
+])  # fmt: skip
+def test_values_that_nothing_holds_are_refused_in_our_own_words(values, part):
+    with pytest.raises(RequestError, match=part) as raised:
+        RunRequest(**values)
+    assert len(str(raised.value)) < 1500
+
+
+def test_a_revision_may_hold_what_git_allows():
+    request = RunRequest(model_id="ada/sd@feature+x,y:fp16")
+    assert (request.model_id, request.revision, request.variant) == ("ada/sd", "feature+x,y",
+                                                                     "fp16")
+    assert join_model_id("ada/sd", "feature+x,y", "fp16") == "ada/sd@feature+x,y:fp16"

@@ -204,3 +204,23 @@ def test_a_sheet_of_nasty_values_is_the_same_everywhere(command, home):
     app.session_state["opened_run"] = printed["cells"][0]["run_id"]
     app.run()
     assert [large_integers(json.loads(element.value)) for element in app.json] == [[]] * 3
+
+
+def test_large_seeds_and_prompts_that_differ_in_case_make_files_of_their_own(command, home):
+    code, out = command(
+        "compare", "x", "--seed", "10000000000000001", "--num-images-per-prompt", "2",
+        "--axis", "scheduler=ddim", "--axis", "num_inference_steps=1",
+        "--axis", "prompt=a Red car||a red car", "--json", "-o", "s.png")  # fmt: skip
+    printed = json.loads(out)
+    assert code == 0
+    assert {cell["axes"]["seed"] for cell in printed["cells"]} == {10**16 + 1, 10**16 + 2}
+    assert len({sheet.casefold() for sheet in printed["sheets"]}) == 4
+    assert all((home / sheet).is_file() for sheet in printed["sheets"])
+
+
+def test_an_adapter_with_an_equals_sign_reaches_the_command_line(command, home):
+    (home / "rank=8.safetensors").write_bytes(b"no weights")
+    code, out = command("generate", "x", "--lora", "rank=8.safetensors", "--json")
+    run, = state.engine().run_log.runs()
+    assert run.request["loras"] == [{"path": "rank=8.safetensors", "weight": 1.0}]
+    assert code == 1 and run.status == "failed" and "rank=8.safetensors" in run.error
