@@ -13,6 +13,7 @@ from dashboard import state
 from pipelines import Axis, Comparison, Engine, RunRequest, measuring
 from pipelines.comparison import forecast
 from pipelines.errors import Cancelled
+from pipelines.run_log import ComparisonRow, utc_now
 from pipelines.sheet.cells import Results
 from pipelines.sheet.exports import sheet_pngs
 
@@ -78,6 +79,29 @@ def test_the_axis_editor_knows_ranges_links_rules_and_pictures_per_cell(home):
     assert not app.exception
     assert app.text_area(key="compare.values.prompt_replace").value == "skip:red\nblue"
     assert any("all in the log already" in caption.value for caption in app.caption)
+
+
+def test_use_these_settings_again_keeps_every_kind_of_value(home, busy_queue):
+    base = RunRequest(prompt="a red car, at sea", seed=2**53 + 1, strength=0.1234567,
+                      loras=["a=b,c.safetensors=0.3"])
+    axes = ["scheduler=default,ddim", "prompt_replace=red||blue||", "prompt_replace=sea||night",
+            'loras:=["a,b.safetensors", "none"]', "guidance_scale=1.2345678,1.2345679"]
+    rules = ("prompt_replace=blue;,x", "scheduler=ddim,guidance_scale>1.23456785")
+    comparison = Comparison.parse(base, axes, ["prompt_replace=blue", rules[1]])
+    comparison = Comparison(base, comparison.axes, rules)
+    state.engine().run_log.add(ComparisonRow(
+        id="kinds", datetime_utc=utc_now(), base=base.model_dump(mode="json"),
+        axes=[axis.as_dict() for axis in comparison.axes], skip=list(rules)))
+    app = page("compare", comparison="kinds")
+    app.button(key="again").click().run()
+    assert not app.exception
+    count = sum(not cell.left_out for cell in comparison.cells)
+    assert any(f"**{count} cells**" in caption.value for caption in app.caption)
+    app.button(key="compare.go").click().run()
+    job = state.job_queue().active()[-1]
+    job.cancel()
+    without_picture = base.changed(strength=1.0)
+    assert job.key[1:4] == (without_picture.model_dump_json(), repr(comparison.axes), rules)
 
 
 def test_distances_and_timings_are_measured_from_the_page(home):

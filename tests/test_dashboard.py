@@ -58,9 +58,11 @@ def test_a_bad_seed_is_explained_and_nothing_runs(home):
     assert Engine(home).run_log.count() == 0
 
 
-def test_bad_scheduler_options_are_explained(home):
+@pytest.mark.parametrize("text", ["{karras}", "[" * 10_000, '{"x": ' + "9" * 5_000 + "}"])
+def test_bad_scheduler_options_are_explained(home, text):
     app = page("generate")
-    app.text_input(key="generate.scheduler_options").set_value("{karras}").run()
+    app.text_input(key="generate.scheduler_options").set_value(text).run()
+    assert not app.exception
     assert "accepted JSON such as" in html(app)
 
 

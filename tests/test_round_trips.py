@@ -101,6 +101,27 @@ def put_and_read():
         st.session_state.read.append(GENERATE.request())
 
 
+def add_models():
+    """A page's script: models put on the axis of Compare, one after the other."""
+    import streamlit as st
+
+    from dashboard.state import COMPARE, compare_model
+
+    for path in st.session_state.paths:
+        compare_model(path, None, None)
+    st.session_state["text"] = COMPARE.get("values.model_id")
+
+
+def test_models_are_added_to_the_axis_whatever_their_paths_hold(home):
+    app = AppTest.from_function(add_models)
+    paths = [path for path in PATHS if not path.endswith("@")]
+    app.session_state["paths"], app.session_state["text"] = paths, ""
+    app.run()
+    assert not app.exception
+    assert parse_values("model_id", app.session_state["text"], BASE).values == (
+        "postcards", *paths)
+
+
 def requests():
     from_picture = {"task": "image-to-image", "image": "a" * 64}
     for text in WORDS:
