@@ -148,3 +148,4 @@ def test_file_names_fit_and_differ():
     assert not set("".join(names)) & set('<>:"/\\|?*\n\x00 ')
     assert not any(name.endswith((".", " ")) for name in names)
     assert file_names(["seed=1", "seed=2"]) == ["seed=1", "seed=2"]
+    assert file_names(["a-Red", "a-red"]) == ["a-Red-1", "a-red-2"]

@@ -9,6 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from nasty import TEXTS
 from PIL import Image, ImageColor, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -272,3 +273,11 @@ def test_the_subtitle_says_what_is_unusual_about_how_it_was_computed():
     assert "cache pyramid_attention_broadcast" in text
     assert "revision 0123456 " in text
     assert "compile" not in text and "torch_dtype" not in text and "_backend" not in text
+
+
+def test_csv_holds_any_text_even_a_carriage_return_and_linked_values():
+    records = [{"prompt": text, "linked": (1, text), "n": 1} for text in TEXTS]
+    table = list(csv.DictReader(io.StringIO(to_csv(records), newline="")))
+    assert [row["prompt"] for row in table] == list(TEXTS)
+    assert [json.loads(row["linked"]) for row in table] == [[1, text] for text in TEXTS]
+    assert "\r\n" not in to_csv([{"prompt": "a"}])
