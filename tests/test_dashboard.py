@@ -205,6 +205,11 @@ def test_export_holds_what_is_filtered(filled):
     assert json.loads(rows[0]["request"])["scheduler"] == "euler"
 
 
+def test_the_log_is_exported_for_programs_and_for_people(filled):
+    labels = [button.proto.label for button in page("runs").get("download_button")]
+    assert labels == ["Export CSV", "Export for a spreadsheet"]
+
+
 @pytest.mark.parametrize("name", ["generate", "runs"])
 def test_prompts_are_never_markup(filled, name):
     app = page(name)

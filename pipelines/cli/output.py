@@ -236,5 +236,5 @@ def exit_for(runs: Sequence[Run | None]) -> None:
     failed = [run for run in runs if run.status == "failed"]
     if failed:
         if len(runs) == 1:
-            print(f"error: {failed[0].error}", file=sys.stderr)
+            complain(failed[0].error or "the run failed")
         raise typer.Exit(1)
