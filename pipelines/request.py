@@ -145,6 +145,8 @@ class Role:
     picture: bool = False  # names a picture in the store by its SHA-256
     mask_only: bool = False  # acts with a mask only
     extra: bool = False  # an input that only some models take, or need
+    # Handed on under its own name; a run says so where its pipeline takes no such argument.
+    argument: bool = False
     widget: bool = False  # has a widget on the pages; the others travel with a run's request
     heading: Literal["", "always", "unusual"] = ""  # when a sheet's heading names it
 
@@ -207,7 +209,7 @@ class RunRequest(BaseModel):
         Role(text=True, widget=True)] = ""
     negative_prompt: Annotated[str, Field(
         max_length=10_000, description="What the picture should not show; acts with guidance."),
-        Role(text=True, widget=True)] = ""
+        Role(text=True, argument=True, widget=True)] = ""
     scheduler: Annotated[str, Field(
         description="Which solver takes the steps; default is the model's own."),
         Role(of_model=True, method=True, widget=True, heading="always")] = "default"
@@ -224,7 +226,7 @@ class RunRequest(BaseModel):
     guidance_rescale: Annotated[float, Field(
         ge=0, le=1, description="How much of the contrast that guidance adds is taken back, from 0 "
         "to 1 (Lin et al. 2023, arXiv:2305.08891)."),
-        Role(of_model=True, widget=True)] = 0.0
+        Role(of_model=True, argument=True, widget=True)] = 0.0
     eta: Annotated[float, Field(
         ge=0, le=1, description="DDIM's eta: fresh noise in each step, from 0 for none to 1 for as "
         "much as DDPM (Song et al. 2020, arXiv:2010.02502)."),
@@ -261,11 +263,11 @@ class RunRequest(BaseModel):
     prior_num_inference_steps: Annotated[int | None, Field(
         ge=2, le=1000, description="Steps of the first stage, for models of two; left out, the "
         "model's own."),
-        Role()] = None
+        Role(argument=True)] = None
     strength: Annotated[float, Field(
         gt=0, le=1, description="Share of the steps that run from a picture: near 0 it stays, at 1 "
         "only its colours and shapes hint at it."),
-        Role(widget=True)] = 1.0
+        Role(argument=True, widget=True)] = 1.0
     padding_mask_crop: Annotated[int | None, Field(
         ge=0, le=MAX_SIDE, description="In-painting: paint only the masked part, with that many "
         "pixels around it; left out, the whole picture."),

@@ -21,7 +21,8 @@ LAYERS = (
     ("pipelines.jobs",),
     ("pipelines.cli", "dashboard"),
 )
-THEIRS = {"tensor._version"}  # private names of torch that are ours elsewhere
+# Private names of torch and diffusers that are ours elsewhere.
+THEIRS = {"tensor._version", "scheduler._timesteps"}
 LONGEST = 450
 LONGER = {"pipelines/postcards/painter.py"}  # what each subject and place looks like
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
+from pipelines.fields import ARGUMENT_FIELDS
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.parts import inner_pipelines
@@ -201,8 +202,8 @@ def effect_notes(
     if request.guidance_rescale and request.guidance_scale <= 1:
         yield "guidance_rescale: no effect, since guidance_scale is not above 1"
     known = known_arguments(pipe)
-    for name in ("strength", "negative_prompt", "guidance_rescale", "prior_num_inference_steps"):
-        if name in request.not_default and name not in known:
+    for name in request.not_default:
+        if name in ARGUMENT_FIELDS and name not in known:
             yield f"{name}: no effect, {type(pipe).__name__} knows none"
     scheduler = getattr(pipe, "scheduler", None)
     if request.eta and (
