@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pipelines import CATALOGUE, Comparison, Engine, RunRequest
-from pipelines.cli.check import two_step_request
+from pipelines.cli.check import small_inputs, two_step_request
 from pipelines.errors import Cancelled, DeviceMemoryError
 from pipelines.making import make_picture, make_pictures
 from pipelines.models.registry import Registry
@@ -322,7 +322,7 @@ def test_every_family_and_task_shares_with_the_plain_pictures(tiny_folder, famil
     """Guidance scales, seeds and step counts, in each task that the family has."""
     engine = family_engine
     folder = str(tiny_folder(name))
-    with engine.registry.borrow(folder) as (model, _):
+    with engine.registry.borrow(folder) as (model, _), small_inputs(model.info):
         for task in model.tasks:
             base = two_step_request(engine, model.info, task)
             images = engine.images(base)

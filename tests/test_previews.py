@@ -145,7 +145,7 @@ def test_a_strip_or_latents_that_cannot_be_stored_cost_no_picture(engine, monkey
         raise StorageError("no space left")
 
     monkeypatch.setattr("pipelines.stores.LatentStore.put", full)
-    monkeypatch.setattr("pipelines.engine.draw_strip", full)
+    monkeypatch.setattr("pipelines.strips.draw_strip", full)
     run = engine.run(BASE, keep_latents=True)
     assert run.status == "ok"
     assert engine.pictures.get(run.image_sha256)
