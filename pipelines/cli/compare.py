@@ -104,7 +104,7 @@ def compare(
 
         # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
         comparison_id = resume or new_comparison_id()
-        print(f"comparison {comparison_id}; should it be broken off, this goes on with it: "
+        print(f"comparison {comparison_id}; to go on with it if it is interrupted: "
               f"python -m pipelines compare --resume {comparison_id}", file=sys.stderr)
         if resume and reference:
             engine.run_log.set_reference(resume, reference)
