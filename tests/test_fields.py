@@ -78,6 +78,7 @@ def test_old_rows_keep_their_identity(expected, monkeypatch):
     machine = {"device_name": "a CPU", "torch": "2.9", "diffusers": "0.38",
                "transformers": "4.57"}
     monkeypatch.setattr("pipelines.models.identity.environment", lambda device: machine)
+    monkeypatch.setattr("pipelines.models.identity.ENGINE", 2)  # as it was then
     request = RunRequest(**IDENTITIES[expected])
     contents = ["lora"] * len(request.loras)
     assert identity(request, "content", contents, "cpu", "float32") == expected
