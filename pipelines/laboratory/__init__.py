@@ -1,0 +1,1 @@
+"""Models whose exact answer is known, and schedulers held against it."""

@@ -1,0 +1,286 @@
+"""Every scheduler class of the installed diffusers against the exact solution.
+
+A case is a class with a prediction type, a timestep spacing and a sigma schedule. It is run from
+pure noise at several step counts and from the middle at several strengths, with a perfect network,
+and what is not as its literature says is a finding.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import PipelineError
+from pipelines.laboratory import driving
+from pipelines.laboratory.mixture import Mixture
+from pipelines.schedulers import CATALOGUE, LATENT_DEFAULTS, key_of_class, make_scheduler
+
+# Stable Diffusion's noise schedule, which most checkpoints have.
+CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+          "beta_schedule": "scaled_linear", **LATENT_DEFAULTS}
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+SPACINGS = ("linspace", "leading", "trailing")
+SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+COMBINED = ("prediction_type", "timestep_spacing", "beta_schedule")
+STEPS = (1, 2, 5, 10, 20, 40, 80, 100)
+FITTED_FROM = 10  # steps; below, an order says little
+FLOOR = 3e-3  # errors below it come from rounded timesteps, not from the solver
+STRENGTHS = (0.1, 0.3, 0.5, 0.8)
+MIDDLE_STEPS = 10
+POINTS = 100
+WORSE = 1.5  # than DDIM from the same start
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scheduler class and how it is configured; `key` of the catalogue where it is an entry."""
+
+    class_name: str
+    options: Mapping[str, Any]
+    key: str | None = None
+
+    @property
+    def title(self) -> str:
+        told = [name.removeprefix("use_") if value is True else str(value)
+                for name, value in self.options.items()]
+        return " ".join([self.key or self.class_name, *told])
+
+    def scheduler(self) -> Any:
+        """A fresh one; raises what diffusers or the catalogue raises."""
+        import diffusers
+
+        if self.key:
+            return make_scheduler(self.key, {"_class_name": self.class_name, **CONFIG,
+                                             **self.options})
+        cls = getattr(diffusers, self.class_name)
+        accepted = inspect.signature(cls.__init__).parameters
+        config = {name: value for name, value in CONFIG.items() if name in accepted}
+        return cls(**config, **self.options)
+
+
+@dataclass
+class Outcome:
+    """What came of a case. `errors`: step count -> root mean square distance to the exact points;
+    `middle`: strength -> the same from the middle of MIDDLE_STEPS; None where it did not run.
+    `order` with half of its 95 % interval. Of a stochastic scheduler no exact point is known."""
+
+    case: Case
+    stochastic: bool = False
+    errors: dict[int, float | None] = field(default_factory=dict)
+    middle: dict[float, float | None] = field(default_factory=dict)
+    evaluations: dict[int, int] = field(default_factory=dict)
+    order: tuple[float, float] | None = None
+    nominal: int | None = None
+    findings: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "scheduler": self.case.key or self.case.class_name, "class": self.case.class_name,
+            "options": dict(self.case.options), "refused": self.refused,
+            "stochastic": self.stochastic, "nominal_order": self.nominal,
+            "order": self.order and self.order[0], "order_interval": self.order and self.order[1],
+            "errors": self.errors, "errors_from_the_middle": self.middle,
+            "evaluations": self.evaluations, "findings": self.findings,
+        }
+
+
+def scheduler_classes() -> list[str]:
+    """The names of diffusers' scheduler classes."""
+    import diffusers
+    from diffusers import SchedulerMixin
+
+    classes = {name: getattr(diffusers, name) for name in sorted(dir(diffusers))
+               if name.endswith("Scheduler")}
+    return [name for name, cls in classes.items()
+            if inspect.isclass(cls) and issubclass(cls, SchedulerMixin)]
+
+
+def cases(names: Sequence[str] = ()) -> list[Case]:
+    """The catalogue's entries, and every class in each of its configurations; of `names`, keys or
+    class names, only these."""
+    listed = []
+    for info in CATALOGUE:
+        configurations = [{}] if info.flow_matching else [{"timestep_spacing": spacing}
+                                                          for spacing in SPACINGS]
+        listed += [Case(info.class_name, options, info.key) for options in configurations]
+    for name in scheduler_classes():
+        listed += [Case(name, options) for options in _configurations(name)]
+    wanted = set(names)
+    return [case for case in listed if not wanted or {case.key, case.class_name} & wanted]
+
+
+def _configurations(class_name: str) -> Iterator[dict[str, Any]]:
+    """Each combination of prediction type, spacing and sigma schedule that a class names, and each
+    value of its other named choices by itself."""
+    import diffusers
+
+    cls = getattr(diffusers, class_name)
+    accepted = inspect.signature(cls.__init__).parameters
+    for name, hint in get_type_hints(cls.__init__).items():
+        if get_origin(hint) is Literal and name not in COMBINED:
+            yield from ({name: value} for value in get_args(hint)
+                        if value != accepted[name].default)
+    if "steps_offset" in accepted and "timestep_spacing" in accepted:
+        yield {"timestep_spacing": "leading", "steps_offset": 1}
+    choices = [
+        [{"prediction_type": kind} for kind in PREDICTION_TYPES]
+        if "prediction_type" in accepted and "sigma_data" not in accepted else [{}],
+        [{"timestep_spacing": spacing} for spacing in SPACINGS]
+        if "timestep_spacing" in accepted else [{}],
+        [{}, *({name: True} for name in SIGMAS if name in accepted)],
+    ]
+    for parts in itertools.product(*choices):
+        options = {name: value for part in parts for name, value in part.items()}
+        if options.get("prediction_type") == "flow_prediction":
+            if "use_flow_sigmas" not in accepted or any(name in options for name in SIGMAS):
+                continue
+            options["use_flow_sigmas"] = True
+        yield options
+
+
+def examine(case: Case, mixture: Mixture | None = None) -> Outcome:
+    """Run a case and say what came of it."""
+    mixture, outcome = mixture or Mixture.three(), Outcome(case)
+    try:
+        scheduler = case.scheduler()
+        driving.scale_of(scheduler)
+    except Exception as error:  # whatever a class of diffusers refuses with
+        outcome.refused = _reason(error)
+        return outcome
+    key = case.key or key_of_class(case.class_name)
+    outcome.nominal = next((info.order for info in CATALOGUE if info.key == key), None)
+    noise, clean = _points(mixture)
+    ran = False
+    for steps in STEPS:
+        path = _path(case, mixture, outcome, f"{steps} steps", steps, noise)
+        outcome.errors[steps] = path.error if path and path.finite else None
+        if path is None:
+            continue
+        outcome.evaluations[steps] = path.evaluations
+        if not ran:
+            ran = True
+            outcome.stochastic = _differs(case, mixture, noise)
+    if not ran:
+        outcome.refused = outcome.findings.pop(0) if outcome.findings else "no step count runs"
+        outcome.findings.clear()
+        return outcome
+    for strength in STRENGTHS:
+        place = f"strength {strength:g} of {MIDDLE_STEPS} steps"
+        path = _path(case, mixture, outcome, place, MIDDLE_STEPS, noise, clean, strength)
+        outcome.middle[strength] = path.error if path and path.finite else None
+    if not outcome.stochastic:
+        _fit(outcome)
+        _compare_with_ddim(outcome, scheduler.config.get("timestep_spacing"))
+    _check_timesteps(case, outcome)
+    return outcome
+
+
+def _points(mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """The noise and the clean points that every case starts from."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (POINTS, mixture.means.shape[1])
+    return (torch.randn(shape, dtype=torch.float64, generator=generator),
+            mixture.sample(POINTS, generator))
+
+
+def _path(
+    case: Case, mixture: Mixture, outcome: Outcome, place: str, steps: int, noise: Tensor,
+    clean: Tensor | None = None, strength: float = 1.0, seed: int = 0,
+) -> driving.Path | None:
+    """One run; what goes wrong becomes a finding."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = driving.run(case.scheduler(), mixture, steps, noise, clean, strength, seed)
+    except Exception as error:  # whatever a class of diffusers refuses with
+        outcome.findings.append(f"{place}: {_reason(error)}")
+        return None
+    if not path.finite:
+        outcome.findings.append(f"{place}: not finite")
+    return path
+
+
+def _differs(case: Case, mixture: Mixture, noise: Tensor) -> bool:
+    """Whether another seed makes other points: noise is drawn in the steps."""
+    ends = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        path = _path(case, mixture, Outcome(case), "", 5, noise, seed=seed)
+        ends.append(path and path.end)
+    return ends[0] is not None and ends[1] is not None and not torch.equal(*ends)
+
+
+def _fit(outcome: Outcome) -> None:
+    """The order of convergence above the floor, beside the nominal one."""
+    fitted = {steps: error for steps, error in outcome.errors.items()
+              if steps >= FITTED_FROM and error is not None and error > FLOOR}
+    outcome.order = driving.fitted_order(list(fitted), list(fitted.values()))
+    if outcome.order and outcome.nominal:
+        order, interval = outcome.order
+        if order + interval < outcome.nominal - 0.25:
+            outcome.findings.append(f"order {order:.1f} ± {interval:.1f}, nominal "
+                                    f"{outcome.nominal}")
+    values = [error for steps, error in outcome.errors.items()
+              if steps >= FITTED_FROM and error is not None]
+    if any(later > 1.5 * earlier and later > FLOOR
+           for earlier, later in itertools.pairwise(values)):
+        outcome.findings.append("more steps make it worse: "
+                                + ", ".join(f"{value:.3f}" for value in values))
+
+
+@functools.cache
+def _ddim_from_the_middle(spacing: str) -> dict[float, float]:
+    """What DDIM's steps, of first order, leave at each strength."""
+    mixture = Mixture.three()
+    noise, clean = _points(mixture)
+    return {strength: driving.run(
+        make_scheduler("ddim", {"_class_name": "DDIMScheduler", **CONFIG,
+                                "timestep_spacing": spacing}),
+        mixture, MIDDLE_STEPS, noise, clean, strength).error for strength in STRENGTHS}
+
+
+def _compare_with_ddim(outcome: Outcome, spacing: str | None) -> None:
+    """From the middle no solver should do worse than first-order steps from the same place."""
+    options = outcome.case.options
+    karras = outcome.case.key and "karras" in outcome.case.key
+    if not spacing or karras or any(name in options for name in (*SIGMAS, "use_flow_sigmas")):
+        return  # another schedule starts elsewhere
+    for strength, bound in _ddim_from_the_middle(spacing).items():
+        error = outcome.middle.get(strength)
+        if error is not None and error > WORSE * bound:
+            outcome.findings.append(f"from the middle, strength {strength:g}: error {error:.3f}, "
+                                    f"DDIM's is {bound:.3f}")
+
+
+def _check_timesteps(case: Case, outcome: Outcome) -> None:
+    """Whether as many steps as the training had stay within it."""
+    scheduler = case.scheduler()
+    trained = scheduler.config.get("num_train_timesteps")
+    if not trained or "timestep_spacing" not in scheduler.config:
+        return
+    try:
+        driving.set_timesteps(scheduler, trained)
+        last = float(scheduler.timesteps.max())
+    except Exception as error:  # whatever a class of diffusers refuses with
+        outcome.findings.append(f"{trained} steps: {_reason(error)}")
+        return
+    kept_variance = isinstance(driving.scale_of(scheduler), driving.KeptVariance)
+    if last > trained - 1 + 1e-6 and kept_variance:
+        outcome.findings.append(f"{trained} steps: timestep {last:g} is beyond the last one of the "
+                                f"training, {trained - 1}")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, PipelineError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= 160 else f"{text[:157]}..."

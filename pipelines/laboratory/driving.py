@@ -1,0 +1,227 @@
+"""Runs a scheduler with a perfect network, from pure noise or from the middle."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import RequestError
+from pipelines.laboratory.mixture import Mixture, solve
+
+
+class Scale(Protocol):
+    """How a scheduler's samples hold signal and noise."""
+
+    prediction: str
+
+    def signal_and_noise(self, timestep: Tensor) -> tuple[float, float]:
+        """Of what the network sees at a timestep."""
+        ...
+
+    def answer(self, mixture: Mixture, seen: Tensor, timestep: Tensor) -> Tensor:
+        """What a perfect network answers to `seen`, (n, D)."""
+        ...
+
+
+class KeptVariance:
+    """signal**2 + noise**2 = 1, by the scheduler's alphas_cumprod (Ho et al. 2020,
+    arXiv:2006.11239). Between two timesteps log(noise / signal) is linear."""
+
+    def __init__(self, scheduler: Any) -> None:
+        alphas = scheduler.alphas_cumprod.double()
+        self._log_sigmas = ((1 - alphas) / alphas).sqrt().log()
+        self.prediction = scheduler.config.prediction_type
+
+    def signal_and_noise(self, timestep: Tensor) -> tuple[float, float]:
+        last = len(self._log_sigmas) - 1
+        place = min(max(float(timestep), 0.0), last)
+        low = int(place)
+        sigma = torch.lerp(self._log_sigmas[low], self._log_sigmas[min(low + 1, last)],
+                           place - low).exp().item()
+        signal = (1 + sigma**2) ** -0.5
+        return signal, sigma * signal
+
+    def answer(self, mixture: Mixture, seen: Tensor, timestep: Tensor) -> Tensor:
+        return mixture.prediction(self.prediction, seen, *self.signal_and_noise(timestep))
+
+
+class Flow:
+    """signal = 1 - noise, noise = timestep / num_train_timesteps (Lipman et al. 2022,
+    arXiv:2210.02747)."""
+
+    prediction = "flow_prediction"
+
+    def __init__(self, scheduler: Any) -> None:
+        self._timesteps = scheduler.config.num_train_timesteps
+
+    def signal_and_noise(self, timestep: Tensor) -> tuple[float, float]:
+        noise = float(timestep) / self._timesteps
+        return 1 - noise, noise
+
+    def answer(self, mixture: Mixture, seen: Tensor, timestep: Tensor) -> Tensor:
+        return mixture.prediction(self.prediction, seen, *self.signal_and_noise(timestep))
+
+
+class Preconditioned:
+    """EDM's (Karras et al. 2022, arXiv:2206.00364): x0 plus sigma times noise, scaled by c_in;
+    the timestep is log(sigma) / 4, the network's output what precondition_outputs undoes."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._data = scheduler.config.sigma_data
+        self.prediction = scheduler.config.prediction_type
+
+    def signal_and_noise(self, timestep: Tensor) -> tuple[float, float]:
+        sigma = math.exp(4 * float(timestep))
+        scale = (sigma**2 + self._data**2) ** -0.5
+        return scale, sigma * scale
+
+    def answer(self, mixture: Mixture, seen: Tensor, timestep: Tensor) -> Tensor:
+        signal, noise = self.signal_and_noise(timestep)
+        sample, sigma = seen / signal, torch.tensor(noise / signal, dtype=seen.dtype)
+        x0 = mixture.x0(seen, signal, noise)
+        # The preconditioning is linear in the output: two values give its slope.
+        zero = self._scheduler.precondition_outputs(sample, torch.zeros_like(seen), sigma)
+        slope = self._scheduler.precondition_outputs(sample, torch.ones_like(seen), sigma) - zero
+        return (x0 - zero) / slope
+
+
+def scale_of(scheduler: Any) -> Scale:
+    """Raises RequestError where a scheduler's samples are of none of the kinds known here."""
+    config = scheduler.config
+    if hasattr(scheduler, "precondition_outputs"):
+        return Preconditioned(scheduler)
+    flows = (config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+             or type(scheduler).__name__.startswith("FlowMatch"))
+    if flows and "num_train_timesteps" in config:
+        return Flow(scheduler)
+    if hasattr(scheduler, "alphas_cumprod") and "prediction_type" in config:
+        return KeptVariance(scheduler)
+    raise RequestError(f"{type(scheduler).__name__} holds signal and noise in a way of its own")
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """What a scheduler made of some points of a mixture: `start` is their x / signal at `sigma`,
+    or pure noise where `sigma` is None; `end` (n, D); `evaluations` of the network."""
+
+    mixture: Mixture
+    start: Tensor
+    sigma: float | None
+    end: Tensor
+    evaluations: int
+
+    @property
+    def finite(self) -> bool:
+        return bool(self.end.isfinite().all())
+
+    @property
+    def error(self) -> float:
+        """Root mean square distance of the points to the exact ones from the same start."""
+        start = self.start.numpy().round(10)  # equal but for the last bits: solved once
+        sigma = self.sigma and round(self.sigma, 10)
+        exact = _exact_end(self.mixture, start.tobytes(), start.shape, sigma)
+        return (self.end - exact).square().sum(1).mean().sqrt().item()
+
+
+@functools.lru_cache(1000)
+def _exact_end(
+    mixture: Mixture, start: bytes, shape: tuple[int, int], sigma: float | None
+) -> Tensor:
+    return exact_end(mixture, torch.frombuffer(bytearray(start), dtype=torch.float64).view(shape),
+                     sigma)
+
+
+def exact_end(mixture: Mixture, start: Tensor, sigma: float | None) -> Tensor:
+    """Where the probability-flow ODE takes x / signal = `start`, (n, D), from `sigma`; from pure
+    noise, where there is no such quotient, it is solved in flow matching's own time."""
+    if sigma is not None:
+        return solve(lambda x, at: mixture.epsilon(x, 1.0, at), start, sigma)
+    return solve(lambda x, at: mixture.prediction("flow_prediction", x, 1 - at, at), start, 1.0)
+
+
+def run(
+    scheduler: Any,
+    mixture: Mixture,
+    steps: int,
+    noise: Tensor,
+    clean: Tensor | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+) -> Path:
+    """Take the steps of a fresh scheduler, the last int(steps * strength) of them from `clean`
+    points with noise where these are given. `noise`, `clean`: (n, D), float64.
+
+    The exact end is that of the start which the scheduler itself takes: its first sigma, its own
+    way to add noise.
+    """
+    scale = scale_of(scheduler)
+    set_timesteps(scheduler, steps)
+    timesteps = scheduler.timesteps
+    points = noise[:, :, None, None]
+    if clean is None:
+        points = points * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    else:
+        timesteps = middle(scheduler, steps, strength)
+        points = add_noise(scheduler, clean[:, :, None, None], points, timesteps)
+    arguments = _step_arguments(scheduler, seed)
+    start, sigma, evaluations = None, None, 0
+    for timestep in timesteps:
+        seen = points
+        if hasattr(scheduler, "scale_model_input"):
+            seen = scheduler.scale_model_input(points, timestep)
+        seen = seen[:, :, 0, 0].double()
+        if start is None:
+            signal, noise_part = scale.signal_and_noise(timestep)
+            start, sigma = (seen / signal, noise_part / signal) if signal else (seen, None)
+        answer = scale.answer(mixture, seen, timestep)[:, :, None, None]
+        points = scheduler.step(answer, timestep, points, return_dict=False, **arguments)[0]
+        evaluations += 1
+    return Path(mixture, start, sigma, points[:, :, 0, 0].double(), evaluations)
+
+
+def set_timesteps(scheduler: Any, steps: int) -> None:
+    """As pipelines do it; what a class needs beside the number of steps is given."""
+    parameters = inspect.signature(scheduler.set_timesteps).parameters
+    shifts = "mu" in parameters and scheduler.config.get("use_dynamic_shifting")
+    scheduler.set_timesteps(steps, **({"mu": 1.0} if shifts else {}))
+
+
+def middle(scheduler: Any, steps: int, strength: float) -> Tensor:
+    """The timesteps that image-to-image pipelines leave of a schedule."""
+    skipped = max(steps - min(int(steps * strength), steps), 0) * getattr(scheduler, "order", 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    return scheduler.timesteps[skipped:]
+
+
+def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Clean points as they are at the first of these timesteps."""
+    first = timesteps[:1].repeat(len(clean))
+    if hasattr(scheduler, "add_noise"):
+        return scheduler.add_noise(clean, noise, first)
+    return scheduler.scale_noise(clean, first, noise)
+
+
+def _step_arguments(scheduler: Any, seed: int) -> dict[str, Any]:
+    takes = inspect.signature(scheduler.step).parameters
+    generator = torch.Generator().manual_seed(seed)
+    return {"generator": generator} if "generator" in takes else {}
+
+
+def fitted_order(steps: Sequence[int], errors: Sequence[float]) -> tuple[float, float] | None:
+    """The order of convergence and half the width of its 95 % interval, from a line through
+    log(error) over log(steps); None of fewer than three points."""
+    from scipy import stats
+
+    if len(steps) < 3:
+        return None
+    line = stats.linregress([math.log(n) for n in steps], [math.log(e) for e in errors])
+    return -line.slope, stats.t.ppf(0.975, len(steps) - 2) * line.stderr
