@@ -100,6 +100,13 @@ def test_it_finds_what_is_wrong_in_diffusers():
     assert "order 0." in finding("DPMSolverMultistepScheduler", timestep_spacing="linspace")
 
 
+def test_the_catalogue_starts_right_where_diffusers_does_not():
+    for key in ("lms", "pndm"):
+        case = next(case for case in cases([key]) if case.options == {
+            "timestep_spacing": "trailing"})
+        assert "from the middle" not in " / ".join(examine(case).findings)
+
+
 def test_ddim_has_no_finding():
     assert examine(Case("DDIMScheduler", {"timestep_spacing": "linspace"})).findings == []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.output import Json, check_writable, print_json, print_table, progress, write
+from pipelines.cli.output import Json, Outputs, print_json, print_table, progress
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,25 +27,25 @@ def conformance(
     """Hold every scheduler of diffusers against the exact solution of a mixture of Gaussians."""
     from pipelines.laboratory.conformance import cases, examine, scheduler_classes
 
-    if output:
-        check_writable(output, ".md")
     listed = cases(scheduler or ())
     reached = {name for case in listed for name in (case.key, case.class_name)}
     if unknown := sorted(set(scheduler or ()) - reached):
         raise RequestError(f"scheduler: received {', '.join(unknown)}, accepted a key of "
                            "`python -m pipelines schedulers` or one of "
                            f"{', '.join(scheduler_classes())}")
-    outcomes = []
+    files = [("output", output)] if output else []
+    outputs, outcomes = Outputs(*files), []
     with progress(len(listed), "cases") as bar:
         for case in listed:
             outcomes.append(examine(case))
             bar.update()
     if output:
-        write(output, markdown(outcomes).encode())
+        outputs.write(lambda: [markdown(outcomes).encode()], output)
     if as_json:
         print_json([outcome.as_dict() for outcome in outcomes])
     elif not output:
         print_table(HEAD, [row(outcome) for outcome in outcomes])
+    outputs.finish()
 
 
 HEAD = ["scheduler", "error at 10", "20", "40", "100 steps", "order (nominal)",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipelines.errors import RequestError
 from pipelines.laboratory.mixture import Mixture, solve
+from pipelines.painting.starts import start_anywhere
 
 
 class Scale(Protocol):
@@ -155,12 +156,13 @@ def run(
     clean: Tensor | None = None,
     strength: float = 1.0,
     seed: int = 0,
+    as_in_runs: bool = False,
 ) -> Path:
     """Take the steps of a fresh scheduler, the last int(steps * strength) of them from `clean`
     points with noise where these are given. `noise`, `clean`: (n, D), float64.
 
     The exact end is that of the start which the scheduler itself takes: its first sigma, its own
-    way to add noise.
+    way to add noise. `as_in_runs`: with what this program mends in it, not as diffusers has it.
     """
     scale = scale_of(scheduler)
     set_timesteps(scheduler, steps)
@@ -169,7 +171,10 @@ def run(
     if clean is None:
         points = points * float(getattr(scheduler, "init_noise_sigma", 1.0))
     else:
-        timesteps = middle(scheduler, steps, strength)
+        pipe = ImageToImage(scheduler)
+        if as_in_runs:
+            start_anywhere(scheduler, [pipe])
+        timesteps, _ = pipe.get_timesteps(steps, strength)
         points = add_noise(scheduler, clean[:, :, None, None], points, timesteps)
     arguments = _step_arguments(scheduler, seed)
     start, sigma, evaluations = None, None, 0
@@ -194,12 +199,19 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
     scheduler.set_timesteps(steps, **({"mu": 1.0} if shifts else {}))
 
 
-def middle(scheduler: Any, steps: int, strength: float) -> Tensor:
-    """The timesteps that image-to-image pipelines leave of a schedule."""
-    skipped = max(steps - min(int(steps * strength), steps), 0) * getattr(scheduler, "order", 1)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped)
-    return scheduler.timesteps[skipped:]
+class ImageToImage:
+    """The part of an image-to-image pipeline that chooses the timesteps to run."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    def get_timesteps(self, steps: int, strength: float) -> tuple[Tensor, int]:
+        """The timesteps that the strength leaves, and how many steps those are."""
+        skipped = max(steps - min(int(steps * strength), steps), 0)
+        start = skipped * getattr(self.scheduler, "order", 1)
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(start)
+        return self.scheduler.timesteps[start:], steps - skipped
 
 
 def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
