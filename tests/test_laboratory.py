@@ -107,6 +107,17 @@ def test_the_catalogue_starts_right_where_diffusers_does_not():
         assert "from the middle" not in " / ".join(examine(case).findings)
 
 
+def test_a_scheduler_with_noise_of_its_own_seed_is_stochastic():
+    assert examine(cases(["dpmpp_sde"])[0]).stochastic
+
+
+def test_euler_through_its_own_sigmas_is_what_first_order_steps_do():
+    noise = points()
+    scheduler = next(iter(cases(["euler"]))).scheduler()
+    path = driving.run(scheduler, Mixture.three(), 10, noise)
+    assert path.error == pytest.approx(path.first_order_error, rel=1e-3)
+
+
 def test_ddim_has_no_finding():
     assert examine(Case("DDIMScheduler", {"timestep_spacing": "linspace"})).findings == []
 

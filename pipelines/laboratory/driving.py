@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,14 +111,18 @@ def scale_of(scheduler: Any) -> Scale:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """What a scheduler made of some points of a mixture: `start` is their x / signal at `sigma`,
-    or pure noise where `sigma` is None; `end` (n, D); `evaluations` of the network."""
+    """What a scheduler made of some points of a mixture: `start` is their x / signal at the first
+    of `sigmas`, or pure noise where that is None; `end` (n, D). `sigmas`: noise / signal at each
+    evaluation of the network."""
 
     mixture: Mixture
     start: Tensor
-    sigma: float | None
+    sigmas: tuple[float | None, ...]
     end: Tensor
-    evaluations: int
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.sigmas)
 
     @property
     def finite(self) -> bool:
@@ -126,10 +131,21 @@ class Path:
     @property
     def error(self) -> float:
         """Root mean square distance of the points to the exact ones from the same start."""
+        return self._distance(self.end)
+
+    @property
+    def first_order_error(self) -> float:
+        """The same of Euler's steps through the same sigmas; not for a start from pure noise."""
+        points = self.start
+        for sigma, following in itertools.pairwise([*self.sigmas, 0.0]):
+            points = points + (following - sigma) * self.mixture.epsilon(points, 1.0, sigma)
+        return self._distance(points)
+
+    def _distance(self, end: Tensor) -> float:
         start = self.start.numpy().round(10)  # equal but for the last bits: solved once
-        sigma = self.sigma and round(self.sigma, 10)
+        sigma = self.sigmas[0] and round(self.sigmas[0], 10)
         exact = _exact_end(self.mixture, start.tobytes(), start.shape, sigma)
-        return (self.end - exact).square().sum(1).mean().sqrt().item()
+        return (end - exact).square().sum(1).mean().sqrt().item()
 
 
 @functools.lru_cache(1000)
@@ -177,19 +193,19 @@ def run(
         timesteps, _ = pipe.get_timesteps(steps, strength)
         points = add_noise(scheduler, clean[:, :, None, None], points, timesteps)
     arguments = _step_arguments(scheduler, seed)
-    start, sigma, evaluations = None, None, 0
+    start, sigmas = None, []
     for timestep in timesteps:
         seen = points
         if hasattr(scheduler, "scale_model_input"):
             seen = scheduler.scale_model_input(points, timestep)
         seen = seen[:, :, 0, 0].double()
+        signal, noise_part = scale.signal_and_noise(timestep)
+        sigmas.append(noise_part / signal if signal else None)
         if start is None:
-            signal, noise_part = scale.signal_and_noise(timestep)
-            start, sigma = (seen / signal, noise_part / signal) if signal else (seen, None)
+            start = seen / signal if signal else seen
         answer = scale.answer(mixture, seen, timestep)[:, :, None, None]
         points = scheduler.step(answer, timestep, points, return_dict=False, **arguments)[0]
-        evaluations += 1
-    return Path(mixture, start, sigma, points[:, :, 0, 0].double(), evaluations)
+    return Path(mixture, start, tuple(sigmas), points[:, :, 0, 0].double())
 
 
 def set_timesteps(scheduler: Any, steps: int) -> None:
