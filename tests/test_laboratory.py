@@ -96,6 +96,7 @@ def test_it_finds_what_is_wrong_in_diffusers():
     for name in ("LMSDiscreteScheduler", "PNDMScheduler"):
         assert "from the middle, strength 0.1" in finding(name, timestep_spacing="trailing"), name
     assert "not finite" in finding("UniPCMultistepScheduler", solver_type="bh1")
+    assert not examine(Case("UniPCMultistepScheduler", {"solver_type": "bh1"})).stochastic
     assert "1000 steps" in finding("DDIMScheduler", timestep_spacing="leading", steps_offset=1)
     assert "order 0." in finding("DPMSolverMultistepScheduler", timestep_spacing="linspace")
 
