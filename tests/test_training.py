@@ -111,6 +111,41 @@ def test_training_survives_a_kill_and_gives_a_loadable_folder(tmp_path):
         train.main([*options, "--pictures", "49", "--minutes", "0.01"])
 
 
+def test_the_faster_precision_is_taken_once_each_was_tried():
+    import torch
+
+    from pipelines.postcards.loop import Precision
+
+    seconds = {torch.float32: 1.0, torch.bfloat16: 12.0}
+    precision, turns = Precision(), []
+    while not precision.chosen:
+        turns.append(precision.dtype)
+        precision.record(seconds[precision.dtype] + 30 * (len(turns) == 1))  # the first warms up
+    assert precision.dtype == torch.float32
+    assert turns.count(torch.float32) == turns.count(torch.bfloat16) == Precision.TRIALS
+
+
+def test_turbo_starts_from_postcards_and_ends_in_a_folder_of_few_steps(tmp_path, capsys):
+    from diffusers import AutoPipelineForText2Image, LCMScheduler
+    from safetensors.torch import load_file
+
+    from pipelines.postcards import train
+
+    train.main(["--model", "postcards-turbo", "--out", str(tmp_path / "turbo"), "--work",
+                str(tmp_path / "work"), "--pictures", "48", "--workers", "1", "--minutes", "0.03"])
+    pipe = AutoPipelineForText2Image.from_pretrained(tmp_path / "turbo", use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe.scheduler) is LCMScheduler
+    assert pipe("a red car", num_inference_steps=2, guidance_scale=1).images[0].size == (64, 64)
+    for part, changed in (("unet", True), ("vae", False)):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        before, after = load_file(WEIGHTS / name), load_file(tmp_path / "turbo" / name)
+        assert any((before[key] != after[key]).any() for key in before) == changed
+    with pytest.raises(SystemExit, match="holds a training of"):
+        train.main(["--out", str(tmp_path / "other"), "--work", str(tmp_path / "work"),
+                    "--pictures", "48", "--workers", "1"])
+
+
 # The unconditional DDPM
 
 

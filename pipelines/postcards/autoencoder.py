@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pipelines.postcards import model
-from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.settings import Settings, say
 
 LATENT_NOISE = 0.04
@@ -33,12 +33,12 @@ def train_vae(rank: int, settings: Settings) -> None:
     for _ in loop:
         chosen = torch.randint(len(pictures), (batch,)).sort().values.numpy()
         images, masks = to_tensors(pictures[chosen], device)
-        with autocast(device):
+        with loop.autocast():
             moments = vae.quant_conv(vae.encoder(images)).float()
         mean, log_variance = moments.chunk(2, 1)
         log_variance = log_variance.clamp(-20, 10)
         latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        with autocast(device):
+        with loop.autocast():
             made = vae.decoder(vae.post_quant_conv(latents)).float()
         loss, l1 = reconstruction_loss(made, images, masks)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
@@ -71,7 +71,9 @@ def _normalise_latents(vae: AutoencoderKL, pictures: np.ndarray, device: torch.d
 def encode_pictures(rank: int, settings: Settings) -> None:
     """Mean latents of this worker's share of the training pictures: latents-RANK.npy."""
     device = train_device()
-    vae = AutoencoderKL.from_pretrained(settings.work / "vae").to(device).eval()
+    vae = AutoencoderKL.from_pretrained(
+        (settings.teacher or settings.work) / "vae", torch_dtype=torch.float32
+    ).to(device).eval()
     pictures = np.load(settings.work / "training.npy", mmap_mode="r")
     size = settings.config.latent_size
     shares = np.array_split(np.arange(len(pictures)), settings.workers)
@@ -81,8 +83,7 @@ def encode_pictures(rank: int, settings: Settings) -> None:
     for start in range(0, len(mine), batch):
         images, _ = to_tensors(pictures[mine[start] : mine[0] + start + batch], device)
         images = images[: len(mine) - start]
-        with autocast(device):
-            encoded = vae.encode(images).latent_dist.mean
+        encoded = vae.encode(images).latent_dist.mean
         latents[start : start + len(encoded)] = encoded.half().cpu().numpy()
         if rank == 0 and start // batch % 100 == 99:
             say(f"latents: {start + batch} of {len(mine)} on this worker")
@@ -120,7 +121,7 @@ def train_decoder(rank: int, settings: Settings) -> None:
         images, masks = to_tensors(pictures[chosen.numpy()], device)
         encoded = latents[chosen].float().to(device)
         encoded = encoded + LATENT_NOISE * torch.randn_like(encoded)
-        with autocast(device):
+        with loop.autocast():
             made = vae.decoder(vae.post_quant_conv(encoded)).float()
         loss, l1 = reconstruction_loss(made, images, masks)
         loop.update(loss, batch, l1=l1)

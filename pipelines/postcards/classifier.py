@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipelines.postcards.autoencoder import to_tensors
-from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.pictures import read_scenes
 from pipelines.postcards.settings import Settings
 from pipelines.postcards.vocabulary import ATTRIBUTES, Scene, attributes
@@ -113,7 +113,7 @@ def train_judge(rank: int, settings: Settings) -> None:
         chosen = torch.randint(len(pictures), (batch,)).sort().values
         images, _ = to_tensors(pictures[chosen.numpy()], device)
         images = F.interpolate(images, SIZE, mode="area")
-        with autocast(device):
+        with loop.autocast():
             logits = classifier(roughen(images))
         wanted = {name: values[chosen].to(device) for name, values in labels.items()}
         loop.update(classification_loss(logits, wanted), batch)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipelines.postcards import model
 from pipelines.postcards.autoencoder import read_latents
-from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.pictures import read_scenes
 from pipelines.postcards.settings import Settings
 from pipelines.postcards.vocabulary import caption
@@ -70,7 +70,7 @@ def train_unet(rank: int, settings: Settings) -> None:
         alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        with autocast(device):
+        with loop.autocast():
             context = text_encoder(input_ids=ids.to(device)).last_hidden_state
             predicted = unet(noisy, timesteps.to(device), context).sample
         error = (predicted.float() - velocity).square()

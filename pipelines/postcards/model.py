@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     DPMSolverMultistepScheduler,
     ModelMixin,
+    SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -150,8 +152,11 @@ def write_folder(
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
+    scheduler: SchedulerMixin,
+    call_defaults: Mapping[str, Any],
 ) -> None:
-    """Save the pipeline as a standard folder, replacing one that is there.
+    """Save the pipeline as a standard folder, replacing one that is there. Of the scheduler's
+    config only the keys of SCHEDULER are kept.
 
     UNet and VAE are stored in half precision. The text encoder stays in fp32: transformers loads
     it in the dtype it was stored in, diffusers loads the UNet in fp32, and the two must agree.
@@ -161,7 +166,7 @@ def write_folder(
         unet=unet.half(),
         text_encoder=text_encoder.float(),
         tokenizer=tokenizer,
-        scheduler=make_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -175,7 +180,7 @@ def write_folder(
         lambda key: key.startswith("_") or key in SCHEDULER,
         SCHEDULER_EXTRAS,
     )
-    keep_only(fresh / "model_index.json", lambda key: True, {"_call_defaults": CALL_DEFAULTS})
+    keep_only(fresh / "model_index.json", lambda key: True, {"_call_defaults": call_defaults})
     for config in fresh.glob("*/config.json"):
         keep_only(config, lambda key: key != "_name_or_path")
     if folder.exists():

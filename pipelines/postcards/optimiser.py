@@ -31,11 +31,12 @@ class Optimiser:
         }
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float, dtype: torch.dtype = torch.float32) -> None:
+        """One update; `dtype` is the precision of Muon's iterations."""
         self.steps += 1
         torch._foreach_mul_(list(self.parameters.values()), 1 - learning_rate * self.weight_decay)
         self._step_adam(learning_rate, beta1=0.9, beta2=0.98)
-        self._step_muon(learning_rate, beta=0.95)
+        self._step_muon(learning_rate, dtype, beta=0.95)
 
     def _step_adam(self, learning_rate: float, beta1: float, beta2: float) -> None:
         names = list(self.square)
@@ -51,14 +52,15 @@ class Optimiser:
         parameters = [self.parameters[name] for name in names]
         torch._foreach_addcdiv_(parameters, momenta, roots, rate)
 
-    def _step_muon(self, learning_rate: float, beta: float) -> None:
+    def _step_muon(self, learning_rate: float, dtype: torch.dtype, beta: float) -> None:
         for shape, names in self.by_shape.items():
             gradients = [self.parameters[name].grad for name in names]
             momenta = [self.momentum[name] for name in names]
             torch._foreach_lerp_(momenta, gradients, 1 - beta)
             nesterov = torch._foreach_lerp(gradients, momenta, beta)
             matrices = torch.stack([gradient.reshape(shape) for gradient in nesterov])
-            updates = orthogonalise(matrices).mul_(0.2 * max(shape) ** 0.5 * learning_rate)
+            updates = orthogonalise(matrices, dtype)
+            updates *= 0.2 * max(shape) ** 0.5 * learning_rate
             for name, update in zip(names, updates, strict=True):
                 parameter = self.parameters[name]
                 parameter.sub_(update.reshape(parameter.shape))
@@ -74,10 +76,10 @@ class Optimiser:
             tensor.copy_(state[name])
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """The batch with all singular values near 1, by five Newton-Schulz iterations in bfloat16."""
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The batch with all singular values near 1, by five Newton-Schulz iterations."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16().contiguous()
+    x = (matrices.mT if tall else matrices).to(dtype).contiguous()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT

@@ -36,7 +36,8 @@ CONFIGS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """One training: what to build, where, from how many pictures and in how long."""
+    """One training: what to build, where, from how many pictures and in how long; `teacher` is the
+    folder of the finished model that it starts from, None where it starts from nothing."""
 
     config: ModelConfig
     work: Path
@@ -44,6 +45,7 @@ class Settings:
     minutes: float
     pictures: int
     workers: int
+    teacher: Path | None = None
 
     @property
     def validation_pictures(self) -> int:

@@ -1,8 +1,9 @@
 """Trains the bundled models from nothing: python -m pipelines.postcards.train
 
 Stages: paint, VAE, latents, UNet with text encoder, decoder, judge, assemble; for the
-unconditional one (--model postcards-ddpm): paint, DDPM. A stage whose result lies in the work
-folder is skipped; a killed one goes on from its last checkpoint.
+unconditional one (--model postcards-ddpm): paint, DDPM; for those that start from the bundled
+postcards: paint, latents, their own. A stage whose result lies in the work folder is skipped; a
+killed one goes on from its last checkpoint. Members of the family may share a work folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +22,14 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from pipelines.postcards import autoencoder, diffusion, model
+from pipelines.models.files import BUNDLED
+from pipelines.postcards import autoencoder, diffusion, model, turbo
 from pipelines.postcards.classifier import train_judge
-from pipelines.postcards.loop import run_workers
+from pipelines.postcards.loop import run_workers, yield_to_others
 from pipelines.postcards.pictures import paint_pictures
 from pipelines.postcards.settings import CONFIGS, Settings, say
 from pipelines.postcards.unconditional import train_ddpm
 
-MODELS = ("postcards", "postcards-ddpm")
-DEFAULT_MINUTES = {"cpu": 85, "gpu": 25}
-DEFAULT_DDPM_MINUTES = {"cpu": 50, "gpu": 15}
 DEFAULT_PICTURES = {"cpu": 48_000, "gpu": 200_000}
 
 
@@ -45,9 +46,10 @@ def assemble(settings: Settings) -> None:
         UNet2DConditionModel.from_pretrained(work / "unet"),
         CLIPTextModel.from_pretrained(work / "text_encoder"),
         model.make_tokenizer(),
+        model.make_scheduler(),
+        model.CALL_DEFAULTS,
     )
     shutil.copy(work / "judge.safetensors", settings.out)
-    copy_curves(settings)
 
 
 def copy_curves(settings: Settings) -> None:
@@ -57,40 +59,72 @@ def copy_curves(settings: Settings) -> None:
         shutil.copy(curve, curves)
 
 
-def train(settings: Settings) -> None:
-    """Run every stage whose result is not in the work folder, then write the model."""
-    settings.work.mkdir(parents=True, exist_ok=True)
-    _check_same_training(settings)
-    workers = partial(run_workers, settings=settings, workers=settings.workers)
+def train_postcards(settings: Settings) -> None:
+    """Every part of postcards from nothing, and the judge."""
     last = settings.workers - 1
-    stages = (
-        ("paint", "training.npy", lambda: paint_pictures(settings)),
-        ("vae", "vae", lambda: workers(autoencoder.train_vae)),
-        ("latents", f"latents-{last}.npy", lambda: workers(autoencoder.encode_pictures)),
-        ("tokens", "tokens.npy", lambda: diffusion.write_tokens(settings)),
-        ("unet", "text_encoder", lambda: workers(diffusion.train_unet)),
-        ("decoder", "vae-final", lambda: workers(autoencoder.train_decoder)),
-        ("judge", "judge.safetensors", lambda: workers(train_judge)),
-    )
-    for name, result, run in stages:
-        if not (settings.work / result).exists():
-            say(f"{name}: starts")
-            run()
+    _run_stages(settings, {
+        "training.npy": paint_pictures,
+        "vae": _by_workers(autoencoder.train_vae),
+        f"latents-{last}.npy": _by_workers(autoencoder.encode_pictures),
+        "tokens.npy": diffusion.write_tokens,
+        "text_encoder": _by_workers(diffusion.train_unet),
+        "vae-final": _by_workers(autoencoder.train_decoder),
+        "judge.safetensors": _by_workers(train_judge),
+    })
     assemble(settings)
-    say(f"done: {settings.out}")
 
 
 def train_unconditional(settings: Settings) -> None:
-    """Paint where there are no pictures yet, train the DDPM, write it and its curve."""
-    settings.work.mkdir(parents=True, exist_ok=True)
-    _check_same_training(settings)
-    if not (settings.work / "training.npy").exists():
-        say("paint: starts")
-        paint_pictures(settings)
-    say("ddpm: starts")
+    _run_stages(settings, {"training.npy": paint_pictures})
     run_workers(train_ddpm, settings, settings.workers)
-    copy_curves(settings)
-    say(f"done: {settings.out}")
+
+
+def train_from_postcards(
+    settings: Settings,
+    result: str,
+    learn: Callable[[int, Settings], None],
+    write_folder: Callable[[Settings], None],
+) -> None:
+    """A member of the family that starts from the bundled postcards; `learn` leaves `result`."""
+    last = settings.workers - 1
+    _run_stages(settings, {
+        "training.npy": paint_pictures,
+        f"latents-{last}.npy": _by_workers(autoencoder.encode_pictures),
+        "tokens.npy": diffusion.write_tokens,
+        result: _by_workers(learn),
+    })
+    write_folder(settings)
+
+
+def _by_workers(learn: Callable[[int, Settings], None]) -> Callable[[Settings], None]:
+    return lambda settings: run_workers(learn, settings, settings.workers)
+
+
+def _run_stages(settings: Settings, stages: Mapping[str, Callable[[Settings], None]]) -> None:
+    """Run each stage whose result is not in the work folder."""
+    for result, run in stages.items():
+        if not (settings.work / result).exists():
+            say(f"{result}: starts")
+            run(settings)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the family: how to train it, and how many minutes of learning by config."""
+
+    train: Callable[[Settings], None]
+    minutes: Mapping[str, float]
+    teacher: str | None = None  # the bundled model that it starts from
+
+
+FAMILY = {
+    "postcards": Member(train_postcards, {"cpu": 85, "gpu": 25}),
+    "postcards-ddpm": Member(train_unconditional, {"cpu": 50, "gpu": 15}),
+    "postcards-turbo": Member(
+        partial(train_from_postcards, result="turbo", learn=turbo.train_turbo,
+                write_folder=turbo.write_folder),
+        {"cpu": 60, "gpu": 10}, "postcards"),
+}
 
 
 def _check_same_training(settings: Settings) -> None:
@@ -101,6 +135,8 @@ def _check_same_training(settings: Settings) -> None:
         "pictures": settings.pictures,
         "workers": settings.workers,
     }
+    if settings.teacher:
+        mine["teacher"] = settings.teacher.name
     if not path.exists():
         path.write_text(json.dumps(mine))
     elif (begun := json.loads(path.read_text())) != mine:
@@ -111,30 +147,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.postcards.train", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--model", choices=FAMILY, default="postcards")
     parser.add_argument("--config", choices=CONFIGS, default="cpu")
     parser.add_argument("--out", type=Path, help="the finished folder; default: the model's name")
     parser.add_argument("--work", type=Path, help="pictures and checkpoints; default: OUT-work")
-    parser.add_argument(
-        "--minutes", type=float, help="of learning; default: 85 (gpu: 25); postcards-ddpm: 50 (15)"
-    )
+    minutes = "; ".join(f"{name} {member.minutes['cpu']} (gpu: {member.minutes['gpu']})"
+                        for name, member in FAMILY.items())
+    parser.add_argument("--minutes", type=float, help=f"of learning; default: {minutes}")
     parser.add_argument("--pictures", type=int, help="default: 48000 or 200000 (gpu)")
     parser.add_argument("--workers", type=int, help="processes; default: the number of CPU cores")
     options = parser.parse_args(arguments)
     if torch.cuda.is_available() and (options.workers or 1) > 1:
         parser.error("--workers: a GPU takes one worker")
-    unconditional = options.model == "postcards-ddpm"
-    minutes = DEFAULT_DDPM_MINUTES if unconditional else DEFAULT_MINUTES
+    member = FAMILY[options.model]
     out = options.out or Path(options.model)
     settings = Settings(
         config=CONFIGS[options.config],
         out=out,
         work=options.work or out.with_name(out.name + "-work"),
-        minutes=options.minutes or minutes[options.config],
+        minutes=options.minutes or member.minutes[options.config],
         pictures=options.pictures or DEFAULT_PICTURES[options.config],
         workers=options.workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1),
+        teacher=BUNDLED[member.teacher] if member.teacher else None,
     )
-    (train_unconditional if unconditional else train)(settings)
+    yield_to_others()
+    settings.work.mkdir(parents=True, exist_ok=True)
+    _check_same_training(settings)
+    say(f"{options.model}: {settings.minutes:g} minutes of learning on {settings.workers} workers, "
+        "once the pictures are painted")
+    member.train(settings)
+    copy_curves(settings)
+    say(f"done: {settings.out}")
 
 
 if __name__ == "__main__":

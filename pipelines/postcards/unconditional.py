@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 
 from pipelines.postcards.autoencoder import to_tensors
-from pipelines.postcards.loop import Loop, autocast, train_device
+from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.model import keep_only
 from pipelines.postcards.settings import Settings
 
@@ -75,7 +75,7 @@ def train_ddpm(rank: int, settings: Settings) -> None:
         alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        with autocast(device):
+        with loop.autocast():
             predicted = unet(noisy, timesteps.to(device)).sample
         error = (predicted.float() - velocity).square().mean((1, 2, 3))
         plain = error.detach()[timesteps.argsort()]
