@@ -170,7 +170,6 @@ def main(arguments: list[str] | None = None) -> None:
         workers=options.workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1),
         teacher=BUNDLED[member.teacher] if member.teacher else None,
     )
-    yield_to_others()
     settings.work.mkdir(parents=True, exist_ok=True)
     _check_same_training(settings)
     say(f"{options.model}: {settings.minutes:g} minutes of learning on {settings.workers} workers, "
@@ -181,4 +180,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    yield_to_others()
     main()
