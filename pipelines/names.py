@@ -1,12 +1,17 @@
-"""File names made from texts, for every system."""
+"""Names of files: made from texts, for every system, and the SHA-256 of what they hold."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 LONGEST = 255  # bytes of a name that every usual file system takes
 _KEPT = "=._+"
+SHA256 = "[0-9a-f]{64}"  # as a pattern
+Sha256 = Annotated[str, Field(pattern=f"^{SHA256}$")]  # names a file, so it is no path
 
 
 def file_names(texts: Sequence[str], longest: int = LONGEST) -> list[str]:

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from pipelines.errors import RequestError
+from pipelines.names import SHA256
 from pipelines.notation import number_text, read_json, shown, write_json
 from pipelines.schedulers import BY_KEY
 
@@ -40,7 +41,7 @@ Cache = Literal["none", "pyramid_attention_broadcast", "first_block_cache", "tay
 MAX_SEED = 2**63 - 1  # SQLite's largest integer
 MAX_SIDE = 4096
 TO_COME = "to come"  # stands for the hash of a picture that will be there when the request runs
-PictureName = Annotated[str, Field(pattern=f"^([0-9a-f]{{64}}|{TO_COME})$")]
+PictureName = Annotated[str, Field(pattern=f"^({SHA256}|{TO_COME})$")]
 
 
 class Lora(BaseModel):

@@ -10,10 +10,9 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from platformdirs import user_data_path
-from pydantic import Field
 from sqlalchemy import JSON, Float, ForeignKey, Select, case, func, or_, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
@@ -21,6 +20,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from pipelines.checked_rows import checked
 from pipelines.database import Database
 from pipelines.errors import RequestError, StorageError
+from pipelines.names import Sha256
 from pipelines.request import RunRequest
 
 
@@ -29,9 +29,6 @@ def data_home() -> Path:
     if home := os.environ.get("CONTACT_SHEET_HOME"):
         return Path(home).expanduser().absolute()
     return user_data_path("contact-sheet", appauthor=False)
-
-
-Sha256 = Annotated[str, Field(pattern=r"^\w+$")]  # names a file, so it is no path
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -131,7 +128,7 @@ class Run(Base):
     steps_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
     steps_shown: Mapped[list[int]] = mapped_column(default_factory=list)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
-    identity: Mapped[str | None] = mapped_column(index=True, default=None)
+    identity: Mapped[Sha256 | None] = mapped_column(index=True, default=None)
     latents_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
     reused_from: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
     unmasked_pixels: Mapped[int | None] = mapped_column(default=None)

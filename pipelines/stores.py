@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.colour import to_srgb
 from pipelines.errors import StorageError
+from pipelines.names import SHA256
 from pipelines.pixels import NOTES, notes_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Where the file lies, or would."""
-        if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+        if not (isinstance(sha256, str) and re.fullmatch(SHA256, sha256)):
             received = repr(sha256)[:80]
             raise StorageError(f"{self.kind}: received the name {received}, accepted a SHA-256: "
                                "64 hex digits")

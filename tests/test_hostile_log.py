@@ -23,6 +23,7 @@ ROWS, COMPARISONS = 240, 60
 BASE = RunRequest(prompt="a red car on a road", num_inference_steps=2)
 WIDE = Comparison.parse(BASE, [f"seed=0..{ROWS - 1}"])
 
+KEPT = ("id", "comparison_id", "parent_id", "reused_from")
 REQUEST = BASE.model_dump(mode="json")
 HOSTILE = (
     None, "", "{", "[", "[" * 100_000, "null", "5", "true", '"text"', "{}", "[]", "[null]", "[[]]",
@@ -59,8 +60,7 @@ def fill(engine):
         for number in range(ROWS):
             values = {"comparison_id": "wide", "axes": json.dumps({"seed": number})}
             written = dice.sample(names, dice.choice([1, 1, 2, 5])) if number % 3 else ["request"]
-            for name in set(written) - {"id", "comparison_id", "parent_id", "reused_from"}:
-                values[name] = dice.choice(HOSTILE)
+            values |= {name: dice.choice(HOSTILE) for name in written if name not in KEPT}
             copy(log, "runs", runs[number % 2].id, values)
         for number in range(COMPARISONS):
             values = {"id": f"bad{number}"}
@@ -143,6 +143,22 @@ def test_an_operation_on_a_row_raises_only_errors_of_ours(log_engine):
         except PipelineError as error:
             assert str(error)
     assert 2 <= opened < COMPARISONS
+
+
+@pytest.mark.parametrize("name", ["2" * 19, "../../x", "a" * 63, "A" * 64])
+def test_a_name_of_a_file_that_is_no_hash_is_damage(engine, name):
+    """What names a file becomes a path, which is also removed."""
+    run = engine.run(BASE)
+    columns = [column for column in Run.__table__.columns.keys()  # noqa: SIM118
+               if column.endswith("_sha256") or column == "identity"]
+    assert len(columns) == 5
+    with sqlite3.connect(engine.run_log.path) as log:
+        for column in columns:
+            copy(log, "runs", run.id, {column: name})
+    damaged = [run for run in engine.run_log.runs() if run.damage]
+    assert len(damaged) == len(columns)
+    for column, run in zip(reversed(columns), damaged, strict=True):
+        assert getattr(run, column) is None and f"{column}: received" in run.error
 
 
 def test_exports_and_measures_of_a_sheet_with_damaged_cells(log_engine):

@@ -206,11 +206,11 @@ def test_a_look_at_a_comparison_costs_what_changed(engine, loaded):
     assert changed(before, now) == [2] and now.records[2]["clip_score"] == 30
 
     again = make(2)
-    log.update(again, steps_sha256="steps", steps_shown=[1, 2])
+    log.update(again, steps_sha256="a" * 64, steps_shown=[1, 2])
     before, now = now, live.look()
     assert loaded.count(second.id) == 0 and now.runs[2].id == again.id
     assert changed(before, now) == [2] and now.records[2]["psnr"] is None
-    log.update(again, steps_sha256="other", steps_shown=[2])
+    log.update(again, steps_sha256="b" * 64, steps_shown=[2])
     assert live.look().runs[2].steps_shown == [2]
 
 
