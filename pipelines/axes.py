@@ -382,6 +382,10 @@ def label(name: str, value: Any) -> str:
         return " + ".join(map(label, name.split("+"), value))
     if name == "scheduler" and value in BY_KEY:
         return BY_KEY[value].label
+    if name == "loras" and not isinstance(value, str):
+        return loras_text(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{option}={label(option, of)}" for option, of in value.items())
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):

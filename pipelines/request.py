@@ -186,7 +186,7 @@ class RunRequest(BaseModel):
     loras: Annotated[tuple[Lora, ...], Field(
         description="LoRA adapters: .safetensors files, folders or Hub ids in the cache; =WEIGHT "
         "behind one sets its weight, else 1."),
-        Role("adapters", of_model=True, hashed=False, widget=True)] = ()
+        Role("adapters", of_model=True, hashed=False, widget=True, heading="unusual")] = ()
     attention_backend: Annotated[AttentionBackend, Field(
         description="How attention is computed, in diffusers' names: the same picture but for the "
         "last bits, at another cost."),
@@ -216,7 +216,7 @@ class RunRequest(BaseModel):
         Role(of_model=True, method=True, widget=True, heading="always")] = "default"
     scheduler_options: Annotated[dict[str, OptionValue], Field(
         description="Constructor options of the diffusers scheduler."),
-        Role(of_model=True, method=True, axis=False, widget=True)] = {}
+        Role(of_model=True, method=True, axis=False, widget=True, heading="unusual")] = {}
     num_inference_steps: Annotated[int | None, Field(
         ge=1, le=1000, description="Denoising steps; left out, the model's own."),
         Role(of_model=True, method=True, widget=True, heading="always")] = None
@@ -227,11 +227,11 @@ class RunRequest(BaseModel):
     guidance_rescale: Annotated[float, Field(
         ge=0, le=1, description="How much of the contrast that guidance adds is taken back, from 0 "
         "to 1 (Lin et al. 2023, arXiv:2305.08891)."),
-        Role(of_model=True, argument=True, widget=True)] = 0.0
+        Role(of_model=True, argument=True, widget=True, heading="unusual")] = 0.0
     eta: Annotated[float, Field(
         ge=0, le=1, description="DDIM's eta: fresh noise in each step, from 0 for none to 1 for as "
         "much as DDPM (Song et al. 2020, arXiv:2010.02502)."),
-        Role(of_model=True, method=True, widget=True)] = 0.0
+        Role(of_model=True, method=True, widget=True, heading="unusual")] = 0.0
     seed: Annotated[int, Field(
         ge=0, le=MAX_SEED, description="Decides the initial noise: the same on every machine and "
         "for every scheduler."),
@@ -257,32 +257,32 @@ class RunRequest(BaseModel):
     control_mode: Annotated[int | None, Field(
         ge=0, le=100, description="Kind of the control image, for union ControlNets: a number of "
         "the model card."),
-        Role(extra=True, widget=True)] = None
+        Role(extra=True, widget=True, heading="unusual")] = None
     class_label: Annotated[int | None, Field(
         ge=0, le=100_000, description="Class to paint, for class-conditional models: a number."),
-        Role(extra=True, widget=True)] = None
+        Role(extra=True, widget=True, heading="unusual")] = None
     prior_num_inference_steps: Annotated[int | None, Field(
         ge=2, le=1000, description="Steps of the first stage, for models of two; left out, the "
         "model's own."),
-        Role(argument=True)] = None
+        Role(argument=True, heading="unusual")] = None
     strength: Annotated[float, Field(
         gt=0, le=1, description="Share of the steps that run from a picture: near 0 it stays, at 1 "
         "only its colours and shapes hint at it."),
-        Role(argument=True, widget=True)] = 1.0
+        Role(argument=True, widget=True, heading="unusual")] = 1.0
     padding_mask_crop: Annotated[int | None, Field(
         ge=0, le=MAX_SIDE, description="In-painting: paint only the masked part, with that many "
         "pixels around it; left out, the whole picture."),
-        Role(mask_only=True)] = None
+        Role(mask_only=True, heading="unusual")] = None
     mask_feather: Annotated[int, Field(
         ge=0, le=512, description="In-painting: pixels of soft rim around the mask."),
-        Role(mask_only=True)] = 0
+        Role(mask_only=True, heading="unusual")] = 0
     masked_content: Annotated[MaskedContent, Field(
         description="In-painting: whether the model starts from the original under the mask, or "
         "from a fill from its surroundings."),
-        Role(mask_only=True)] = "original"
+        Role(mask_only=True, heading="unusual")] = "original"
     differential: Annotated[bool, Field(
         description="In-painting: repaint greys of the mask by degrees."),
-        Role(mask_only=True)] = False
+        Role(mask_only=True, heading="unusual")] = False
 
     def __init__(self, /, **values: Any) -> None:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from pipelines import Engine, RunRequest
 from pipelines.cli.output import Outputs, write
@@ -225,11 +226,28 @@ def test_an_option_that_an_axis_overrules_is_noted(run):
 
 
 def test_what_has_no_effect_on_a_picture_is_noted(run):
-    _, out, _ = run("generate", "a cat", "--num-inference-steps", "1", "--guidance-scale", "1",
-                    "--guidance-rescale", "0.5", "--prior-num-inference-steps", "5", "--json")
-    assert json.loads(out)["notes"] == [
-        "guidance_rescale: no effect, since guidance_scale is not above 1",
-        "prior_num_inference_steps: no effect, StableDiffusionPipeline knows none"]
+    _, out, err = run("generate", "a cat", "--num-inference-steps", "1", "--guidance-scale", "1",
+                      "--guidance-rescale", "0.5", "--prior-num-inference-steps", "5", "--json")
+    notes = ["guidance_rescale: no effect, since guidance_scale is not above 1",
+             "prior_num_inference_steps: no effect, StableDiffusionPipeline knows none"]
+    assert json.loads(out)["notes"] == notes
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [
+        f"note: {note}" for note in notes]
+
+
+def test_a_comparison_says_each_note_once(run):
+    _, _, err = run("compare", "a cat", "--axis", "guidance_scale=1,2,3", "--guidance-rescale",
+                    "0.5", "--num-inference-steps", "1")
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [
+        "note: guidance_rescale: no effect, since guidance_scale is not above 1 (1 of 3)"]
+
+
+def test_so_does_in_painting(run, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+    _, _, err = run("inpaint", str(tmp_path / "red.png"), "--mask", str(tmp_path / "mask.png"),
+                    "--num-inference-steps", "1", "--prior-num-inference-steps", "5")
+    assert "note: prior_num_inference_steps: no effect, StableDiffusionInpaintPipeline" in err
 
 
 @pytest.mark.parametrize(("arguments", "option"), [

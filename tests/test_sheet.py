@@ -18,7 +18,7 @@ from pipelines.cli.output import write
 from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.pictures_in import open_picture
 from pipelines.sheet import draw as sheet
-from pipelines.sheet.cells import Results, to_csv
+from pipelines.sheet.cells import Results, notes_of_runs, to_csv
 from pipelines.sheet.exports import EXPORTS, exports_for
 from pipelines.sheet.recipe import png_with_recipe, read_recipe
 
@@ -70,6 +70,21 @@ def test_failed_and_missing_cells_keep_their_place(engine):
     without = sheet.draw(comparison, runs, engine.pictures)[0]
     assert without.width == whole.width
     assert 1.4 < empty_cells(without) < 2
+
+
+def test_each_note_of_the_cells_is_on_the_sheet_once(engine):
+    comparison, runs = compare(engine, ["seed=0..2"])
+    plain = sheet.draw(comparison, runs, engine.pictures)[0]
+    for run, notes in zip(runs, (["flat", "clipped"], ["clipped"], ["clipped"]), strict=True):
+        run.notes = notes
+    assert notes_of_runs([*runs, None]) == ["flat (1 of 3)", "clipped"]
+    noted = sheet.draw(comparison, runs, engine.pictures)[0]
+    for run in runs:
+        run.notes = ["clipped"]
+    once = sheet.draw(comparison, runs, engine.pictures)[0]
+    line = once.height - plain.height
+    assert line > 10 and noted.height - plain.height == 2 * line
+    assert np.array_equal(np.asarray(once)[-200:], np.asarray(plain)[-200:])
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 3000, "日本語 🚗 — naïve", "a\nb\tc " * 50])
@@ -272,6 +287,21 @@ def test_the_subtitle_says_what_is_unusual_about_how_it_was_computed():
     assert "cache pyramid_attention_broadcast" in text
     assert "revision 0123456 " in text
     assert "compile" not in text and "torch_dtype" not in text and "_backend" not in text
+
+
+def test_the_subtitle_says_what_decides_the_picture_where_it_is_not_the_default():
+    base = RunRequest(prompt="a", eta=0.5, guidance_rescale=0.7, loras="style.safetensors=0.5",
+                      scheduler="dpmpp_2m",
+                      scheduler_options={"solver_order": 3, "use_karras_sigmas": True})
+    text = sheet.subtitle(Comparison.parse(base, ["scheduler_options.solver_order=1,2"]), [])
+    for part in ("eta 0.5", "guidance_rescale 0.7", "loras style.safetensors=0.5",
+                 "scheduler_options use_karras_sigmas=on"):
+        assert part in text
+    assert "solver_order" not in text and "strength" not in text
+    masked = RunRequest(prompt="a", task="inpainting", image="a" * 64, mask_image="b" * 64,
+                        strength=0.7, mask_feather=3)
+    text = sheet.subtitle(Comparison.parse(masked, ["seed=0,1"]), [])
+    assert "strength 0.7" in text and "mask_feather 3" in text
 
 
 def test_csv_holds_any_text_even_a_carriage_return_and_linked_values():

@@ -30,7 +30,6 @@ from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
-from pipelines.notation import number_text
 from pipelines.run_log import ComparisonRow, Run
 from pipelines.sheet.cells import Results
 from pipelines.sheet.draw import unusual
@@ -187,8 +186,6 @@ def heading(comparison: Comparison) -> None:
         if name not in varied:
             shared.append(text.format(own_or_label(name, getattr(base, name))))
     shared += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
-    if base.task == "inpainting" and "strength" not in varied:
-        shared.insert(0, f"strength {number_text(base.strength)}")
     words(" · ".join(shared), "quiet")
     if base.task == "inpainting":
         masked_request(base, "shown")

@@ -26,6 +26,7 @@ from pipelines.cli.output import (
     check_png,
     exit_for,
     print_json,
+    print_notes,
     progress,
 )
 from pipelines.comparison import Comparison, logged_comparison
@@ -38,7 +39,7 @@ from pipelines.painting.extras import Extras
 from pipelines.painting.result import Step
 from pipelines.request import RunRequest
 from pipelines.run_log import Run
-from pipelines.sheet.cells import Results
+from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.exports import EXPORTS, sheet_pngs
 from pipelines.sheet.recipe import read_recipe
 
@@ -147,8 +148,8 @@ def compare(
         for record in records:
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
-    for note in extras.notes:
-        print(f"note: {note}", file=sys.stderr)
+    in_runs = {note for run in runs if run for note in run.notes}
+    print_notes(*notes_of_runs(runs), *(n for n in extras.notes if n not in in_runs))
     if interrupt.seen:
         raise typer.Exit(130)
     outputs.finish()
@@ -185,7 +186,7 @@ def _asked_for(
     varied = [part for axis in comparison.axes[:len(axes)] for part in axis.parts]
     for name, option in given(context).items():
         if name in varied:
-            print(f"note: {option} has no effect: {name} is on an axis", file=sys.stderr)
+            print_notes(f"{option} has no effect: {name} is on an axis")
     return comparison, None
 
 

@@ -16,10 +16,11 @@ from pipelines.cli.output import (
     check_png,
     exit_for,
     print_json,
+    print_notes,
     step_bar,
 )
 from pipelines.engine import Engine
-from pipelines.sheet.cells import cell_record
+from pipelines.sheet.cells import cell_record, notes_of_runs
 from pipelines.sheet.exports import run_png
 
 
@@ -54,5 +55,6 @@ def generate(
     if as_json:
         records = [cell_record({}, run, engine.pictures) for run in runs]
         print_json({**records[-1], "stages": records} if stages else records[0])
+    print_notes(*notes_of_runs(runs))
     outputs.finish()
     exit_for(runs[-1:])  # a stage that did not end well is the last

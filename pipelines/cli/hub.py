@@ -13,7 +13,7 @@ import typer
 from tqdm import tqdm
 
 from pipelines.cli.options import refuse_beside
-from pipelines.cli.output import Interrupt, Json, print_json, print_table
+from pipelines.cli.output import Interrupt, Json, print_json, print_notes, print_table
 from pipelines.errors import HubError, RefusedError, RequestError
 from pipelines.hub.cache import (
     CachedRevision,
@@ -99,7 +99,7 @@ def download(
     if plan.kind == "checkpoint" and len(checkpoint_files(details.files)) > 1 and not file:
         print(f"{plan.main_file} is the largest file; --file takes another one", file=sys.stderr)
     if details.model.obstacle:
-        print(f"note: {details.model.obstacle}", file=sys.stderr)
+        print_notes(details.model.obstacle)
     if not dry_run:
         job = Downloads().start(hub, plan)
         _watch(job)
@@ -177,8 +177,7 @@ def cache(
               size_text(r["size_bytes"]), r["last_used"][:10],
               ", ".join(r.get("damaged", ())) or ("no" if check else "")] for r in records],
         )
-    for problem in damaged_entries(folder):
-        print(f"note: not listed: {problem}", file=sys.stderr)
+    print_notes(*(f"not listed: {problem}" for problem in damaged_entries(folder)))
     if not as_json:
         for model_id, size in leftovers(folder).items():
             print(f"unfinished: {model_id}, {size_text(size)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from pipelines.cli.output import (
     check_png,
     exit_for,
     print_json,
+    print_notes,
     step_bar,
 )
 from pipelines.engine import Engine
@@ -66,6 +66,7 @@ def inpaint(
         print(f"{output}: {run.width} x {run.height} px, {run.total_ms / 1000:.2f} s, {run.nfe} "
               f"function evaluations, {run.changed_unmasked_pixels} of {run.unmasked_pixels} "
               "unmasked pixels changed")
+    print_notes(*run.notes)
     outputs.finish()
     exit_for([run])
 
@@ -89,8 +90,7 @@ def segment(
     """Make a mask from points on a thing, points beside it and a box around it."""
     check_png(output)
     picture = open_rgb(image)
-    for note in notes_of(picture):
-        print(f"note: {image}: {note}", file=sys.stderr)
+    print_notes(*(f"{image}: {note}" for note in notes_of(picture)))
     clicks = Clicks(tuple(_numbers(text, 2, "point") for text in point or []),
                     tuple(_numbers(text, 2, "not") for text in not_point or []),
                     _numbers(box, 4, "box") if box else None)

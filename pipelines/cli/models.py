@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.check import check_folders, pipeline_folders
-from pipelines.cli.output import Json, print_json, print_table, progress
+from pipelines.cli.output import Json, print_json, print_notes, print_table, progress
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.hub.client import Hub
@@ -31,13 +30,13 @@ def models(
     try:
         LocalFolders(engine.home).paths()
     except PipelineError as error:
-        print(f"note: {error}", file=sys.stderr)
+        print_notes(str(error))
     for model_id in offered_models(engine.home, Hub().cache_dir):
         try:
             infos.append(engine.registry.describe(model_id))
         except PipelineError as error:
             problems[model_id] = str(error)
-            print(f"note: {error}", file=sys.stderr)
+            print_notes(str(error))
     records = [
         {"model_id": i.model_id, "source": i.source, "pipeline_class": i.pipeline_class,
          "height": i.height, "width": i.width, "size_bytes": i.size_bytes,
@@ -87,7 +86,6 @@ def _check_models(root: Path, as_json: bool) -> None:
              for task, result in outcome.results.items() or [("", outcome.error or "no task")]],
         )
         for outcome in checks:
-            for note in outcome.notes:
-                print(f"note: {outcome.folder}: {note}", file=sys.stderr)
+            print_notes(*(f"{outcome.folder}: {note}" for note in outcome.notes))
     if not all(outcome.ok for outcome in checks):
         raise typer.Exit(1)

@@ -229,6 +229,12 @@ def complain(message: str) -> int:
     return 2
 
 
+def print_notes(*notes: str) -> None:
+    """Print what a user should know beside the result, on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def exit_for(runs: Sequence[Run | None]) -> None:
     """End with the exit code of these runs: 130 where the user stopped one, 1 where one failed."""
     if any(run is None or run.status == "cancelled" for run in runs):

@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,14 @@ def cell_record(
         **(distance.as_dict() if distance else dict.fromkeys(MEASURES)),
         "measured": asdict(timing) if timing else None,
     }
+
+
+def notes_of_runs(runs: Sequence[Run | None]) -> list[str]:
+    """Each note of some runs once, with the number of runs that have it where not all do."""
+    made = [run for run in runs if run]
+    counts = Counter(note for run in made for note in dict.fromkeys(run.notes))
+    return [note if count == len(made) else f"{note} ({count} of {len(made)})"
+            for note, count in counts.items()]
 
 
 class _Lines(io.StringIO):

@@ -11,12 +11,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.axes import Axis, label, own_or_label
+from pipelines.axes import OPTION, Axis, label, own_or_label
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
 from pipelines.pixels import flat
 from pipelines.run_log import Run
+from pipelines.sheet.cells import notes_of_runs
 from pipelines.stores import PictureStore
 
 PAPER, INK, FAINT, RED = "#faf8f3", "#1c1b19", "#77736a", "#b3261e"
@@ -69,20 +70,24 @@ def _draw_one(
     base = width // 12 if width < 300 else 26
     row_axis, column_axis = comparison.rows, comparison.columns
     row_labels = _labels(row_axis)
-    texts = [heading_of(comparison), subtitle(comparison, runs, heading), *row_labels,
+    under = [subtitle(comparison, runs, heading),
+             *(f"note: {note}" for note in notes_of_runs(runs))]
+    texts = [heading_of(comparison), *under, *row_labels,
              *_labels(column_axis), *(run.error or "" for run in runs if run)]
     load = _font_for("".join(text[:LONGEST_TEXT] for text in texts))
     title, head, small = (load(size) for size in (base + 8, base, base - 3))
-    left = MARGIN + (min(220, max(int(head.getlength(t)) for t in row_labels)) + 2 * GAP
-                     if row_axis else 0)
+    left = MARGIN
+    if row_axis:
+        widest = max(int(head.getlength(text)) for text in row_labels)
+        left += max(min(220, widest), int(small.getlength(row_axis.name))) + 2 * GAP
     caption_height = base + 8
     inner = len(columns) * (width + GAP) - GAP
     total_width = max(left + inner + MARGIN, 640)
 
     lines = [(title, INK, line) for line in
              _wrap(heading_of(comparison), title, total_width - 2 * MARGIN)]
-    lines += [(small, FAINT, line) for line in
-              _wrap(subtitle(comparison, runs, heading), small, total_width - 2 * MARGIN)]
+    lines += [(small, FAINT, line) for text in under
+              for line in _wrap(text, small, total_width - 2 * MARGIN)]
     top = MARGIN + sum(_line_height(font) for font, _, _ in lines) + GAP
     column_labels = [_wrap(text, head, width) for text in _labels(column_axis)]
     head_height = _line_height(head) * max((len(c) for c in column_labels), default=0)
@@ -194,9 +199,13 @@ def subtitle(
 
 def unusual(comparison: Comparison) -> dict[str, Any]:
     """What all cells share of how they are computed, where it is not the usual."""
-    base = comparison.base
-    return {name: getattr(base, name) for name in base.not_default
-            if name in UNUSUAL_FIELDS and name not in comparison.varied}
+    base, on_axes = comparison.base, {part for axis in comparison.axes for part in axis.parts}
+    values = {name: getattr(base, name) for name in base.not_default
+              if name in UNUSUAL_FIELDS and name not in on_axes}
+    if options := values.pop("scheduler_options", {}):
+        shared = {name: of for name, of in options.items() if OPTION + name not in on_axes}
+        values |= {"scheduler_options": shared} if shared else {}
+    return values
 
 
 def _labels(axis: Axis | None) -> list[str]:
