@@ -52,6 +52,14 @@ def start_comparison(app: AppTest, prompt: str = "a red car on a road") -> AppTe
     return app.button(key="compare.go").click().run()
 
 
+def test_each_note_of_the_cells_stands_above_the_sheet_once(home):
+    base = RunRequest(prompt="a", num_inference_steps=1, guidance_rescale=0.5)
+    state.engine().compare(Comparison.parse(base, ["guidance_scale=1,2,3"]), comparison_id="noted")
+    shown = html(page("compare", {}, comparison="noted"))
+    assert shown.count("guidance_rescale: no effect, since guidance_scale is not above 1 (1 of 3)"
+                       ) == 1
+
+
 def test_the_axis_editor_knows_ranges_links_rules_and_pictures_per_cell(home):
     linked = "num_inference_steps+scheduler"
     app = page("compare", {

@@ -31,7 +31,7 @@ from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
 from pipelines.run_log import ComparisonRow, Run
-from pipelines.sheet.cells import Results
+from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.draw import unusual
 from pipelines.sheet.exports import Export, exports_for
 from pipelines.sheet.live import LiveComparison
@@ -200,6 +200,8 @@ def live_sheet(live: LiveComparison, urls: dict[tuple[int, str], str | None]) ->
     status_line(look.comparison, row, job, runs)
     noise_line(look.comparison, runs)
     kept_line(runs)
+    if notes := notes_of_runs(runs):
+        notice("note", "; ".join(notes))
     ended = "cancelled" if row.status == "cancelled" else "not run"
     states = ["waiting" if job and job.active else ended] * len(runs)
     missing = (number for number in live.order if runs[number] is None)
