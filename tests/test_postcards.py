@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.postcards import figures, judge, vocabulary
-from pipelines.postcards.painter import paint, paint_with_mask
+from pipelines.postcards.painter import paint, paint_background, paint_with_mask
 from pipelines.postcards.vocabulary import Scene
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +97,9 @@ def test_the_mask_covers_what_the_subject_changes(subject):
     assert not (changed & (mask == 0)).any()
     assert changed.sum() > 0.25 * (mask > 128).sum()
     assert 0.03 < (mask > 128).mean() < 0.45
+    behind = np.asarray(paint_background(scene, Random(3), 128)).astype(int)
+    assert behind.shape == np.asarray(red).shape
+    assert (np.abs(behind - np.asarray(red)).max(-1) > 8)[mask == 0].mean() < 0.2  # its shadow
 
 
 # The shipped weights

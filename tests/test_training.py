@@ -146,6 +146,55 @@ def test_turbo_starts_from_postcards_and_ends_in_a_folder_of_few_steps(tmp_path,
                     "--pictures", "48", "--workers", "1"])
 
 
+def test_flow_learns_straight_lines_and_ends_in_a_folder_that_paints(tmp_path):
+    from diffusers import AutoPipelineForText2Image
+
+    from pipelines.postcards import train
+
+    train.main(["--model", "postcards-flow", "--out", str(tmp_path / "flow"), "--work",
+                str(tmp_path / "work"), "--pictures", "48", "--workers", "1", "--minutes", "0.03"])
+    pipe = AutoPipelineForText2Image.from_pretrained(tmp_path / "flow", use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.scheduler.config.prediction_type == "flow_prediction"
+    assert pipe("a red car", num_inference_steps=2).images[0].size == (64, 64)
+
+
+def test_inpaint_sees_what_is_kept_and_ends_in_a_folder_that_repaints(tmp_path):
+    from diffusers import AutoPipelineForInpainting
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    from pipelines.postcards import train
+
+    train.main(["--model", "postcards-inpaint", "--out", str(tmp_path / "inpaint"), "--work",
+                str(tmp_path / "work"), "--pictures", "48", "--workers", "1", "--minutes", "0.03"])
+    pipe = AutoPipelineForInpainting.from_pretrained(tmp_path / "inpaint", use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.unet.config.in_channels == 9
+    picture, mask = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64), 255)
+    made = pipe("a red car", picture, mask, height=64, width=64, num_inference_steps=2).images[0]
+    assert made.size == (64, 64)
+    conv_in = load_file(tmp_path / "inpaint/unet/diffusion_pytorch_model.safetensors")[
+        "conv_in.weight"]
+    assert conv_in[:, 4:].abs().amax((0, 2, 3)).min() > 0
+
+
+def test_masks_hide_subjects_boxes_and_everything():
+    import torch
+
+    from pipelines.postcards.inpaint import sample_masks
+
+    torch.manual_seed(0)
+    subjects = torch.zeros(400, 1, 64, 64)
+    subjects[:, :, 20:40, 10:50] = 1
+    masks = sample_masks(subjects)
+    assert masks.shape == subjects.shape and set(masks.unique().tolist()) == {0, 1}
+    covers = (masks * subjects).sum((1, 2, 3)) == subjects.sum((1, 2, 3))
+    assert 0.55 < covers.float().mean() < 0.85
+    assert 0.02 < (masks.mean((1, 2, 3)) == 1).float().mean() < 0.09
+    assert sample_masks(torch.zeros(40, 1, 64, 64)).mean((1, 2, 3)).min() > 0
+
+
 # The unconditional DDPM
 
 

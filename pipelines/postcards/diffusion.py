@@ -45,10 +45,8 @@ def train_unet(rank: int, settings: Settings) -> None:
         text_encoder.set_attn_implementation("eager")
     unet.train()
     text_encoder.train()
-    latents = read_latents(settings)
-    tokens = torch.from_numpy(np.load(settings.work / "tokens.npy"))
-    empty = model.tokenize(tokenizer, [""])[0]
-    weights = _subject_weights(settings, latents.shape[-1])
+    captioned = CaptionedLatents(settings)
+    weights = _subject_weights(settings, captioned.latents.shape[-1])
     alphas = model.make_scheduler().alphas_cumprod
     loop = Loop(
         "unet-training",
@@ -61,10 +59,8 @@ def train_unet(rank: int, settings: Settings) -> None:
         seed=2,
     )
     for share in loop:
-        chosen = torch.randint(len(latents), (batch,))
-        ids = tokens[chosen, torch.randint(CAPTIONS_PER_PICTURE, (batch,))].long()
-        ids[torch.rand(batch) < EMPTY_CAPTION_SHARE] = empty
-        clean = latents[chosen].float().to(device)
+        chosen, clean, ids = captioned.draw(batch)
+        clean = clean.to(device)
         noise = torch.randn_like(clean)
         timesteps = sample_timesteps(batch)
         alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
@@ -76,16 +72,41 @@ def train_unet(rank: int, settings: Settings) -> None:
         error = (predicted.float() - velocity).square()
         # The subject counts up to three times at first and like all else at the end.
         weight = 1 + 2 * max(0.0, 1 - 1.2 * share) * weights[chosen].float().to(device) / 255
-        plain = error.detach().mean((1, 2, 3))[timesteps.argsort()]
-        noise_levels = dict(zip(("low", "middle", "high"), plain.tensor_split(3), strict=True))
         loop.update(
             (error * (weight / weight.mean())).mean(),
             batch,
-            **{f"{level}_noise": part.mean() for level, part in noise_levels.items()},
+            **by_noise_level(error.mean((1, 2, 3)), timesteps),
         )
     if rank == 0:
         model.save_module(unet, settings.work / "unet")
         model.save_module(text_encoder, settings.work / "text_encoder")
+
+
+class CaptionedLatents:
+    """The stored latents of the training pictures, with their captions as token ids; so large a
+    share of those that are drawn is empty, for guidance."""
+
+    def __init__(self, settings: Settings, empty_share: float = EMPTY_CAPTION_SHARE) -> None:
+        self.empty_share = empty_share
+        self.latents = read_latents(settings)
+        self.tokens = torch.from_numpy(np.load(settings.work / "tokens.npy"))
+        self.empty = model.tokenize(model.make_tokenizer(), [""])[0]
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Some pictures at random: their numbers, (count,), latents in float32, (count, 4, h, w),
+        and one caption of each, (count, tokens)."""
+        chosen = torch.randint(len(self.latents), (count,))
+        ids = self.tokens[chosen, torch.randint(CAPTIONS_PER_PICTURE, (count,))].long()
+        ids[torch.rand(count) < self.empty_share] = self.empty
+        return chosen, self.latents[chosen].float(), ids
+
+
+def by_noise_level(error: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """Mean error of the pictures with the least noise, with a middle amount and with the most, for
+    the curves; both of shape (n,), `noise` in any unit that grows with it."""
+    thirds = error.detach()[noise.argsort()].tensor_split(3)
+    names = ("low_noise", "middle_noise", "high_noise")
+    return {name: third.mean() for name, third in zip(names, thirds, strict=True)}
 
 
 def sample_timesteps(count: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     ModelMixin,
     SchedulerMixin,
@@ -152,21 +153,23 @@ def write_folder(
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
-    scheduler: SchedulerMixin,
+    scheduler_class: type[SchedulerMixin],
+    scheduler_config: Mapping[str, Any],
     call_defaults: Mapping[str, Any],
+    pipeline_class: type[DiffusionPipeline] = StableDiffusionPipeline,
 ) -> None:
-    """Save the pipeline as a standard folder, replacing one that is there. Of the scheduler's
-    config only the keys of SCHEDULER are kept.
+    """Save the pipeline as a standard folder, replacing one that is there. The scheduler's file
+    holds `scheduler_config` alone.
 
     UNet and VAE are stored in half precision. The text encoder stays in fp32: transformers loads
     it in the dtype it was stored in, diffusers loads the UNet in fp32, and the two must agree.
     """
-    pipe = StableDiffusionPipeline(
+    pipe = pipeline_class(
         vae=vae.half(),
         unet=unet.half(),
         text_encoder=text_encoder.float(),
         tokenizer=tokenizer,
-        scheduler=scheduler,
+        scheduler=scheduler_class(**scheduler_config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -177,7 +180,7 @@ def write_folder(
     # Only what was chosen: a default of DPM++ would otherwise bind every other scheduler.
     keep_only(
         fresh / "scheduler/scheduler_config.json",
-        lambda key: key.startswith("_") or key in SCHEDULER,
+        lambda key: key.startswith("_") or key in scheduler_config,
         SCHEDULER_EXTRAS,
     )
     keep_only(fresh / "model_index.json", lambda key: True, {"_call_defaults": call_defaults})

@@ -63,14 +63,22 @@ def paint(scene: Scene, rng: Random, size: int = 64) -> Image.Image:
 
 def paint_with_mask(scene: Scene, rng: Random, size: int = 64) -> tuple[Image.Image, Image.Image]:
     """The picture, and an L mask of the same size: white where its subject is, grey at edges."""
-    side = size * OVERSAMPLING
-    picture = Image.new("RGB", (side, side))
-    horizon = rng.uniform(72, 79)
-    _paint_background(picture, scene, rng, horizon)
-    mask = Image.new("L", (side, side))
+    picture = _background(scene, rng, size)
+    mask = Image.new("L", picture.size)
     for x, y, height in _placements(scene, rng):
         _paint_subject(picture, mask, scene, rng, x, y, height)
     return picture.reduce(OVERSAMPLING), mask.reduce(OVERSAMPLING)
+
+
+def paint_background(scene: Scene, rng: Random, size: int = 64) -> Image.Image:
+    """What lies behind the subject of the picture that the same `rng` gives."""
+    return _background(scene, rng, size).reduce(OVERSAMPLING)
+
+
+def _background(scene: Scene, rng: Random, size: int) -> Image.Image:
+    picture = Image.new("RGB", (size * OVERSAMPLING,) * 2)
+    _paint_background(picture, scene, rng, horizon=rng.uniform(72, 79))
+    return picture
 
 
 def _placements(scene: Scene, rng: Random) -> list[tuple[float, float, float]]:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from pipelines.models.files import BUNDLED
-from pipelines.postcards import autoencoder, diffusion, model, turbo
+from pipelines.postcards import autoencoder, diffusion, flow, inpaint, model, turbo
 from pipelines.postcards.classifier import train_judge
 from pipelines.postcards.loop import run_workers, yield_to_others
 from pipelines.postcards.pictures import paint_pictures
@@ -46,7 +46,8 @@ def assemble(settings: Settings) -> None:
         UNet2DConditionModel.from_pretrained(work / "unet"),
         CLIPTextModel.from_pretrained(work / "text_encoder"),
         model.make_tokenizer(),
-        model.make_scheduler(),
+        DPMSolverMultistepScheduler,
+        model.SCHEDULER,
         model.CALL_DEFAULTS,
     )
     shutil.copy(work / "judge.safetensors", settings.out)
@@ -84,13 +85,16 @@ def train_from_postcards(
     result: str,
     learn: Callable[[int, Settings], None],
     write_folder: Callable[[Settings], None],
+    before: Mapping[str, Callable[[Settings], None]] | None = None,
 ) -> None:
-    """A member of the family that starts from the bundled postcards; `learn` leaves `result`."""
+    """A member of the family that starts from the bundled postcards; `learn` leaves `result`, and
+    `before` are the stages that it needs beside the usual ones."""
     last = settings.workers - 1
     _run_stages(settings, {
         "training.npy": paint_pictures,
         f"latents-{last}.npy": _by_workers(autoencoder.encode_pictures),
         "tokens.npy": diffusion.write_tokens,
+        **(before or {}),
         result: _by_workers(learn),
     })
     write_folder(settings)
@@ -124,6 +128,15 @@ FAMILY = {
         partial(train_from_postcards, result="turbo", learn=turbo.train_turbo,
                 write_folder=turbo.write_folder),
         {"cpu": 60, "gpu": 10}, "postcards"),
+    "postcards-flow": Member(
+        partial(train_from_postcards, result="flow", learn=flow.train_flow,
+                write_folder=flow.write_folder),
+        {"cpu": 45, "gpu": 10}, "postcards"),
+    "postcards-inpaint": Member(
+        partial(train_from_postcards, result="inpaint", learn=inpaint.train_inpaint,
+                write_folder=inpaint.write_folder,
+                before={"backgrounds.npy": inpaint.paint_backgrounds}),
+        {"cpu": 45, "gpu": 10}, "postcards"),
 }
 
 

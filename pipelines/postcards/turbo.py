@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers import LCMScheduler
 from torch import Tensor
-from transformers import CLIPTextModel
 
-from pipelines.postcards import model
-from pipelines.postcards.autoencoder import read_latents
-from pipelines.postcards.diffusion import CAPTIONS_PER_PICTURE, EMPTY_CAPTION_SHARE
-from pipelines.postcards.loop import Loop, train_device
+from pipelines.postcards import fine_tuning, model
+from pipelines.postcards.fine_tuning import Batch, FineTuning
 from pipelines.postcards.settings import Settings
 
-ODE_STEPS = 50  # the teacher's, from noise to picture; LCMScheduler's original_inference_steps
+ODE_STEPS = 50  # the teacher's, from noise to picture
 SKIP = 1000 // ODE_STEPS  # timesteps of one
 GUIDANCE_SCALE = 5.0  # of the teacher; the student paints without guidance what it paints with it
+SCHEDULER = {**model.SCHEDULER, "original_inference_steps": ODE_STEPS}
 CALL_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 1.0}
 
 
@@ -29,32 +23,11 @@ def train_turbo(rank: int, settings: Settings) -> None:
     The student learns to give the same clean latents at two neighbouring points of the teacher's
     guided path; the later one, which is nearer to the picture, is the target.
     """
-    torch.manual_seed(0)
-    device, batch = train_device(), settings.config.unet_batch_size
-    teacher = UNet2DConditionModel.from_pretrained(
-        settings.teacher / "unet", torch_dtype=torch.float32
-    ).to(device).requires_grad_(False)
-    text_encoder = CLIPTextModel.from_pretrained(settings.teacher / "text_encoder")
-    text_encoder = text_encoder.to(device).eval().requires_grad_(False)
-    student = copy.deepcopy(teacher).requires_grad_(True)
-    if device.type == "cpu":
-        # The backward pass of fused attention is slow on CPUs at this size.
-        student.set_attn_processor(AttnProcessor())
-    latents = read_latents(settings)
-    tokens = torch.from_numpy(np.load(settings.work / "tokens.npy"))
-    empty = model.tokenize(model.make_tokenizer(), [""])[0]
-    scheduler = make_scheduler()
-    alphas = scheduler.alphas_cumprod.to(device)
-    loop = Loop(
-        "turbo-training",
-        {"unet": student},
-        settings.work,
-        settings.minutes,
-        learning_rate=4e-4,
-        average=0.998,
-        rank=rank,
-        seed=6,
-    )
+    tuning = FineTuning(settings)
+    teacher, student = tuning.unet(), tuning.unet()
+    without = tuning.context(tuning.captioned.empty[None])
+    scheduler = LCMScheduler(**SCHEDULER)
+    alphas = scheduler.alphas_cumprod.to(tuning.device)
 
     def consistent(latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """The clean latents that the student expects; at timestep 0 its input."""
@@ -63,22 +36,16 @@ def train_turbo(rank: int, settings: Settings) -> None:
         skip, out = scheduler.get_scalings_for_boundary_condition_discrete(timesteps)
         return skip.view(-1, 1, 1, 1) * latents + out.view(-1, 1, 1, 1) * x0
 
-    for _ in loop:
-        chosen = torch.randint(len(latents), (batch,))
-        ids = tokens[chosen, torch.randint(CAPTIONS_PER_PICTURE, (batch,))].long()
-        ids[torch.rand(batch) < EMPTY_CAPTION_SHARE] = empty
-        clean = latents[chosen].float().to(device)
-        noise = torch.randn_like(clean)
+    def loss(batch: Batch, autocast) -> tuple[Tensor, Tensor, Tensor]:
+        count = len(batch.clean)
         # The places on the path, stratified.
-        place = (torch.randperm(batch) + torch.rand(batch)) / batch * ODE_STEPS
-        timesteps = (place.long().clamp(max=ODE_STEPS - 1) + 1).to(device) * SKIP - 1
+        place = (torch.randperm(count) + torch.rand(count)) / count * ODE_STEPS
+        timesteps = (place.long().clamp(max=ODE_STEPS - 1) + 1).to(tuning.device) * SKIP - 1
         earlier = (timesteps - SKIP).clamp(min=0)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        with torch.no_grad(), loop.autocast():
-            both = torch.cat([ids, empty.expand_as(ids)]).to(device)
-            contexts = text_encoder(input_ids=both).last_hidden_state
-            context, without = contexts.chunk(2)
+        noisy = alpha.sqrt() * batch.clean + (1 - alpha).sqrt() * torch.randn_like(batch.clean)
+        with torch.no_grad(), autocast():
+            contexts = torch.cat([batch.context, without.expand_as(batch.context)])
             predicted, unguided = teacher(
                 noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), contexts
             ).sample.float().chunk(2)
@@ -86,20 +53,14 @@ def train_turbo(rank: int, settings: Settings) -> None:
             x0, epsilon = clean_and_noise(noisy, velocity, alphas[timesteps])
             alpha = alphas[earlier].view(-1, 1, 1, 1)
             nearer = alpha.sqrt() * x0 + (1 - alpha).sqrt() * epsilon
-            target = consistent(nearer, earlier, context)
-        with loop.autocast():
-            made = consistent(noisy, timesteps, context)
-        error = (made - target).square().mean((1, 2, 3))
-        plain = error.detach()[timesteps.argsort()]
-        noise_levels = dict(zip(("low", "middle", "high"), plain.tensor_split(3), strict=True))
+            target = consistent(nearer, earlier, batch.context)
+        with autocast():
+            made = consistent(noisy, timesteps, batch.context)
+        square = (made - target).square()
         # Pseudo-Huber, which large errors do not rule (Song & Dhariwal 2023, arXiv:2310.14189).
-        loop.update(
-            ((made - target).square() + 1e-4).sqrt().mean(),
-            batch,
-            **{f"{level}_noise": part.mean() for level, part in noise_levels.items()},
-        )
-    if rank == 0:
-        model.save_module(student, settings.work / "turbo")
+        return (square + 1e-4).sqrt().mean(), square.mean((1, 2, 3)), timesteps
+
+    tuning.learn(rank, "turbo", student, loss, learning_rate=4e-4, seed=6)
 
 
 def clean_and_noise(latents: Tensor, velocity: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,18 +69,5 @@ def clean_and_noise(latents: Tensor, velocity: Tensor, alphas: Tensor) -> tuple[
     return signal * latents - noise * velocity, noise * latents + signal * velocity
 
 
-def make_scheduler() -> LCMScheduler:
-    return LCMScheduler(**model.SCHEDULER, original_inference_steps=ODE_STEPS)
-
-
 def write_folder(settings: Settings) -> None:
-    """The finished model: the teacher's parts around the student's UNet."""
-    model.write_folder(
-        settings.out,
-        AutoencoderKL.from_pretrained(settings.teacher / "vae"),
-        UNet2DConditionModel.from_pretrained(settings.work / "turbo"),
-        CLIPTextModel.from_pretrained(settings.teacher / "text_encoder"),
-        model.make_tokenizer(),
-        make_scheduler(),
-        CALL_DEFAULTS,
-    )
+    fine_tuning.write_folder(settings, "turbo", LCMScheduler, SCHEDULER, CALL_DEFAULTS)

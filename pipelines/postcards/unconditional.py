@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 
 from pipelines.postcards.autoencoder import to_tensors
+from pipelines.postcards.diffusion import by_noise_level
 from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.model import keep_only
 from pipelines.postcards.settings import Settings
@@ -78,13 +79,7 @@ def train_ddpm(rank: int, settings: Settings) -> None:
         with loop.autocast():
             predicted = unet(noisy, timesteps.to(device)).sample
         error = (predicted.float() - velocity).square().mean((1, 2, 3))
-        plain = error.detach()[timesteps.argsort()]
-        noise_levels = dict(zip(("low", "middle", "high"), plain.tensor_split(3), strict=True))
-        loop.update(
-            error.mean(),
-            batch,
-            **{f"{level}_noise": part.mean() for level, part in noise_levels.items()},
-        )
+        loop.update(error.mean(), batch, **by_noise_level(error, timesteps))
     if rank == 0:
         write_folder(unet.cpu(), settings)
 
