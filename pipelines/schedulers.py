@@ -43,7 +43,8 @@ class SchedulerInfo:
     `order` is the nominal order of accuracy of the deterministic solver (strong order for SDE
     solvers is lower); `evaluations_per_step` counts calls of the denoiser, whose last step may
     need fewer; `flow_matching` schedulers go with flow-matching models only, the others with the
-    rest; `stochastic` means that fresh noise is drawn in every step, `noise_by_eta` that it is
+    rest, and those with `flow_sigmas` also with a flow-matching model whose own scheduler has them;
+    `stochastic` means that fresh noise is drawn in every step, `noise_by_eta` that it is
     where the request's eta is above 0; `in_sigmas` that samples are as large as sigma, where the
     others keep the variance.
     """
@@ -58,6 +59,7 @@ class SchedulerInfo:
     evaluations_per_step: int = 1
     extra_evaluations: int = 0  # in a whole run of several steps
     flow_matching: bool = False
+    flow_sigmas: bool = False  # to the end: DEIS and SA-Solver stop at their last sigma above 0
     noise_by_eta: bool = False
     in_sigmas: bool = False
     reads_variance: bool = False  # its step reads a variance that the model predicts
@@ -104,15 +106,16 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
     SchedulerInfo("kdpm2_a", "KDPM2 a", "KDPM2AncestralDiscreteScheduler", "KDPM2", 2, EDM_PAPER,
                   stochastic=True, evaluations_per_step=2, in_sigmas=True),
     SchedulerInfo("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler", "DPM-Solver++", 2,
-                  DPM_PAPER),
+                  DPM_PAPER, flow_sigmas=True),
     SchedulerInfo("dpmpp_2m_karras", "DPM++ 2M Karras", "DPMSolverMultistepScheduler",
                   "DPM-Solver++", 2, DPM_PAPER + "; " + EDM_PAPER, options=KARRAS),
     SchedulerInfo("dpmpp_3m", "DPM++ 3M", "DPMSolverMultistepScheduler", "DPM-Solver++", 3,
-                  DPM_PAPER, options={"solver_order": 3}),
+                  DPM_PAPER, flow_sigmas=True, options={"solver_order": 3}),
     SchedulerInfo("dpmpp_2s", "DPM++ 2S", "DPMSolverSinglestepScheduler", "DPM-Solver++", 2,
-                  DPM_PAPER, options={"lower_order_final": True}),
+                  DPM_PAPER, flow_sigmas=True, options={"lower_order_final": True}),
     SchedulerInfo("dpmpp_2m_sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler", "DPM-Solver++",
-                  2, DPM_PAPER, stochastic=True, options={"algorithm_type": SDE}),
+                  2, DPM_PAPER, stochastic=True, flow_sigmas=True,
+                  options={"algorithm_type": SDE}),
     SchedulerInfo("dpmpp_2m_sde_karras", "DPM++ 2M SDE Karras", "DPMSolverMultistepScheduler",
                   "DPM-Solver++", 2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True,
                   options={"algorithm_type": SDE, **KARRAS}),
@@ -122,7 +125,7 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
                   2, DPM_PAPER + "; " + EDM_PAPER, stochastic=True, evaluations_per_step=2,
                   options=KARRAS, in_sigmas=True),
     SchedulerInfo("unipc", "UniPC", "UniPCMultistepScheduler", "UniPC", 3,
-                  "Zhao et al. 2023, UniPC, arXiv:2302.04867"),
+                  "Zhao et al. 2023, UniPC, arXiv:2302.04867", flow_sigmas=True),
     SchedulerInfo("deis", "DEIS", "DEISMultistepScheduler", "DEIS", 2,
                   "Zhang and Chen 2022, DEIS, arXiv:2204.13902"),
     SchedulerInfo("sa_solver", "SA-Solver", "SASolverScheduler", "SA-Solver", 2,
@@ -174,13 +177,15 @@ def is_flow_matching(original_config: Mapping[str, Any]) -> bool:
 
 def compatible_schedulers(original_config: Mapping[str, Any]) -> tuple[SchedulerInfo, ...]:
     """The catalogue's entries for a checkpoint: its own (Sana's is DPM-Solver++) and flow-matching
-    ones or the others; none where its own is of another kind (EDM's preconditioning, unCLIP,
-    Wuerstchen, consistency models)."""
+    ones or the others; those with flow sigmas too where its own has them; none where its own is of
+    another kind (EDM's preconditioning, unCLIP, Wuerstchen, consistency models)."""
     flow = is_flow_matching(original_config)
     own = key_of_class(str(original_config.get("_class_name")))
     if original_config.get("_class_name") and not flow and own is None:
         return ()
-    return tuple(info for info in CATALOGUE if info.flow_matching == flow or info.key == own)
+    with_sigmas = bool(original_config.get("use_flow_sigmas"))
+    return tuple(info for info in CATALOGUE if info.flow_matching == flow or info.key == own
+                 or (info.flow_sigmas and with_sigmas))
 
 
 def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,13 @@ import torch
 
 from pipelines import CATALOGUE, RequestError, RunRequest
 from pipelines.painting.noise import make_generator
-from pipelines.schedulers import accepted_options, make_scheduler, own_scheduler, scheduler_class
+from pipelines.schedulers import (
+    accepted_options,
+    compatible_schedulers,
+    make_scheduler,
+    own_scheduler,
+    scheduler_class,
+)
 
 FITTING = [info for info in CATALOGUE if not info.flow_matching]
 KEYS = [info.key for info in FITTING]
@@ -110,6 +116,31 @@ def test_flow_matching_goes_with_flow_matching_only(engine):
     assert make_scheduler("flow_heun", flow).config["shift"] == 3.0
     with pytest.raises(RequestError, match="flow-matching model: flow_euler"):
         make_scheduler("ddim", flow)
+
+
+FLOW = {"_class_name": "DPMSolverMultistepScheduler", "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+def test_flow_sigmas_lead_to_the_picture(steps):
+    """Where all data are one point, each straight line ends there, in any number of steps."""
+    fitting = compatible_schedulers(FLOW)
+    assert [info.key for info in fitting if info.flow_sigmas] == [
+        "dpmpp_2m", "dpmpp_3m", "dpmpp_2s", "dpmpp_2m_sde", "unipc"]
+    assert all(info.flow_matching or info.flow_sigmas for info in fitting)
+    point = torch.full((1, 4, 8, 8), 0.7)
+    for info in fitting:
+        if info.flow_matching:
+            continue
+        scheduler = make_scheduler(info.key, FLOW)
+        scheduler.set_timesteps(steps)
+        sample = torch.randn(point.shape, generator=torch.Generator().manual_seed(0))
+        sample = sample * scheduler.init_noise_sigma
+        for step, timestep in enumerate(scheduler.timesteps):
+            velocity = (sample - point) / scheduler.sigmas[step]
+            sample = scheduler.step(velocity, timestep, sample).prev_sample
+        assert (sample - point).abs().max() < 1e-4, info.key
 
 
 def test_default_is_the_checkpoints_own_scheduler_with_its_own_options(engine):

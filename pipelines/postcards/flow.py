@@ -18,6 +18,7 @@ SCHEDULER = {
     "prediction_type": "flow_prediction",
     "use_flow_sigmas": True,
     "flow_shift": 1.0,
+    "steps_offset": 1,  # unused; StableDiffusionPipeline warns of any other
 }
 
 
