@@ -6,18 +6,17 @@ cut, emptied or changed counts as missing, and is written again where somebody h
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import io
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.colour import to_srgb
 from pipelines.errors import StorageError
+from pipelines.files import write_file
 from pipelines.names import SHA256
 from pipelines.pixels import NOTES, notes_of
 
@@ -71,26 +70,17 @@ class Store:
         return data
 
     def write(self, data: bytes) -> str:
-        """Store bytes and return their name: under a temporary name that is then replaced, so that
-        there is never half a file. Raises StorageError."""
+        """Store bytes and return their name, once they are on the disk; there is never half a file.
+        Raises StorageError."""
         name = hashlib.sha256(data).hexdigest()
         if self.whole(name):
             return name
-        path, temporary = self.path(name), None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                temporary = Path(file.name)
-                file.write(data)
-            temporary.replace(path)
+            write_file(self.path(name), data)
         except OSError as error:
             raise StorageError(
                 f"{self.kind} cannot be written to {self.folder}: {error}"
             ) from error
-        finally:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
         return name
 
     def _unreadable(self, sha256: str, reason: object) -> StorageError:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Cancelled, PipelineError
+from pipelines.files import write_file
 from pipelines.painting.extras import Extras
 from pipelines.painting.previews import StepLatents, draw_strip
 from pipelines.painting.result import RunResult
@@ -50,10 +50,7 @@ class Strips:
 
         data = save({"x0": steps.x0.contiguous(), "numbers": torch.tensor(steps.numbers)})
         try:
-            self.folder.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(self.path(identity))
+            write_file(self.path(identity), data)
         except OSError:  # they are drawn all the same, if nobody kills the process before
             logger.warning("the steps of a run could not be kept", exc_info=True)
 

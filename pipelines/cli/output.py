@@ -6,10 +6,8 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import signal
 import socket
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 from pipelines.error_log import one_line
 from pipelines.errors import Cancelled, RequestError, StorageError
+from pipelines.files import temporary_name, write_file
 
 if TYPE_CHECKING:
     from pipelines.painting.result import OnStep, Step
@@ -171,14 +170,9 @@ def write(path: Path, data: bytes) -> None:
         if target.exists() and not target.is_file():  # a pipe or a device
             target.write_bytes(data)
             return
-        temporary = _temporary(target)
-        try:
-            temporary.write_bytes(data)
-            if target.exists():
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if not target.parent.is_dir():
+            raise FileNotFoundError
+        write_file(target, data)
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} cannot be written: {_reason(path, error)}") from error
 
@@ -197,7 +191,7 @@ def _tried(path: Path) -> Iterator[tuple[int, int]]:
         if not target.stat().st_mode & 0o222:  # root may write to it, and is not meant to
             raise PermissionError(errno.EACCES, "it is write-protected")
         target.open("ab").close()
-        temporary = _temporary(target)
+        temporary = temporary_name(target)
         temporary.open("xb").close()
         temporary.unlink()
     try:
@@ -206,11 +200,6 @@ def _tried(path: Path) -> Iterator[tuple[int, int]]:
     finally:
         if new:
             target.unlink()
-
-
-def _temporary(path: Path) -> Path:
-    """A name in the same folder that nobody has."""
-    return path.with_name(f".{secrets.token_hex(8)}.tmp")
 
 
 def _reason(path: Path, error: OSError | ValueError) -> str:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from pipelines.errors import LoadError, PipelineError, RequestError, StorageError
+from pipelines.files import write_file
 from pipelines.hub.cache import cached_pipelines
 from pipelines.hub.model import ModelDetails, ModelSummary, base_models_of, licence_of
 from pipelines.hub.plan import CARD, INDEX, HubFile, pipeline_obstacle
@@ -84,11 +85,8 @@ class LocalFolders:
         self._write([other for other in self.paths() if other != path])
 
     def _write(self, paths: list[str]) -> None:
-        temporary = self.path.with_suffix(".tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"folders": paths}, indent=2), encoding="utf-8")
-            temporary.replace(self.path)
+            write_file(self.path, json.dumps({"folders": paths}, indent=2).encode())
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error
 
