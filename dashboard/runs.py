@@ -20,9 +20,9 @@ from pipelines.axes import label
 from pipelines.chain import default_strength
 from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.masks import as_mask
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
 from pipelines.request import RunRequest
-from pipelines.run_log import Run
 
 
 def picture_of(run: Run, place: str, caption: str = "") -> Picture:

@@ -8,8 +8,9 @@ from pipelines.comparison import Cell, Comparison
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.jobs import Job, JobQueue
+from pipelines.log_tables import Run
 from pipelines.request import RunRequest
-from pipelines.run_log import Run, RunLog
+from pipelines.run_log import RunLog
 from pipelines.schedulers import CATALOGUE, SchedulerInfo
 
 __all__ = [

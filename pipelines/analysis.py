@@ -12,8 +12,9 @@ from pipelines.axes import label
 from pipelines.comparison import Cell, Comparison
 from pipelines.errors import RequestError
 from pipelines.fields import METHOD_FIELDS
+from pipelines.log_tables import Distance, Run
 from pipelines.request import RunRequest
-from pipelines.run_log import Distance, Run, TimingSummary
+from pipelines.run_log import TimingSummary
 from pipelines.schedulers import BY_KEY
 
 STOCHASTIC_TYPES = {"sde-dpmsolver", "sde-dpmsolver++"}

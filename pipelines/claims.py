@@ -20,7 +20,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from pipelines.errors import StorageError
-from pipelines.run_log import Claim, RunLog, utc_now
+from pipelines.log_tables import Claim, utc_now
+from pipelines.run_log import RunLog
 
 POLL_SECONDS = 0.2
 

@@ -23,8 +23,9 @@ from pipelines.axes import (
 )
 from pipelines.errors import PipelineError, RequestError, first_line
 from pipelines.fields import setup_levels
+from pipelines.log_tables import ComparisonRow, Run
 from pipelines.request import RunRequest
-from pipelines.run_log import ComparisonRow, Run, RunLog
+from pipelines.run_log import RunLog
 from pipelines.schedulers import expected_evaluations
 
 if TYPE_CHECKING:

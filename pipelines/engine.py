@@ -19,6 +19,7 @@ from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cell_identities, cells_in_log
 from pipelines.hardware import default_dtype, environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
+from pipelines.log_tables import Run, utc_now
 from pipelines.making import Wanted, make_pictures
 from pipelines.models.identity import identity, lora_contents, model_content
 from pipelines.models.info import ModelInfo
@@ -30,7 +31,7 @@ from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import RunRequest
-from pipelines.run_log import Run, RunLog, data_home, utc_now
+from pipelines.run_log import RunLog, data_home
 from pipelines.schedulers import make_scheduler
 from pipelines.stores import LatentStore, PictureStore
 from pipelines.strips import Strips

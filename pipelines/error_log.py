@@ -12,7 +12,8 @@ import traceback
 from pathlib import Path
 
 from pipelines.errors import PipelineError, first_line
-from pipelines.run_log import data_home, utc_now
+from pipelines.log_tables import utc_now
+from pipelines.run_log import data_home
 
 NAME = "errors.log"
 LARGEST = 1_000_000  # bytes; then another file begins, and the one before is kept beside it

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.comparison import Comparison
 from pipelines.fields import COST_FIELDS
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
 from pipelines.painting.result import FLAT, spread
 from pipelines.pixels import flat
-from pipelines.run_log import Run
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.claims import make_once
 from pipelines.comparison import Cell, Comparison, work_order
 from pipelines.errors import Cancelled, PipelineError
+from pipelines.log_tables import ComparisonRow, Run, utc_now
 from pipelines.making import Wanted
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.painting.result import Step
-from pipelines.run_log import ComparisonRow, Run, utc_now
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
+from pipelines.log_tables import Distance, Run
 from pipelines.pixels import flat
-from pipelines.run_log import Distance, Run
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:

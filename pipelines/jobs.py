@@ -24,8 +24,8 @@ from pipelines.tasks import Task, TaskList, outcome
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.log_tables import Run
     from pipelines.models.info import ModelInfo
-    from pipelines.run_log import Run
 
 KEPT = 50  # finished jobs that stay listed
 PREVIEW_SECONDS = 0.4

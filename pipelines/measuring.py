@@ -15,6 +15,7 @@ from pipelines.clip import Clip, find_clip
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.fields import SOLVER_FIELDS
+from pipelines.log_tables import Distance, Run, Timing, utc_now
 from pipelines.making import Wanted, make_picture
 from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
@@ -22,7 +23,7 @@ from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
 from pipelines.references import CONVERGED, reference_cells
 from pipelines.request import DEFAULTS, RunRequest
-from pipelines.run_log import Distance, Run, Timing, TimingSummary, utc_now
+from pipelines.run_log import TimingSummary
 from pipelines.schedulers import BY_KEY
 from pipelines.stores import LatentStore, PictureStore
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import os
-import re
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
-from sqlalchemy import JSON, Float, ForeignKey, Select, case, func, or_, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
 
-from pipelines.checked_rows import checked
 from pipelines.database import Database
-from pipelines.errors import RequestError, StorageError
-from pipelines.names import Sha256
-from pipelines.request import RunRequest
+from pipelines.errors import StorageError
+from pipelines.log_tables import LISTED, ComparisonRow, Distance, Run, Timing
+from pipelines.run_filter import FEW, Clauses, RunFilter
+from pipelines.run_pages import FIRST, Page, Place, batches, distinct_values, few, page_of
 
 
 def data_home() -> Path:
@@ -29,192 +26,6 @@ def data_home() -> Path:
     if home := os.environ.get("CONTACT_SHEET_HOME"):
         return Path(home).expanduser().absolute()
     return user_data_path("contact-sheet", appauthor=False)
-
-
-class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
-    type_annotation_map = {float: Float} | dict.fromkeys(
-        (dict[str, Any], list[dict[str, Any]], list[str], list[int], list[float]), JSON)
-    damage = ""  # what was wrong with the row when it was read (checked_rows.py)
-
-    def contradictions(self) -> list[str]:
-        """What is wrong with a row whose columns are each as they should be."""
-        return []
-
-
-@checked
-class ComparisonRow(Base):
-    """A base request and its axes; `axes` is a list of {name, values}, `skip` the rules that leave
-    cells out, `reference` what the cells are measured against: None, 'converged' or a cell (see
-    measurement.py)."""
-
-    __tablename__ = "comparisons"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    datetime_utc: Mapped[str]
-    base: Mapped[dict[str, Any]]
-    axes: Mapped[list[dict[str, Any]]]
-    status: Mapped[str] = mapped_column(default="running")
-    reference: Mapped[str | None] = mapped_column(default=None)
-    skip: Mapped[list[str]] = mapped_column(default_factory=list)
-
-    def contradictions(self) -> list[str]:
-        return [f"axis: received {axis!r:.80}, accepted a name and its values" for axis in self.axes
-                if not (isinstance(axis.get("name"), str) and isinstance(axis.get("values"), list))]
-
-    @property
-    def summary(self) -> str:
-        """Prompt and axes in a line, or what is wrong with the row."""
-        axes = " × ".join(f"{len(axis['values'])} {axis['name']}" for axis in self.axes
-                          if not self.damage)
-        return self.damage or f"{self.base.get('prompt', '')} · {axes}"
-
-
-STAGES = ("text_encoding", "denoising", "decoding", "total")  # what is timed
-
-
-@checked
-class Run(Base):
-    """One picture made, or not made and why; `axes` are the cell's values in its comparison.
-
-    Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
-    whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
-    had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
-    `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
-    from 1. `parent_id`: the run whose picture this one started from. `identity` is
-    the hash of everything that decides the picture (see identity.py), `latents_sha256` names the
-    final latents where they were kept. `reused_from`: the run that was made before and taken from
-    the log, of which this row is a copy for another comparison.
-    `unmasked_pixels`: how many an in-painting was to keep, `changed_unmasked_pixels`: of these.
-    """
-
-    __tablename__ = "runs"
-
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    datetime_utc: Mapped[str] = mapped_column(index=True)
-    status: Mapped[str]
-    error: Mapped[str | None] = mapped_column(default=None)
-    comparison_id: Mapped[str | None] = mapped_column(
-        ForeignKey("comparisons.id"), index=True, default=None
-    )
-    axes: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
-    model_id: Mapped[str]
-    task: Mapped[str]
-    prompt: Mapped[str]
-    negative_prompt: Mapped[str]
-    scheduler: Mapped[str]
-    num_inference_steps: Mapped[int]
-    guidance_scale: Mapped[float]
-    seed: Mapped[int]
-    height: Mapped[int | None] = mapped_column(default=None)
-    width: Mapped[int | None] = mapped_column(default=None)
-    request: Mapped[dict[str, Any]]
-    nfe: Mapped[int | None] = mapped_column(default=None)
-    denoiser_rows: Mapped[int | None] = mapped_column(default=None)
-    noise_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
-    image_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
-    load_ms: Mapped[float | None] = mapped_column(default=None)
-    warm_up_ms: Mapped[float | None] = mapped_column(default=None)
-    text_encoding_ms: Mapped[float | None] = mapped_column(default=None)
-    denoising_ms: Mapped[float | None] = mapped_column(default=None)
-    decoding_ms: Mapped[float | None] = mapped_column(default=None)
-    total_ms: Mapped[float | None] = mapped_column(default=None)
-    step_ms: Mapped[list[float]] = mapped_column(default_factory=list)
-    peak_memory_bytes: Mapped[int | None] = mapped_column(default=None)
-    device: Mapped[str | None] = mapped_column(default=None)
-    dtype: Mapped[str | None] = mapped_column(default=None)
-    environment: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
-    notes: Mapped[list[str]] = mapped_column(default_factory=list)
-    shared: Mapped[bool] = mapped_column(default=False)
-    steps_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
-    steps_shown: Mapped[list[int]] = mapped_column(default_factory=list)
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
-    identity: Mapped[Sha256 | None] = mapped_column(index=True, default=None)
-    latents_sha256: Mapped[Sha256 | None] = mapped_column(default=None)
-    reused_from: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), default=None)
-    unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
-    changed_unmasked_pixels: Mapped[int | None] = mapped_column(default=None)
-
-    def contradictions(self) -> list[str]:
-        needed = ("image_sha256", "total_ms", "nfe") if self.status == "ok" else ()
-        reasons = [f"{name} is missing" for name in needed if getattr(self, name) is None]
-        if self.unmasked_pixels is not None and self.changed_unmasked_pixels is None:
-            set_committed_value(self, "unmasked_pixels", None)
-            reasons.append("changed_unmasked_pixels is missing")
-        return reasons
-
-    def valid_request(self) -> RunRequest:
-        """The request, checked again: the log may be from another version. Raises RequestError."""
-        try:
-            return RunRequest(**self.request)
-        except RequestError as error:
-            raise RequestError(f"run {self.id}: {error}") from error
-
-    @property
-    def source_id(self) -> int:
-        """The run that was really made; distances and timings are kept under it."""
-        return self.reused_from or self.id
-
-    def copy_for(self, comparison_id: str, axes: dict[str, Any]) -> Run:
-        """A row that takes this run into another comparison."""
-        replaced = {"id", "datetime_utc", "comparison_id", "axes", "reused_from"}
-        same = {name: value for name, value in self.as_dict().items() if name not in replaced}
-        return Run(datetime_utc=utc_now(), comparison_id=comparison_id, axes=axes,
-                   reused_from=self.source_id, **same)
-
-    @property
-    def timings_ms(self) -> dict[str, float | None]:
-        return {name: getattr(self, f"{name}_ms") for name in STAGES}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every column, for exports."""
-        return {column.name: getattr(self, column.name) for column in self.__table__.columns}
-
-
-@checked
-class Distance(Base):
-    """How far a run lies from a reference run; see measurement.py for the measures and units.
-    `clip_score` is of the run and its prompt alone."""
-
-    __tablename__ = "distances"
-
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
-    reference_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
-    rms_latents: Mapped[float | None] = mapped_column(default=None)
-    psnr: Mapped[float | None] = mapped_column(default=None)
-    ssim: Mapped[float | None] = mapped_column(default=None)
-    clip_distance: Mapped[float | None] = mapped_column(default=None)
-    clip_score: Mapped[float | None] = mapped_column(default=None)
-    clip_model: Mapped[str | None] = mapped_column(default=None)
-
-    def as_dict(self) -> dict[str, float | str | None]:
-        return {name: getattr(self, name) for name in MEASURES}
-
-
-MEASURES = tuple(column.name for column in Distance.__table__.columns if not column.primary_key)
-
-
-class Timing(Base):
-    """One measured repeat of a run, made apart, after warm-up; milliseconds."""
-
-    __tablename__ = "timings"
-
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
-    datetime_utc: Mapped[str]
-    text_encoding_ms: Mapped[float]
-    denoising_ms: Mapped[float]
-    decoding_ms: Mapped[float]
-    total_ms: Mapped[float]
-
-
-class Claim(Base):
-    """A picture that is being made, by its identity, and who makes it (claims.py)."""
-
-    __tablename__ = "claims"
-
-    identity: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    datetime_utc: Mapped[str]
 
 
 @dataclass(frozen=True)
@@ -225,43 +36,6 @@ class TimingSummary:
     median_ms: float
     low_ms: float
     high_ms: float
-
-
-def utc_now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-@dataclass(frozen=True)
-class RunFilter:
-    """Which runs of the log; empty fields let all through.
-
-    `text` is looked for in both prompts; `since` and `until` are ISO dates, both included. Copies
-    of a reused run are left out, unless their comparison is asked for.
-    """
-
-    text: str = ""
-    model_id: str | None = None
-    scheduler: str | None = None
-    status: str | None = None
-    since: str | None = None
-    until: str | None = None
-    comparison_id: str | None = None
-
-    def applied_to(self, query: Select) -> Select:
-        if self.text:
-            escaped = re.sub(r"([%_\\])", r"\\\1", self.text)
-            query = query.where(or_(Run.prompt.ilike(f"%{escaped}%", escape="\\"),
-                                    Run.negative_prompt.ilike(f"%{escaped}%", escape="\\")))
-        if self.comparison_id is None:
-            query = query.where(Run.reused_from.is_(None))
-        for name in ("model_id", "scheduler", "status", "comparison_id"):
-            if (value := getattr(self, name)) is not None:
-                query = query.where(getattr(Run, name) == value)
-        if self.since:
-            query = query.where(Run.datetime_utc >= self.since)
-        if self.until:
-            query = query.where(Run.datetime_utc < f"{self.until}~")  # after all times of that day
-        return query
 
 
 class RunLog:
@@ -275,7 +49,7 @@ class RunLog:
         self.path = home / "runs.sqlite"
         self.database = Database(self.path)
         self.version, self._session = self.database.version, self.database.session
-        self._counts: tuple[int, dict[Any, Any]] = -1, {}  # of which version
+        self._answers: tuple[int, dict[Any, Any]] = -1, {}  # of which version
 
     def add(self, row: Run | ComparisonRow | Timing) -> None:
         """Write a row now; raises StorageError."""
@@ -389,10 +163,12 @@ class RunLog:
     ) -> Sequence[Run]:
         """The runs that a RunFilter of these fields lets through, the newest first; `sort` names
         a column."""
-        query = RunFilter(**filters).applied_to(select(Run))
+        run_filter = RunFilter(**filters)
         columns = [getattr(Run, sort), Run.id]
         order = [column.asc() if ascending else column.desc() for column in columns]
         with self._session() as session:
+            clauses = Clauses(session, run_filter)
+            query = select(Run).where(clauses.scope, clauses.by_row())
             return session.scalars(query.order_by(*order).limit(limit).offset(offset)).all()
 
     def costs(self, model_id: str, limit: int = 200) -> Sequence[Any]:
@@ -400,7 +176,7 @@ class RunLog:
         of Run, without its JSON."""
         query = select(Run.height, Run.width, Run.nfe, Run.denoiser_rows, Run.shared, Run.device,
                        Run.denoising_ms, Run.total_ms)
-        query = RunFilter(model_id=model_id, status="ok").applied_to(query)
+        query = query.where(LISTED, Run.model_id == model_id, Run.status == "ok")
         with self._session() as session:
             rows = session.execute(query.order_by(Run.id.desc()).limit(limit)).all()
         return [row for row in rows
@@ -414,27 +190,73 @@ class RunLog:
         with self._session() as session:
             return session.scalars(query.order_by(Run.id.desc()).limit(limit)).all()
 
-    def count(self, **filters: Any) -> int:
-        """How many runs a RunFilter of these fields lets through."""
+    def page(
+        self,
+        *,
+        sort: str = "id",
+        ascending: bool = False,
+        place: Place = FIRST,
+        size: int = 25,
+        **filters: Any,
+    ) -> Page:
+        """The runs of one page of those that a RunFilter lets through; `sort` names the id or a
+        column of SORTED (log_tables.py)."""
         run_filter = RunFilter(**filters)
-        query = run_filter.applied_to(select(func.count(Run.id)))
-        return self._over_all_rows(run_filter, query)[0]
+        filtered = bool(run_filter.conditions)
+        fitting = self._fitting(run_filter) if filtered else None
+        with self._session() as session:
+            runs = page_of(session, run_filter, fitting, sort, ascending, place, size + 1)
+        more = len(runs) > size
+        if more:
+            runs = runs[1:] if place.backwards else runs[:size]
+        earlier, later = ((more, place.run_id is not None) if place.backwards
+                          else (place.run_id is not None, more))
+        if not runs:
+            earlier = later = False
+        count = self.count(**filters)
+        return Page(
+            runs,
+            Place(getattr(runs[0], sort), runs[0].id, True) if earlier else None,
+            Place(getattr(runs[-1], sort), runs[-1].id) if later else None,
+            min(count, FEW) if filtered else count, filtered and count > FEW)
+
+    def count(self, **filters: Any) -> int:
+        """How many runs a RunFilter of these fields lets through; more than FEW (run_filter.py) is
+        FEW + 1 where something is filtered."""
+        run_filter = RunFilter(**filters)
+        if run_filter.conditions:
+            return len(self._fitting(run_filter))
+        query = select(func.count(Run.id)).where(run_filter.scope())
+        return self._until_a_write("count", lambda session: session.scalar(query))
+
+    def stream(self, **filters: Any) -> Iterator[Run]:
+        """All runs that a RunFilter of these fields lets through, the newest first, of which a few
+        are in memory at once."""
+        for runs in batches(self._session, RunFilter(**filters)):
+            yield from runs
 
     def distinct(self, column: str) -> list[str]:
-        """The values that occur in a column, sorted."""
-        values = self._over_all_rows(column, select(getattr(Run, column)).distinct())
+        """The values that occur in a column of SORTED (log_tables.py), sorted."""
+        values = self._until_a_write(column, lambda session: distinct_values(session, column))
         return sorted(value for value in values if isinstance(value, str))
 
-    def _over_all_rows(self, key: Any, query: Select) -> Sequence[Any]:
-        """What a query over the whole table gives, asked again only after a write."""
+    def _fitting(self, run_filter: RunFilter) -> Sequence[int]:
+        return self._until_a_write(run_filter, lambda session: few(session, run_filter))
+
+    def forget(self) -> None:
+        """Ask everything anew, as after a write."""
+        self._answers = -1, {}
+
+    def _until_a_write(self, key: Any, ask: Callable[[Session], Any]) -> Any:
+        """What a look over the whole table gives, asked again only after a write."""
         version = self.version()
-        if self._counts[0] != version:
-            self._counts = version, {}
-        results = self._counts[1]
-        if key not in results:
+        if self._answers[0] != version:
+            self._answers = version, {}
+        answers = self._answers[1]
+        if key not in answers:
             with self._session() as session:
-                results[key] = session.scalars(query).all()
-        return results[key]
+                answers[key] = ask(session)
+        return answers[key]
 
 
 def _are_numbers(*values: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 from pipelines.errors import StorageError, first_line
 
 
-def migrate(path: Path, engine: Any, read_only: bool = False) -> None:
-    """Bring a fresh or an old database to the newest schema; StorageError for one from a newer
-    version, and for an old one that can only be read."""
+def migrate(path: Path, engine: Any, read_only: bool = False, to: str = "head") -> None:
+    """Bring a fresh or an old database to the newest schema, or to another one; StorageError for
+    one from a newer version, and for an old one that can only be read."""
     from alembic import command
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
@@ -48,7 +48,7 @@ def migrate(path: Path, engine: Any, read_only: bool = False) -> None:
                 "to date"
             )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
         connection.exec_driver_sql("PRAGMA wal_checkpoint")  # so that the WAL begins anew

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Cancelled, PipelineError
 from pipelines.files import write_file
+from pipelines.log_tables import Run
 from pipelines.painting.extras import Extras
 from pipelines.painting.previews import StepLatents, draw_strip
 from pipelines.painting.result import RunResult
 from pipelines.painting.timing import Timings
-from pipelines.run_log import Run, RunLog
+from pipelines.run_log import RunLog
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:

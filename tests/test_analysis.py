@@ -17,7 +17,8 @@ from pipelines.analysis import (
 )
 from pipelines.flags import flags, picture_facts
 from pipelines.guidance import guidance, named_in
-from pipelines.run_log import Distance, TimingSummary
+from pipelines.log_tables import Distance
+from pipelines.run_log import TimingSummary
 
 BASE = RunRequest(prompt="a red car on a road at night", num_inference_steps=2)
 

@@ -13,7 +13,7 @@ from dashboard import state
 from pipelines import Axis, Comparison, Engine, RunRequest, measuring
 from pipelines.comparison import forecast
 from pipelines.errors import Cancelled
-from pipelines.run_log import ComparisonRow, utc_now
+from pipelines.log_tables import ComparisonRow, utc_now
 from pipelines.sheet.cells import Results
 from pipelines.sheet.exports import sheet_pngs
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import state
 from pipelines import Engine, RunRequest
-from pipelines.run_log import Run, utc_now
+from pipelines.log_tables import Run, utc_now
 from pipelines.sheet.cells import runs_csv
 
 

@@ -6,8 +6,8 @@ from PIL import Image
 
 from dashboard import state
 from pipelines import RunRequest
+from pipelines.log_tables import Run, utc_now
 from pipelines.request import ROLES, limits
-from pipelines.run_log import Run, utc_now
 
 RANGED = [name for name, field in RunRequest.model_fields.items()
           if any(hasattr(mark, "le") for mark in field.metadata)]

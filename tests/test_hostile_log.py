@@ -14,7 +14,8 @@ from pipelines.analysis import methods
 from pipelines.comparison import forecast, logged_comparison
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.flags import flags
-from pipelines.run_log import Run, RunLog
+from pipelines.log_tables import Run
+from pipelines.run_log import RunLog
 from pipelines.sheet.cells import Results, as_json, cell_record, runs_csv
 from pipelines.sheet.exports import EXPORTS
 from pipelines.sheet.live import LiveComparison
@@ -23,7 +24,8 @@ ROWS, COMPARISONS = 240, 60
 BASE = RunRequest(prompt="a red car on a road", num_inference_steps=2)
 WIDE = Comparison.parse(BASE, [f"seed=0..{ROWS - 1}"])
 
-KEPT = ("id", "comparison_id", "parent_id", "reused_from")
+# What a row hangs on, and whether it is in the bin: anything that stands there puts it in.
+KEPT = ("id", "comparison_id", "parent_id", "reused_from", "deleted_utc")
 REQUEST = BASE.model_dump(mode="json")
 HOSTILE = (
     None, "", "{", "[", "[" * 100_000, "null", "5", "true", '"text"', "{}", "[]", "[null]", "[[]]",

@@ -20,8 +20,9 @@ from pipelines.comparison import forecast
 from pipelines.errors import LoadError, StorageError
 from pipelines.inpainting import masks
 from pipelines.jobs import JobQueue, submit_comparison
+from pipelines.log_tables import ComparisonRow, Distance, Run, Timing, utc_now
 from pipelines.models.info import describe
-from pipelines.run_log import ComparisonRow, Distance, Run, RunLog, Timing, utc_now
+from pipelines.run_log import RunLog
 from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
 

@@ -17,9 +17,9 @@ from dashboard import state
 from dashboard.form.axes import format_rules, parse_rules
 from pipelines import Comparison, RunRequest, cli
 from pipelines.axes import format_values, make_axis, parse_values
+from pipelines.log_tables import ComparisonRow
 from pipelines.references import cell_texts, reference_cells
 from pipelines.request import Lora
-from pipelines.run_log import ComparisonRow
 from pipelines.sheet.recipe import read_recipe
 
 BASE = RunRequest(prompt="a red car")

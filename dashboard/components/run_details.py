@@ -8,8 +8,8 @@ from html import escape
 import streamlit as st
 
 from dashboard.components.text import duration, facts, milliseconds, notice
+from pipelines.log_tables import Run
 from pipelines.notation import for_browser, number_text
-from pipelines.run_log import Run
 from pipelines.schedulers import BY_KEY
 
 STAGES = (("text_encoding", "Text encoding"), ("denoising", "Denoising"), ("decoding", "Decoding"))

@@ -23,8 +23,8 @@ from pipelines.axes import label
 from pipelines.errors import StorageError
 from pipelines.inpainting import masks
 from pipelines.jobs import Job
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
-from pipelines.run_log import Run
 
 
 def progress(job: Job, draft: Draft, before: str | None) -> None:

@@ -30,7 +30,7 @@ from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_comparison
-from pipelines.run_log import ComparisonRow, Run
+from pipelines.log_tables import ComparisonRow, Run
 from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.draw import unusual
 from pipelines.sheet.exports import Export, exports_for

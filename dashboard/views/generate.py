@@ -29,10 +29,10 @@ from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_generation
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
 from pipelines.painting.resolve import check_extras, check_size
 from pipelines.request import TO_COME, RunRequest, limits
-from pipelines.run_log import Run
 
 PAGE = state.GENERATE
 MAX_STAGES = 3

@@ -13,8 +13,8 @@ from dashboard.components.run_table import Column, run_table
 from dashboard.components.text import duration, notice, words
 from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
-from pipelines.run_log import Run
 from pipelines.sheet.cells import runs_csv, spreadsheet
 
 PAGE_SIZE = 25

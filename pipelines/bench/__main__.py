@@ -5,6 +5,8 @@ one of image-to-image, and the first two beside a busy process. Then random weig
 SD 1.5 and SDXL, and of the width of SD 3 and Flux with few layers; on the CPU at 256 px and with as
 many steps as `--seconds` allow. Variants are interleaved and repeated, medians are compared.
 Nothing is logged. `--output` keeps what was printed (docs/bench.md).
+
+`python -m pipelines.bench log`: see log.py.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipelines.bench.limit import least_seconds
+from pipelines.bench.log import bench_log
 from pipelines.bench.shapes import LARGE
 from pipelines.cli.output import Outputs, write
 from pipelines.comparison import Comparison
@@ -256,4 +259,7 @@ def half_masked(request: RunRequest) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["log"]:
+        bench_log(sys.argv[2:])
+    else:
+        main()

@@ -33,12 +33,12 @@ from pipelines.comparison import Comparison, logged_comparison
 from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
 from pipelines.grid import new_comparison_id
+from pipelines.log_tables import Run
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.names import LONGEST, file_names
 from pipelines.painting.extras import Extras
 from pipelines.painting.result import Step
 from pipelines.request import RunRequest
-from pipelines.run_log import Run
 from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.exports import EXPORTS, sheet_pngs
 from pipelines.sheet.recipe import read_recipe

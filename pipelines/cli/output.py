@@ -22,8 +22,8 @@ from pipelines.errors import Cancelled, RequestError, StorageError
 from pipelines.files import temporary_name, write_file
 
 if TYPE_CHECKING:
+    from pipelines.log_tables import Run
     from pipelines.painting.result import OnStep, Step
-    from pipelines.run_log import Run
 
 Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on standard output.")]
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from pipelines.run_log import Base
+from pipelines.log_tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines import measuring
 from pipelines.axes import label
 from pipelines.comparison import Comparison, logged_comparison
-from pipelines.run_log import MEASURES, STAGES, Distance, Run, TimingSummary
+from pipelines.log_tables import MEASURES, STAGES, Distance, Run
+from pipelines.run_log import TimingSummary
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pipelines.axes import OPTION, Axis, label, own_or_label
 from pipelines.comparison import Comparison
 from pipelines.errors import StorageError
 from pipelines.fields import HEADING_FIELDS, UNUSUAL_FIELDS
+from pipelines.log_tables import Run
 from pipelines.pixels import flat
-from pipelines.run_log import Run
 from pipelines.sheet.cells import notes_of_runs
 from pipelines.stores import PictureStore
 

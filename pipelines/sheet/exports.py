@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.comparison import Comparison
-from pipelines.run_log import Run
+from pipelines.log_tables import Run
 from pipelines.sheet.cells import Results, as_json, spreadsheet, to_csv
 from pipelines.sheet.draw import draw
 from pipelines.sheet.page import html_page

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import measuring
 from pipelines.comparison import Comparison, axes_key, work_order
+from pipelines.log_tables import ComparisonRow, Distance, Run
 from pipelines.measuring import CONVERGED
-from pipelines.run_log import ComparisonRow, Distance, Run, TimingSummary
+from pipelines.run_log import TimingSummary
 from pipelines.sheet.cells import cell_record
 
 if TYPE_CHECKING:

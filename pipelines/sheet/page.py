@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipelines.errors import StorageError
+from pipelines.log_tables import Run
 from pipelines.pixels import flat
-from pipelines.run_log import Run
 from pipelines.sheet.cells import Results
 from pipelines.sheet.draw import heading_of, subtitle
 from pipelines.sheet.viewer import FOLDER, PAGE, STYLE, viewer_data

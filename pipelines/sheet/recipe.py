@@ -16,8 +16,8 @@ from pipelines.axes import Axis
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, RequestError
 from pipelines.inpainting.pictures_in import MAX_PIXELS
+from pipelines.log_tables import ComparisonRow, Run
 from pipelines.request import join_model_id, split_model_id
-from pipelines.run_log import ComparisonRow, Run
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CHUNK = "contact_sheet"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparison import Cell, Comparison
+from pipelines.log_tables import Run
 from pipelines.notation import LARGEST_IN_A_BROWSER, for_browser
-from pipelines.run_log import Run
 from pipelines.sheet.draw import time_text
 
 FOLDER = Path(__file__).parent
