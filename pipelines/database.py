@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, create_engine, event
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,13 @@ DEEPEST = 100  # levels of nesting in a JSON column
 _SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}|NaN|Infinity")
 
 
+class _Compiler(SQLiteCompiler):
+    """Writes hints such as INDEXED BY, which SQLAlchemy leaves out for SQLite."""
+
+    def get_from_hint_text(self, _table: Any, text: str) -> str:
+        return text
+
+
 class Database:
     """An open SQLite file at the newest schema; every error of it is a StorageError."""
 
@@ -34,6 +42,7 @@ class Database:
             os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
         self._engine = create_engine(self._url(), connect_args={"timeout": 30},
                                      json_deserializer=read_json)
+        self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "connect", self._set_up)
         self._watch: Any = None
         self._watch_lock = threading.Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, and_
+from sqlalchemy import JSON, ColumnElement, Float, ForeignKey, Index, and_
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -170,8 +170,13 @@ class Run(Base):
         return {column.name: getattr(self, column.name) for column in self.__table__.columns}
 
 
-# What lists show and count: neither copies of a run for another comparison nor what is in the bin.
-LISTED = and_(Run.reused_from.is_(None), Run.deleted_utc.is_(None))
+# Lists show neither copies of a run for another comparison nor what is in the bin.
+def listed_of(runs: Any) -> ColumnElement[bool]:
+    """Whether a row is in lists."""
+    return and_(runs.reused_from.is_(None), runs.deleted_utc.is_(None))
+
+
+LISTED = listed_of(Run)
 # Columns that a list of runs is sorted by, each with an index.
 SORTED = ("datetime_utc", "prompt", "model_id", "task", "scheduler", "status",
           "num_inference_steps", "guidance_scale", "seed", "total_ms", "nfe", "peak_memory_bytes")
@@ -222,6 +227,7 @@ MEASURES = tuple(column.name for column in Distance.__table__.columns if not col
 MEASURE_NUMBERS = tuple(name for name in MEASURES if name != "clip_model")
 for _measure in MEASURE_NUMBERS:
     Index(f"distances_{_measure}", getattr(Distance, _measure), Distance.run_id)
+Index("distances_measures", Distance.run_id, *(getattr(Distance, n) for n in MEASURE_NUMBERS))
 
 
 class Timing(Base):

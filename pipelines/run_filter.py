@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, column, false, func, not_, or_, select, table, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    column,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    table,
+    true,
+)
 from sqlalchemy.orm import Session, aliased
 
-from pipelines.log_tables import LISTED, MEASURE_NUMBERS, Distance, Run, Tag
+from pipelines.log_tables import LISTED, MEASURE_NUMBERS, SORTED, Distance, Run, Tag, listed_of
 from pipelines.run_query import CHOICES, DATES, FLAGS, NUMBERS, Condition, parse_query
 
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
            "=": operator.eq}
-PROMPTS = ("prompt", "negative_prompt")
+TEXTS = ("prompt", "negative_prompt")
 PIECE = 3  # letters that the full-text index holds together
 MOST_PIECES = 2000  # of which a search for fewer letters is put together
 FEW = 10_000  # rows of which a list is made
+SELECTIVE = 100_000  # rows that are looked up one by one rather than all read
 
-_prompts = table("prompts", column("rowid"), column("prompts"))
+PROMPTS = table("prompts", column("rowid"), column("prompts"))
 _terms = table("prompts_terms", column("term"))
 
 
@@ -51,10 +65,11 @@ class RunFilter:
         for name in ("model_id", "scheduler", "status", "comparison_id"):
             if (value := getattr(self, name)) is not None:
                 conditions.append(Condition(name, ((("=", value),),)))
-        if self.since:
-            conditions.append(Condition("datetime_utc", (((">=", self.since),),)))
+        days = [(">=", self.since)] if self.since else []
         if self.until:  # before what comes after all times of that day
-            conditions.append(Condition("datetime_utc", ((("<", f"{self.until}~"),),)))
+            days.append(("<", f"{self.until}~"))
+        if days:
+            conditions.append(Condition("datetime_utc", (tuple(days),)))
         return tuple(conditions)
 
     def scope(self) -> ColumnElement[bool]:
@@ -81,29 +96,39 @@ class Clauses:
         self._source = (Run.id if self.scope is LISTED
                         else func.coalesce(Run.reused_from, Run.id))
 
-    def by_index(self) -> ColumnElement[bool]:
-        """For a search of the whole log: texts are looked up in the full-text index."""
-        return and_(true(), *(self._indexed(condition) for condition in self._conditions))
+    @functools.cached_property
+    def match(self) -> str | None:
+        """What the full-text index is asked for; None where nothing is."""
+        return " AND ".join(f"({match})" for condition in self._conditions
+                            if (match := self._pieces(condition)) and not condition.negated) or None
+
+    def by_index(self, without_match: bool = False) -> ColumnElement[bool]:
+        """For a search of the whole log: texts are looked up in the full-text index, those that
+        must be there unless that is done beside."""
+        clauses = []
+        for condition in self._conditions:
+            match = self._pieces(condition)
+            if not match:
+                clauses.append(self._clause(condition, len(condition.alternatives) == 1))
+            elif condition.negated:
+                clauses.append(Run.id.not_in(_matching(match)))
+        if self.match and not without_match:
+            clauses.append(Run.id.in_(_matching(self.match)))
+        return and_(true(), *clauses)
 
     def by_row(self) -> ColumnElement[bool]:
         """For rows that are looked at one after the other."""
         return and_(true(), *(self._clause(condition) for condition in self._conditions))
 
-    def _indexed(self, condition: Condition) -> ColumnElement[bool]:
-        match = None
-        if condition.field in ("", *PROMPTS) and not condition.negated:
-            match = self._pieces(condition)
-        if not match:
-            return self._clause(condition)
-        ids = select(_prompts.c.rowid).where(_prompts.c.prompts.op("MATCH")(match))
-        return Run.id.in_(ids)
-
-    def _clause(self, condition: Condition) -> ColumnElement[bool]:
-        clause = or_(*(self._alternative(condition.field, bounds)
+    def _clause(self, condition: Condition, listed: bool = False) -> ColumnElement[bool]:
+        clause = or_(*(self._alternative(condition.field, bounds, listed)
                        for bounds in condition.alternatives))
         return not_(func.coalesce(clause, false())) if condition.negated else clause
 
-    def _alternative(self, field: str, bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:
+    def _alternative(
+        self, field: str, bounds: Sequence[tuple[str, Any]], listed: bool
+    ) -> ColumnElement[bool]:
+        """`listed`: an index may make a list of the few runs that fit."""
         relation, value = bounds[0]
         if field == "is":
             return FLAGS[value]
@@ -111,10 +136,23 @@ class Clauses:
             return self._source.in_(select(Tag.run_id).where(_like_text(Tag.tag, value)))
         if field in MEASURE_NUMBERS:
             return self._measured(field, bounds)
-        if field in ("", *PROMPTS):
-            return or_(*(_contains(getattr(Run, name), value) for name in PROMPTS
+        if field in ("", *TEXTS):
+            return or_(*(_contains(getattr(Run, name), value) for name in TEXTS
                          if field in ("", name)))
-        stored = getattr(Run, field)
+        clause = self._of_column(field, bounds)
+        if self.scope is LISTED and field in SORTED and listed:
+            other = aliased(Run)
+            ids = select(other.id).where(listed_of(other), self._of_column(field, bounds, other))
+            ids = ids.with_hint(other, f"INDEXED BY listed_{field}", "sqlite")
+            if self._selective(ids):
+                return Run.id.in_(ids)
+        return clause
+
+    def _of_column(
+        self, field: str, bounds: Sequence[tuple[str, Any]], table: Any = Run
+    ) -> ColumnElement[bool]:
+        relation, value = bounds[0]
+        stored = getattr(table, field)
         if field in NUMBERS and relation == "is":
             return stored.is_(None)
         if field in (*NUMBERS, *DATES):
@@ -122,6 +160,11 @@ class Clauses:
         if field in CHOICES:
             return stored == value if relation == "=" else _like_text(stored, value)
         return _contains(stored, value)
+
+    def _selective(self, ids: Select) -> bool:
+        """Whether an index gives so few ids that looking each up is less than reading all."""
+        counted = select(func.count()).select_from(ids.limit(SELECTIVE + 1).subquery())
+        return self._session.scalar(counted) <= SELECTIVE
 
     def _measured(self, name: str, bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:
         """Whether a run has such a distance, to whichever reference."""
@@ -131,16 +174,19 @@ class Clauses:
             return ~select(distance.run_id).where(distance.run_id == self._source,
                                                   measure.is_not(None)).exists()
         ids = select(distance.run_id).where(_within(measure, bounds))
-        few = len(self._session.execute(ids.limit(FEW + 1)).all()) <= FEW
-        if few:
+        if self._selective(ids):
             return self._source.in_(ids)
         return ids.where(distance.run_id == self._source).exists()
 
     def _pieces(self, condition: Condition) -> str | None:
-        """A condition on prompts as the full-text index understands it; None where it would be put
-        together of too many pieces."""
+        """A condition on prompts as the full-text index understands it; None for others, and where
+        it would be put together of too many pieces."""
+        if condition.field not in ("", *TEXTS):
+            return None
         alternatives = []
         for ((_, text),) in condition.alternatives:
+            if "\0" in text:
+                continue
             pieces = [text] if len(text) >= PIECE else self._beginning_with(text)
             if len(pieces) > MOST_PIECES:
                 return None
@@ -155,6 +201,10 @@ class Clauses:
         query = select(_terms.c.term).where(_terms.c.term >= start,
                                             _terms.c.term < f"{start}\U0010ffff")
         return list(self._session.scalars(query.limit(MOST_PIECES + 1)))
+
+
+def _matching(match: str) -> Select:
+    return select(PROMPTS.c.rowid).where(PROMPTS.c.prompts.op("MATCH")(match))
 
 
 def _within(stored: Any, bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:

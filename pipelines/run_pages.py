@@ -17,9 +17,9 @@ from sqlalchemy import ColumnElement, Select, func, select, text, true, tuple_
 from sqlalchemy.orm import Session
 
 from pipelines.log_tables import FACTS_INDEX, LISTED, Run
-from pipelines.run_filter import FEW, Clauses, RunFilter
+from pipelines.run_filter import FEW, PROMPTS, Clauses, RunFilter
 
-WALK = 20_000  # runs that are looked at along the order
+WALK = 5_000  # runs that are looked at along the order
 BATCH = 500  # runs of an export that are in memory at once
 BY_FACTS = f"INDEXED BY {FACTS_INDEX.name}"
 
@@ -89,7 +89,11 @@ def page_of(
 def few(session: Session, run_filter: RunFilter) -> Sequence[int]:
     """The ids of the runs that fit, in no order; only FEW + 1 of them where there are more."""
     clauses = Clauses(session, run_filter)
-    query = select(Run.id).where(clauses.scope, clauses.by_index())
+    query = select(Run.id)
+    if match := clauses.match:  # the full-text index gives them one after the other
+        query = query.select_from(PROMPTS).join(Run, Run.id == PROMPTS.c.rowid)
+        query = query.where(PROMPTS.c.prompts.op("MATCH")(match))
+    query = query.where(clauses.scope, clauses.by_index(without_match=True))
     return session.scalars(query.with_hint(Run, BY_FACTS, "sqlite").limit(FEW + 1)).all()
 
 

@@ -59,6 +59,9 @@ class Condition:
 
 def parse_query(text: str) -> tuple[Condition, ...]:
     """The terms of a query; raises QueryError, which marks the place of a mistake."""
+    if "\0" in text:
+        at = text.index("\0")
+        raise QueryError("received the character 0, which no text in the log has", text, at, at + 1)
     conditions = []
     at = 0
     while at < len(text):

@@ -83,6 +83,20 @@ class Store:
             ) from error
         return name
 
+    def bytes_of(self, sha256: str) -> int | None:
+        """The length of a file, whole or not; None where there is none."""
+        try:
+            return self.path(sha256).stat().st_size
+        except (OSError, StorageError):
+            return None
+
+    def remove(self, sha256: str) -> None:
+        """Delete a file, if it is there; raises StorageError."""
+        try:
+            self.path(sha256).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path(sha256)} cannot be removed: {error}") from error
+
     def _unreadable(self, sha256: str, reason: object) -> StorageError:
         kind = self.kind.removeprefix("a ")
         return StorageError(f"{kind} {sha256[:12]} cannot be read: {reason}")

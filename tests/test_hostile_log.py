@@ -116,7 +116,7 @@ def test_lists_hold_every_row_and_say_which_are_damaged(log_engine):
             assert not isinstance(value, bytes), name
     assert len(log.comparisons(100)) == COMPARISONS + 2
     assert all(isinstance(row.summary, str) for row in log.comparisons(100))
-    text = runs_csv(runs) + as_json([run.as_dict() for run in runs])
+    text = "".join(runs_csv(runs)) + as_json([run.as_dict() for run in runs])
     json.loads(as_json([run.as_dict() for run in runs]), parse_constant=pytest.fail)
     text.encode()
     assert log.tries("ab") == []
@@ -226,7 +226,7 @@ def test_a_damaged_file_is_one_line(tmp_path, engine):
         try:
             log = RunLog(folder)
             Results.gather(engine, WIDE, [None] * ROWS)
-            runs_csv(log.runs())
+            list(runs_csv(log.runs()))
             log.comparisons()
             log.count()
         except StorageError as error:

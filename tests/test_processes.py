@@ -177,7 +177,7 @@ try:
     engine = Engine(Path(sys.argv[1]), device="cpu")
     log = engine.run_log
     runs = log.runs()
-    print(len(runs), log.count(), log.distinct("status"), len(runs_csv(runs).splitlines()))
+    print(len(runs), log.count(), log.distinct("status"), len(list(runs_csv(runs))))
     print(len(log.comparisons()), log.version() == log.version())
     for work in (lambda: engine.run(RunRequest()), lambda: log.update(runs[0], error="x")):
         try:

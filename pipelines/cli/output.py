@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import sys
+import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,16 @@ Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on sta
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """As print_json prints a list of them, each when it comes."""
+    sign = "["
+    for value in values:
+        print(sign, textwrap.indent(json.dumps(value, indent=2, ensure_ascii=False), "  "),
+              sep="\n", end="")
+        sign = ","
+    print("[]" if sign == "[" else "\n]")
 
 
 def print_table(head: list[str], rows: list[list[Any]]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from pipelines.cli.options import refuse_beside
-from pipelines.cli.output import Json, print_json, print_table
+from pipelines.cli.output import Json, print_json_list, print_table
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
+from pipelines.log_tables import Run
 from pipelines.notation import number_text
-from pipelines.sheet.cells import runs_csv, spreadsheet
+from pipelines.run_query import EXAMPLE, parse_query
+from pipelines.sheet.cells import runs_csv, spreadsheet_lines
 
 
 class Status(StrEnum):
@@ -43,6 +47,8 @@ def runs(
     since: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
     until: Annotated[str | None, typer.Option(help="ISO date, included.")] = None,
     comparison_id: Annotated[str | None, typer.Option()] = None,
+    where: Annotated[str, typer.Option(
+        help=f'A query: {EXAMPLE}; words are looked for in the prompts.')] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="The newest N.")] = None,
 ) -> None:
     """Print the run log, the newest first."""
@@ -50,17 +56,24 @@ def runs(
         refuse_beside(context, "json: prints JSON", {"format"})
     for name, day in (("since", since), ("until", until)):
         _check_day(name, day)
+    parse_query(where)  # raises before the log is opened
     filters = {"text": text, "model_id": model_id, "scheduler": scheduler, "status": status,
-               "since": since, "until": until, "comparison_id": comparison_id}
+               "since": since, "until": until, "comparison_id": comparison_id, "where": where}
     log = Engine().run_log
-    rows = log.runs(**filters, limit=limit)
+
+    def stream() -> Iterator[Run]:
+        return itertools.islice(log.stream(**filters), limit)
+
     if as_json or format is Format.json:
-        print_json([run.as_dict() for run in rows])
-    elif format is Format.csv:
-        print(runs_csv(rows), end="")
-    elif format is Format.spreadsheet:
-        print(spreadsheet([run.as_dict() for run in rows]), end="")
-    elif not rows and log.count():
+        print_json_list(run.as_dict() for run in stream())
+        return
+    if format is not Format.table:
+        for line in (runs_csv(stream()) if format is Format.csv else
+                     spreadsheet_lines(lambda: (run.as_dict() for run in stream()))):
+            print(line, end="")
+        return
+    rows = list(stream())
+    if not rows and log.count():
         print("No run fits these filters.")
     elif not rows:
         print("No runs yet. Make one: python -m pipelines generate \"a red car\" -o out.png")

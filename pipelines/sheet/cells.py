@@ -8,7 +8,7 @@ import functools
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,42 +151,69 @@ class _Lines(io.StringIO):
     with a carriage return only where that is part of a line's end."""
 
     def write(self, line: str) -> int:
-        return super().write(line.removesuffix("\r\n") + "\n")
+        ending = "\r\n" if line.endswith("\r\n") else "\n"
+        return super().write(line.removesuffix(ending) + "\n")
+
+    def taken(self) -> str:
+        """What was written since the last time."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return text
 
 
 def to_csv(records: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     """Records as CSV; lists and objects as JSON. `columns` come first, also where nothing is."""
     names = dict.fromkeys([*columns, *(name for record in records for name in record)])
-    out = _Lines()
-    writer = csv.DictWriter(out, list(names))
+    return "".join(_csv_lines(records, list(names)))
+
+
+def _csv_lines(records: Iterable[dict[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    line = _Lines()
+    writer = csv.DictWriter(line, names)
     writer.writeheader()
+    yield line.taken()
     nested = dict | list | tuple
     for record in records:
         writer.writerow({name: json.dumps(value) if isinstance(value, nested) else value
                          for name, value in record.items()})
-    return out.getvalue()
+        yield line.taken()
 
 
-def runs_csv(runs: Sequence[Run]) -> str:
-    """Runs with every column of the log, as CSV."""
-    return to_csv([run.as_dict() for run in runs], Run.__table__.columns.keys())
+def runs_csv(runs: Iterable[Run]) -> Iterator[str]:
+    """Runs with every column of the log, as the lines of a CSV file, each made when it is asked
+    for."""
+    return _csv_lines((run.as_dict() for run in runs), Run.__table__.columns.keys())
 
 
 def spreadsheet(rows: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> str:
-    """Rows as CSV for people: `axes` and READABLE, as far as something stands there, with a mark
-    by which a spreadsheet knows UTF-8. Text stays text, and an integer keeps its digits: an
-    apostrophe stands before what would be taken for a formula or rounded."""
+    """Rows as CSV for people; see `spreadsheet_lines`."""
+    return "".join(spreadsheet_lines(lambda: rows, axes))
+
+
+def spreadsheet_lines(
+    rows: Callable[[], Iterable[dict[str, Any]]], axes: Sequence[str] = ()
+) -> Iterator[str]:
+    """Rows as the lines of CSV for people: `axes` and READABLE, as far as something stands there,
+    with a mark by which a spreadsheet knows UTF-8. Text stays text, and an integer keeps its
+    digits: an apostrophe stands before what would be taken for a formula or rounded.
+
+    `rows` gives the rows each time it is called: once to see which columns hold something."""
     columns = {name: name for name in axes if name not in READABLE.values()} | READABLE
-    if rows:
-        columns = {heading: name for heading, name in columns.items()
-                   if any(row.get(name) not in (None, "", []) for row in rows)}
-    out = io.StringIO()
-    out.write("\ufeff")
-    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    empty, any_row = dict(columns), False
+    for row in rows():
+        any_row = True
+        empty = {heading: name for heading, name in empty.items()
+                 if row.get(name) in (None, "", [])}
+    if any_row:
+        columns = {heading: name for heading, name in columns.items() if heading not in empty}
+    line = _Lines()
+    writer = csv.writer(line, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows:
+    yield "\ufeff" + line.taken()
+    for row in rows():
         writer.writerow([_for_people(name, row.get(name)) for name in columns.values()])
-    return out.getvalue()
+        yield line.taken()
 
 
 def _for_people(name: str, value: Any) -> str | int | float:

@@ -42,6 +42,7 @@ def upgrade() -> None:
     op.create_index("comparisons_datetime_utc", "comparisons", ["datetime_utc"])
     for name in MEASURES:
         op.create_index(f"distances_{name}", "distances", [name, "run_id"])
+    op.create_index("distances_measures", "distances", ["run_id", *MEASURES])
 
     op.execute("CREATE VIRTUAL TABLE prompts USING fts5"
                "(prompt, negative_prompt, content='', tokenize='trigram')")
