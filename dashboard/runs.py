@@ -38,17 +38,9 @@ def stored_picture(sha256: str, place: str, alt: str) -> Picture:
     return Picture(state.stored_url(sha256, place), *state.engine().pictures.size(sha256), alt)
 
 
-def readable_request(run: Run) -> RunRequest | None:
-    """A run's request; None where this version cannot read it."""
-    try:
-        return run.valid_request()
-    except RequestError:
-        return None
-
-
 def before_and_after(run: Run, place: str) -> None:
     """A run's picture, beside the one that it started from where there is one."""
-    request = readable_request(run)
+    request = run.readable_request()
     sha = request.image if request else None
     if not state.engine().pictures.whole(sha):
         picture_viewer([picture_of(run, place)], key=f"{place}-{run.id}", share_of_height=0.5)

@@ -233,13 +233,13 @@ def measure_timings(
     groups: dict[tuple, dict[int, Run]] = {}
     for run in runs:
         if run and run.status == "ok":
-            request = _request(run)
+            request = run.readable_request()
             weights = tuple(request.weights.values()) if request else ()
             groups.setdefault(weights, {})[run.source_id] = run
     done, models = 0, {}
     for group in groups.values():
         members = list(group.values())
-        requests = [_request(run) for run in members]
+        requests = [run.readable_request() for run in members]
         same = [_unchanged(engine, run, models) for run in members]
         for turn in range(repeats):
             for place in range(len(members)):
@@ -267,15 +267,9 @@ def _time(engine: Engine, run_id: int, request: RunRequest, on_step: OnStep | No
                               **{f"{name}_ms": getattr(measured, name) for name in names}))
 
 
-def _request(run: Run) -> RunRequest | None:
-    """A run's request; None where this version cannot read it."""
-    with contextlib.suppress(RequestError):
-        return run.valid_request()
-    return None
-
-
 def _first_made(runs: Runs) -> Run | None:
-    return next((run for run in runs if run and run.status == "ok" and _request(run)), None)
+    return next((run for run in runs
+                 if run and run.status == "ok" and run.readable_request()), None)
 
 
 def _floor_requests(run: Run) -> tuple[RunRequest, RunRequest]:
@@ -387,13 +381,13 @@ def _key(request: RunRequest) -> str:
 
 def _made_of(run: Run, request: RunRequest) -> bool:
     """A row may be older than some fields, and than the commits in them."""
-    made_by = _request(run)
+    made_by = run.readable_request()
     return bool(made_by) and made_by.changed(revision=request.revision) == request
 
 
 def _to_converged(run: Run, measured: Sequence[tuple[Distance, Run]]) -> Distance | None:
     """The distance to the run's own converged picture, where it is among what was measured."""
-    if not (made_by := _request(run)):
+    if not (made_by := run.readable_request()):
         return None
     request = converged_request(made_by)
     return next((distance for distance, made in measured if _made_of(made, request)), None)

@@ -16,6 +16,7 @@ from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.flags import flags
 from pipelines.log_tables import Run
 from pipelines.run_log import RunLog
+from pipelines.run_pages import FIRST, LAST, Place
 from pipelines.sheet.cells import Results, as_json, cell_record, runs_csv
 from pipelines.sheet.exports import EXPORTS
 from pipelines.sheet.live import LiveComparison
@@ -198,8 +199,8 @@ def test_pages_show_a_hostile_log(hostile, home):
     runs = RunLog(home).runs()
     damaged = next(run for run in runs if run.damage)
     unreadable = next(run for run in runs if not run.damage and "newer" in str(run.request))
-    for number, run in ((1, damaged), (4, runs[-1]), (8, unreadable)):
-        app = page("runs", {"runs.page": number, state.OPENED_RUN: run.id})
+    for place, run in ((FIRST, damaged), (Place("2026", 100), runs[-1]), (LAST, unreadable)):
+        app = page("runs", {"runs.place": place, state.OPENED_RUN: run.id})
         assert not app.exception
         assert ("of the log is damaged" in html(app)) == (run is damaged)
         assert ("settings cannot be used again" in html(app)) == (run is unreadable)

@@ -1,8 +1,8 @@
-"""The table of runs: a row per run with its thumbnail; headings sort, rows open."""
+"""The table of runs: a row per run with its thumbnail; headings sort, rows open, boxes select."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,20 @@ def run_table(
     *,
     sort: str,
     ascending: bool,
+    selected: Collection[int],
     key: str,
-) -> tuple[int | None, str | None]:
-    """The run that was just opened and the heading that was just clicked; None mostly.
+) -> tuple[int | None, str | None, list[int] | None]:
+    """The run that was just opened, the heading that was just clicked, and which rows are selected
+    after that was just changed; None mostly.
 
-    A row has `id`, `url`, `alt`, `status` and one text per column id.
+    A row has `id`, `url`, `alt`, `status`, `starred`, `tags` and one text per column id.
     """
     result = _table(
         key=key,
         data={"columns": [asdict(column) for column in columns], "rows": list(rows),
-              "sort": sort, "ascending": ascending},
+              "sort": sort, "ascending": ascending, "selected": list(selected)},
+        on_select_change=lambda: None,
         on_open_change=lambda: None,
         on_sort_change=lambda: None,
     )
-    return result.open, result.sort
+    return result.open, result.sort, result.select

@@ -17,7 +17,6 @@ from dashboard.components.run_details import (
 from dashboard.components.text import words
 from dashboard.inpaint.draft import Draft
 from dashboard.last_net import last_net
-from dashboard.runs import readable_request
 from dashboard.state import INPAINT
 from pipelines.axes import label
 from pipelines.errors import StorageError
@@ -43,7 +42,7 @@ def results(draft: Draft) -> None:
     """The newest try under the slider, the earlier ones below it."""
     engine = state.engine()
     runs = [run for run in engine.run_log.tries(draft.image)
-            if readable_request(run) and engine.picture_path(run)]
+            if run.readable_request() and engine.picture_path(run)]
     if not runs:
         words("No try on this picture yet. Mask something and press Repaint (Ctrl+Enter).", "quiet")
         return
