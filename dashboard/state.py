@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime import get_instance
 
+from dashboard.browser import browser, remember_browser
 from dashboard.inpaint.draft import Draft
 from pipelines.axes import format_values, make_axis, parse_values
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, StorageError
 from pipelines.fields import MASK_OPTIONS, WIDGET_FIELDS
 from pipelines.hub.client import Hub
 from pipelines.hub.download import Downloads
 from pipelines.hub.folders import offered_models
 from pipelines.inpainting.clicks import Segmenter, find_segmenter
-from pipelines.jobs import Job, JobQueue
+from pipelines.jobs import open_queue
 from pipelines.models.opening import warm_libraries
 from pipelines.notation import read_json, shown
 from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
+from pipelines.queue import Job, JobQueue
 from pipelines.request import Lora, RunRequest, join_model_id
 from pipelines.sheet.live import LiveComparison
 
@@ -43,7 +46,7 @@ OPENED_RUN = "opened_run"
 SEEN_JOBS = "seen_jobs"
 PAGE, PAGE_DRAWN = "page", "page_drawn"  # the page on show; whether it was drawn to its end once
 NEW_VISIT = "new_visit"
-COMPARISON_JOBS = ("compare", "measure", "timings")
+RESUME_JOBS = "--resume-jobs"  # what the dashboard is started with
 DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
@@ -149,9 +152,10 @@ def engine() -> Engine:
     return Engine()
 
 
-@st.cache_resource(show_spinner=False)
+@st.cache_resource(show_spinner=False, on_release=JobQueue.close)
 def job_queue() -> JobQueue:
-    return JobQueue()
+    """`streamlit run dashboard/app.py -- --resume-jobs` goes on with what was interrupted."""
+    return open_queue(engine(), resume=RESUME_JOBS in sys.argv)
 
 
 @st.cache_resource(show_spinner=False)
@@ -175,6 +179,7 @@ def _warming() -> threading.Thread:
 def begin(title: str) -> None:
     """Once per script run: shared style, warm libraries, and the state of the jobs drawn now."""
     st.html(Path(__file__).parent / "style.css")
+    remember_browser()
     _warming()
     st.session_state[SEEN_JOBS] = job_states()
     if st.session_state.get(PAGE) != title:
@@ -197,13 +202,22 @@ def end() -> None:
 def job_states() -> list[tuple[str, int, str]]:
     """Every job and download with its state."""
     return [(kind, task.id, task.status)
-            for kind, tasks in (("job", job_queue().jobs()), ("download", downloads().all()))
+            for kind, tasks in (("job", listed_jobs()), ("download", downloads().all()))
             for task in tasks]
+
+
+def listed_jobs() -> list[Job]:
+    """All jobs, the oldest first; none where the log cannot be read, which its pages say."""
+    try:
+        return job_queue().jobs()
+    except StorageError:
+        return []
 
 
 def poll_seconds() -> float:
     running = any(download.status == "running" for download in downloads().all())
-    return ACTIVE_SECONDS if running or job_queue().active() else IDLE_SECONDS
+    busy = running or any(job.busy for job in listed_jobs())
+    return ACTIVE_SECONDS if busy else IDLE_SECONDS
 
 
 def rerun_on_change() -> None:
@@ -213,9 +227,9 @@ def rerun_on_change() -> None:
 
 
 def generate_job() -> Job | None:
-    """This session's pictures, or after a reload the newest ones of the queue."""
+    """This session's pictures, or after a reload the newest ones of this browser."""
     jobs = job_queue()
-    return jobs.get(GENERATE.get("job", -1)) or jobs.latest("generate")
+    return jobs.get(GENERATE.get("job", -1)) or jobs.latest("generate", browser())
 
 
 def inpaint_job() -> Job | None:
@@ -264,8 +278,7 @@ def live_comparison(comparison_id: str) -> LiveComparison:
 
 def comparison_job(comparison_id: str) -> Job | None:
     """The job that works on a comparison now, else the one that made it."""
-    jobs = [job for job in job_queue().jobs()
-            if job.kind in COMPARISON_JOBS and job.result == comparison_id]
+    jobs = [job for job in job_queue().jobs() if job.comparison_id == comparison_id]
     made = [job for job in jobs if job.kind == "compare"]
     return next((job for job in jobs if job.active), made[-1] if made else None)
 
@@ -275,10 +288,6 @@ def cells_in_log(comparison: Comparison) -> set[int]:
     if _warming().is_alive():
         return set()
     return set(engine().in_log(comparison))
-
-
-def waiting_before(job: Job) -> int:
-    return sum(1 for other in job_queue().jobs() if other.active and other.id < job.id)
 
 
 def offered() -> list[str]:

@@ -7,8 +7,8 @@ from pipelines.axes import Axis, parse_axis
 from pipelines.comparison import Cell, Comparison
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
-from pipelines.jobs import Job, JobQueue
 from pipelines.log_tables import Run
+from pipelines.queue import Job, JobQueue
 from pipelines.request import RunRequest
 from pipelines.run_log import RunLog
 from pipelines.schedulers import CATALOGUE, SchedulerInfo

@@ -1,26 +1,21 @@
 """Who makes which picture, so that no two make the same one at the same time.
 
 Whoever begins to make pictures claims their identities in the log. A claim counts while its owner
-holds the lock of a file, which the operating system takes away however a process ends: no clock and
-no sign of life decides. The owner is one piece of work, so that threads of a process are told apart
-as well. Claims are taken all at once, and given up before somebody waits for others': nobody waits
-in a circle.
+is there (presence.py). Claims are taken all at once, and given up before somebody waits for
+others': nobody waits in a circle.
 """
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from pipelines.errors import StorageError
 from pipelines.log_tables import Claim, utc_now
+from pipelines.presence import Presence, is_there
 from pipelines.run_log import RunLog
 
 POLL_SECONDS = 0.2
@@ -36,6 +31,7 @@ def make_once(
     check: Callable[[], None] | None = None,
     on_wait: Callable[[int], None] | None = None,
     wait: bool = True,
+    presence: Presence | None = None,
 ) -> None:
     """Make what is missing; what somebody else makes at the same time is waited for instead.
 
@@ -47,7 +43,7 @@ def make_once(
     missing = look()
     if not missing:
         return
-    with Claims(run_log) as claims:
+    with Claims(run_log, presence) as claims:
         while missing:
             claims.take(identities[key] for key in missing if key in identities)
             version = run_log.version()
@@ -69,29 +65,28 @@ def make_once(
 
 
 class Claims:
-    """What one piece of work has claimed; given up at the end of its `with` block."""
+    """What one piece of work has claimed; given up at the end of its `with` block. `presence` is
+    the work's, where it shows one already."""
 
-    def __init__(self, run_log: RunLog) -> None:
+    def __init__(self, run_log: RunLog, presence: Presence | None = None) -> None:
         self.held: frozenset[str] = frozenset()
         self._session = run_log.database.session
-        self._folder = run_log.path.parent / "locks"
-        self._owner = uuid.uuid4().hex
-        self._lock = FileLock(self._folder / f"{self._owner}.lock")
+        self._home = run_log.path.parent
+        self._presence = presence or Presence(self._home)
+        self._own_presence = presence is None
+        self._owner = self._presence.owner
 
     def __enter__(self) -> Claims:
-        try:
-            self._folder.mkdir(exist_ok=True)
-            self._lock.acquire(blocking=False)
-        except OSError as error:
-            raise StorageError(f"no lock can be held in {self._folder}: {error}") from error
+        if self._own_presence:
+            self._presence.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.drop()
         finally:  # claims that stay behind end with the lock
-            self._lock.release()
-            (self._folder / f"{self._owner}.lock").unlink(missing_ok=True)
+            if self._own_presence:
+                self._presence.__exit__()
 
     def take(self, identities: Iterable[str]) -> None:
         """Claim those that nobody holds who is still there."""
@@ -125,17 +120,4 @@ class Claims:
             return dict(session.execute(query).all())
 
     def _is_there(self, owner: str) -> bool:
-        """Whether somebody holds an owner's lock; the file of one that is gone is removed."""
-        if owner == self._owner:
-            return True
-        path = self._folder / f"{owner}.lock"
-        if not re.fullmatch(r"[0-9a-f]{32}", owner) or not path.exists():
-            return False
-        try:
-            with FileLock(path, blocking=False):
-                path.unlink(missing_ok=True)
-        except Timeout:
-            return True
-        except OSError as error:
-            raise StorageError(f"the lock {path} cannot be read: {error}") from error
-        return False
+        return is_there(self._home, owner)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
 from pipelines.comparison import Comparison
-from pipelines.errors import Cancelled, PipelineError, RequestError
+from pipelines.error_log import record
+from pipelines.errors import Cancelled, NoFurther, PipelineError, RequestError
 from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cell_identities, cells_in_log
 from pipelines.hardware import default_dtype, environment
@@ -190,8 +191,8 @@ class Engine:
                     lambda place, outcome: ended(numbers[place], outcome, model),
                     on_step and (lambda place, step: on_step(numbers[place], step)),
                     model.load_ms * fresh, check)
-            except Cancelled:
-                self.strips.draw(model, undrawn, quick=True)
+            except Cancelled as stop:
+                self.strips.draw(model, undrawn, quick=not isinstance(stop, NoFurther))
                 raise
             self.strips.draw(model, undrawn, check)
 
@@ -231,7 +232,7 @@ class Engine:
 
         `stages` hold what changes (`chain.next_request`). A stage that does not end well is its
         chain's last. `on_step(number of the first, step)` may raise Cancelled, which goes on to the
-        caller; the pictures that were not finished then are rows too. Raises RequestError,
+        caller; the pictures that were under way then are rows too. Raises RequestError,
         UnknownModelError or LoadError before the first stage.
         """
         for stage in stages:
@@ -252,17 +253,19 @@ class Engine:
                           on_step and (lambda place, step, numbers=numbers:
                                        on_step(numbers[place], step)), ended, check)
             except Cancelled as stopped:
-                for number in wanted.keys() - done.keys():
+                begun = not isinstance(stopped, NoFurther)
+                for number in wanted.keys() - done.keys() if begun else ():
                     run = self._log(wanted[number], wanted[number].request, stopped, None)
                     if on_run:
                         on_run(run)
                 raise
             if following is None:
                 return
-            wanted = {number: Wanted(self._next(run, following), parent_id=run.id)
+            wanted = {number: Wanted(self.following(run, following), parent_id=run.id)
                       for number, run in done.items() if run.status == "ok"}
 
-    def _next(self, run: Run, stage: Mapping[str, Any]) -> RunRequest:
+    def following(self, run: Run, stage: Mapping[str, Any]) -> RunRequest:
+        """The request of the stage that follows a run of a chain."""
         before = run.valid_request()
         return next_request(before, run.image_sha256, stage, self.stage_info(before, stage))
 
@@ -311,6 +314,7 @@ class Engine:
             status, error = "failed", str(problem)
         except Exception as problem:
             logger.exception("a run failed: %s", request.model_dump_json())
+            record(problem, self.home)
             status, error = "failed", f"{type(problem).__name__}: {problem}"
         if status != "ok":
             with contextlib.suppress(PipelineError):  # where it failed before it was resolved

@@ -21,21 +21,21 @@ LARGEST = 1_000_000  # bytes; then another file begins, and the one before is ke
 _lock = threading.Lock()
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, home: Path | None = None) -> str:
     """What to tell the user of an error: its message where it is one of ours, else its kind, its
     message and where its traceback is now."""
     if isinstance(error, PipelineError):
         return str(error)
     kind, message = type(error).__name__, first_line(error)
     text = kind if message == kind else f"{kind}: {message}"
-    return f"{text} (not foreseen; its traceback is {_record(error)})"
+    return f"{text} (not foreseen; its traceback is {record(error, home)})"
 
 
-def _record(error: Exception) -> str:
-    """Write down a traceback; says where it stands."""
+def record(error: Exception, home: Path | None = None) -> str:
+    """Write down a traceback, in the data folder; says where it stands."""
     lines = "".join(traceback.format_exception(error))
     try:
-        path = data_home() / NAME
+        path = (home or data_home()) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock:
             _append(path, f"{utc_now()} Python {sys.version.split()[0]} {sys.platform}\n{lines}\n")

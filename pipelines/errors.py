@@ -45,6 +45,10 @@ class Cancelled(PipelineError):
     """The user stopped the run."""
 
 
+class NoFurther(Cancelled):
+    """The user wants no further picture begun; those that have begun come to their end first."""
+
+
 def first_line(error: Exception) -> str:
     """The start of another library's message, with what follows a colon at its end; the name of
     its class where it has none."""

@@ -15,6 +15,7 @@ from pipelines.log_tables import ComparisonRow, Run, utc_now
 from pipelines.making import Wanted
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.painting.result import Step
+from pipelines.presence import Presence
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -34,16 +35,20 @@ class Grid:
         comparison_id: str | None = None,
         reference: str | None = None,
     ) -> None:
-        """Begin a comparison, or one of the log again; raises RequestError where the reference is
-        no cell of it."""
+        """A new comparison, or one of the log; raises RequestError where the reference is no cell
+        of it."""
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
         self.engine, self.comparison, self.cells = engine, comparison, comparison.cells
         self.comparison_id = comparison_id or new_comparison_id()
+        self.reference = reference
         self.runs: list[Run | None] = [None] * len(self.cells)
-        run_log = engine.run_log
+
+    def _begin(self, owner: str) -> None:
+        """Say in the log that it is being made."""
+        run_log, comparison = self.engine.run_log, self.comparison
         if run_log.comparison(self.comparison_id):
-            run_log.begin_again(self.comparison_id)
+            run_log.set_status(self.comparison_id, "running", owner)
             return
         run_log.add(ComparisonRow(
             id=self.comparison_id,
@@ -51,7 +56,8 @@ class Grid:
             base=comparison.base.model_dump(mode="json"),
             axes=[axis.as_dict() for axis in comparison.axes],
             skip=list(comparison.skip),
-            reference=reference,
+            reference=self.reference,
+            owner=owner,
         ))
 
     def make(
@@ -64,29 +70,44 @@ class Grid:
         on_wait: Callable[[int], None] | None = None,
     ) -> list[Run | None]:
         """The arguments of `Engine.compare`."""
-        status = "cancelled"
-        try:
-            identities = cell_identities(self.engine, self.cells)
-            order = work_order(self.cells)
-
-            def look() -> list[int]:
-                self._take_from_log(identities, fresh, on_cell)
-                return [number for number in order if not self.runs[number]]
-
-            def make(numbers: list[int]) -> None:
-                if shared:
-                    self._make_side_by_side(numbers, on_step, on_cell, check)
-                else:
-                    self._make_one_by_one(numbers, on_step, on_cell, check)
-
-            make_once(self.engine.run_log, identities, look, make, check, on_wait, wait=not fresh)
-            self.engine.strips.complete(self.runs, check)
-            status = "done"
-        except Cancelled:
-            pass
-        finally:
-            self.engine.run_log.finish_comparison(self.comparison_id, status)
+        run_log, status = self.engine.run_log, "cancelled"
+        run_log.database.check_writable()
+        with Presence(self.engine.home) as presence:
+            self._begin(presence.owner)
+            try:
+                self._make(presence, shared, fresh, on_step, on_cell, check, on_wait)
+                status = "done"
+            except Cancelled:
+                pass
+            finally:
+                run_log.set_status(self.comparison_id, status)
         return self.runs
+
+    def _make(
+        self,
+        presence: Presence,
+        shared: bool,
+        fresh: bool,
+        on_step: Callable[[int, Step], None] | None,
+        on_cell: Callable[[int, Run], None] | None,
+        check: Callable[[], None] | None,
+        on_wait: Callable[[int], None] | None,
+    ) -> None:
+        identities = cell_identities(self.engine, self.cells)
+        order = work_order(self.cells)
+
+        def look() -> list[int]:
+            self._take_from_log(identities, fresh, on_cell)
+            return [number for number in order if not self.runs[number]]
+
+        def make(numbers: list[int]) -> None:
+            if shared:
+                self._make_side_by_side(numbers, on_step, on_cell, check)
+            else:
+                self._make_one_by_one(numbers, on_step, on_cell, check)
+
+        make_once(self.engine.run_log, identities, look, make, check, on_wait, not fresh, presence)
+        self.engine.strips.complete(self.runs, check)
 
     def _take_from_log(
         self,
@@ -112,6 +133,8 @@ class Grid:
         check: Callable[[], None] | None,
     ) -> None:
         for number in numbers:
+            if check:
+                check()
             run = self.engine.run(self.cells[number].request,
                                   on_step and functools.partial(on_step, number),
                                   self.comparison_id, self.cells[number].axes, check=check)

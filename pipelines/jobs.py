@@ -1,141 +1,65 @@
-"""One queue of long work in a background thread, seen by every page and browser."""
+"""The kinds of jobs: what asks for them, and what does them from their settings."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import queue
-import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
-from pipelines.comparison import Comparison
+from pipelines.comparison import Comparison, forecast
 from pipelines.engine import Engine
-from pipelines.errors import PipelineError, RequestError
+from pipelines.errors import NoFurther, PipelineError, RequestError, first_line
 from pipelines.grid import new_comparison_id
+from pipelines.job_log import PAUSE, PAUSED
+from pipelines.log_tables import ComparisonRow, Run
 from pipelines.measuring import measure, measure_timings, references_to_make
 from pipelines.painting.result import Step
+from pipelines.queue import Job, JobQueue, Work
 from pipelines.request import TO_COME, RunRequest
 from pipelines.schedulers import expected_evaluations
-from pipelines.tasks import Task, TaskList, outcome
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from pipelines.log_tables import Run
     from pipelines.models.info import ModelInfo
 
-KEPT = 50  # finished jobs that stay listed
 PREVIEW_SECONDS = 0.4
 
 
-@dataclass(eq=False)
-class Job(Task):
-    """Work in the queue, `result` when it ended well; times are seconds of time.monotonic()."""
-
-    kind: str = ""
-    work: Callable[[Job], Any] = lambda job: None
-    key: Hashable = None
-    preview: Image | None = None
-    waits_for: str = ""  # what it waits for while it runs, '' for nothing
-    result: Any = None
-    started: float | None = None
-    ended: float | None = None
-
-    def cancel(self) -> None:
-        """Ask it to stop: at once where it waits, else before its next network call."""
-        self.stop.set()
-        if self.status == "queued":
-            self.status = "cancelled"
-            self.finished.set()
-
-
-class JobQueue:
-    """Runs jobs one after the other in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._jobs: TaskList[Job] = TaskList(KEPT)
-        self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="contact-sheet-jobs", daemon=True).start()
-
-    def submit(
-        self, kind: str, title: str, total: int, work: Callable[[Job], Any], key: Hashable = None
-    ) -> Job:
-        """Add work; a `key` that an active job has returns that job, so a double click is one."""
-        with self._jobs.lock:
-            if key is not None:
-                for job in self._jobs.active():
-                    if not job.cancelling and job.key == key:
-                        return job
-            job = Job(self._jobs.next_id(), title, total, kind=kind, work=work, key=key)
-            self._jobs.add(job)
-        self._waiting.put(job)
-        return job
-
-    def get(self, job_id: int) -> Job | None:
-        return self._jobs.get(job_id)
-
-    def jobs(self) -> list[Job]:
-        """All that are listed, the oldest first."""
-        return self._jobs.all()
-
-    def active(self) -> list[Job]:
-        return self._jobs.active()
-
-    def latest(self, kind: str) -> Job | None:
-        """The newest job of a kind, running or not."""
-        return self._jobs.newest(lambda job: job.kind == kind)
-
-    def _work(self) -> None:
-        while True:
-            self._run(self._waiting.get())
-
-    def _run(self, job: Job) -> None:
-        job.started = time.monotonic()
-
-        def work() -> None:
-            job.check()
-            job.status = "running"
-            job.check()  # a cancel may have come between the two
-            job.result = job.work(job)
-            job.check()
-
-        job.status, job.error = outcome(job.title, work)
-        job.preview = None
-        job.ended = time.monotonic()
-        job.finished.set()
+def open_queue(engine: Engine, resume: bool = False) -> JobQueue:
+    """The queue of an engine's data folder; `resume`: what was interrupted goes on."""
+    return JobQueue(engine, KINDS, resume)
 
 
 class _Progress:
     """Counts the steps of pictures that are made side by side; `costs` are their evaluations."""
 
-    def __init__(self, job: Job, costs: Sequence[int]) -> None:
-        self.job, self.costs = job, costs
+    def __init__(self, work: Work, costs: Sequence[int], before: int = 0) -> None:
+        self.work, self.costs = work, costs
         self._steps: dict[int, int] = {}
-        self._ended = 0
+        self._ended = before
         self._shown = 0.0
 
     def step(self, number: int, step: Step) -> None:
         """A picture's step; decodes a preview now and then. Raises Cancelled."""
-        self.job.waits_for = ""
+        self.work.waits_for = ""
         self._steps[number] = min(self._steps.get(number, 0) + 1, self.costs[number])
         self._tell()
         if time.monotonic() - self._shown > PREVIEW_SECONDS and step.index < step.total:
-            self.job.preview = step.preview() or self.job.preview
+            self.work.preview = step.preview() or self.work.preview
             self._shown = time.monotonic()
 
     def ended(self, number: int) -> None:
         """It is there: made now, or taken from the log, which costs nothing."""
         if self._steps.pop(number, None) is None:
-            self.job.total -= self.costs[number]
+            self.work.total -= self.costs[number]
             return
         self._ended += self.costs[number]
         self._tell()
 
     def _tell(self) -> None:
-        self.job.advance(max(0, self._ended + sum(self._steps.values()) - self.job.done))
+        self.work.advance(max(0, self._ended + sum(self._steps.values()) - self.work.done))
 
 
 def _evaluations(request: RunRequest, describe: Callable[..., ModelInfo]) -> int:
@@ -160,116 +84,222 @@ def _chain_evaluations(
     return total
 
 
+def _seconds(
+    requests: Sequence[RunRequest], engine: Engine, shared: bool = True
+) -> float | None:
+    return forecast(requests, engine.run_log, engine.registry, shared).seconds
+
+
+# --- pictures
+
+
 def submit_generation(
     jobs: JobQueue,
-    engine: Engine,
     requests: Sequence[RunRequest],
     stages: Sequence[Mapping[str, Any]] = (),
     kind: str = "generate",
     parent_id: int | None = None,
+    **asked: str,
 ) -> Job:
-    """Queue pictures, one run each, and the stages that follow each (`Engine.chain`); the job's
-    result is the list of runs, growing as they end. `parent_id`: the run whose picture they start
-    from."""
-    requests = list(requests)
-    costs = [_chain_evaluations(request, stages, engine) for request in requests]
+    """Queue pictures, one run each, and the stages that follow each (`Engine.chain`). `parent_id`:
+    the run whose picture they start from; `asked`: who asks (`JobQueue.submit`)."""
+    costs = [_chain_evaluations(request, stages, jobs.engine) for request in requests]
+    settings = {"requests": [request.model_dump(mode="json") for request in requests],
+                "stages": [dict(stage) for stage in stages], "parent_id": parent_id}
+    return jobs.submit(kind, requests[0].prompt or requests[0].model_id, sum(costs), settings,
+                       seconds=None if stages else _seconds(requests, jobs.engine), **asked)
+
+
+def _generate(work: Work, settings: Mapping[str, Any]) -> None:
+    """Make the pictures that the log has not got from an earlier try of this job."""
+    engine = work.engine
+    with _readable(work):
+        requests = [RunRequest(**request) for request in settings["requests"]]
+        stages, parent_id = [dict(stage) for stage in settings["stages"]], settings["parent_id"]
+        work.total = sum(_chain_evaluations(request, stages, engine) for request in requests)
     pictures = len(requests) * (1 + len(stages))
 
-    def work(job: Job) -> list[Any]:
-        job.result = []
-        progress = _Progress(job, costs)
+    def tell() -> None:
+        if pictures > 1:
+            work.message = f"{len(work.runs)} of {pictures} pictures"
 
-        def on_run(run: Run) -> None:
-            job.result.append(run)
-            tell()
-
-        def tell() -> None:
-            if pictures > 1:
-                job.message = f"{len(job.result)} of {pictures} pictures"
-
+    def on_run(run: Run) -> None:
+        work.made(run)
         tell()
-        engine.chains(requests, stages, progress.step, on_run, parent_id, job.check)
-        job.done = job.total
-        return job.result
 
-    title = requests[0].prompt or requests[0].model_id
-    key = (kind, repr(stages), *(request.model_dump_json() for request in requests))
-    return jobs.submit(kind, title, sum(costs), work, key)
+    tell()
+    # Where each chain goes on: stage -> the requests that are next there, with their parents.
+    there = _made_before(work)
+    left: dict[tuple[int, int | None], list[RunRequest]] = {}
+    for request in requests:
+        parent, stage = parent_id, 0
+        while stage <= len(stages) and (run := _pop(engine, there, request, parent)):
+            on_run(run)
+            work.total -= _evaluations(request, engine.registry.describe)
+            parent, stage = run.id, stage + 1
+            if stage <= len(stages):
+                request = engine.following(run, stages[stage - 1])
+        if stage <= len(stages):
+            left.setdefault((stage, parent), []).append(request)
+    for (stage, parent), following in left.items():
+        costs = [_chain_evaluations(request, stages[stage:], engine) for request in following]
+        progress = _Progress(work, costs, work.done)
+        engine.chains(following, stages[stage:], progress.step, on_run, parent, work.check_further)
+    work.done = work.total
+
+
+def _made_before(work: Work) -> dict[str, list[Run]]:
+    """The pictures that were made since a job was asked for, by what they were made of."""
+    there: dict[str, list[Run]] = {}
+    for run in work.engine.run_log.made_after(work.row.after_run):
+        if run.identity and work.engine.pictures.whole(run.image_sha256):
+            there.setdefault(run.identity, []).append(run)
+    return there
+
+
+def _pop(
+    engine: Engine, there: dict[str, list[Run]], request: RunRequest, parent_id: int | None
+) -> Run | None:
+    """The picture of a request and a parent, which is then no other's."""
+    if not there:
+        return None
+    with contextlib.suppress(PipelineError):  # its run will say what is wrong
+        runs = there.get(engine.identity(request), [])
+        for run in runs:
+            if run.parent_id == parent_id:
+                runs.remove(run)
+                return run
+    return None
+
+
+# --- comparisons
 
 
 def submit_comparison(
     jobs: JobQueue,
-    engine: Engine,
     comparison: Comparison,
     shared: bool = True,
     fresh: bool = False,
     resume: str | None = None,
+    **asked: str,
 ) -> Job:
-    """Queue a comparison; the job's result is its id in the run log. `resume`: the id of one that
-    is gone on with."""
-    cells = comparison.cells
-    describe = functools.cache(engine.registry.describe)
-    costs = [0 if cell.left_out else _evaluations(cell.request, describe) for cell in cells]
-    count = sum(not cell.left_out for cell in cells)
+    """Queue a comparison, whose id in the run log is the job's `comparison_id`. `resume`: the id of
+    one that is gone on with; `asked`: who asks (`JobQueue.submit`)."""
+    settings = {"base": comparison.base.model_dump(mode="json"),
+                "axes": [axis.as_dict() for axis in comparison.axes],
+                "skip": list(comparison.skip), "shared": shared, "fresh": fresh}
+    costs = _cell_costs(comparison, jobs.engine)
+    seconds = _seconds([cell.request for cell in comparison.cells if not cell.left_out],
+                       jobs.engine, shared)
     comparison_id = resume or new_comparison_id()
+    return jobs.submit("compare", comparison.base.prompt or "(no prompt)", sum(costs), settings,
+                       comparison_id=comparison_id, seconds=seconds, same=[settings, resume],
+                       **asked)
 
-    def work(job: Job) -> str:
-        progress = _Progress(job, costs)
-        ended: list[int] = []
 
-        def on_cell(number: int, _run: Run) -> None:
-            ended.append(number)
-            progress.ended(number)
-            job.message, job.waits_for = f"{len(ended)} of {count} cells", ""
+def _cell_costs(comparison: Comparison, engine: Engine) -> list[int]:
+    describe = functools.cache(engine.registry.describe)
+    return [0 if cell.left_out else _evaluations(cell.request, describe)
+            for cell in comparison.cells]
 
-        def on_wait(cells: int) -> None:
-            job.waits_for = f"another process makes {cells} of them"
 
-        engine.compare(comparison, progress.step, on_cell, comparison_id, shared, fresh=fresh,
-                       check=job.check, on_wait=on_wait)
-        return comparison_id
+def _compare(work: Work, settings: Mapping[str, Any]) -> None:
+    """Make the cells that the comparison has not got."""
+    engine, comparison_id = work.engine, work.row.comparison_id
+    with _readable(work):
+        row = ComparisonRow(id=comparison_id, datetime_utc="", base=settings["base"],
+                            axes=settings["axes"], skip=settings["skip"])
+        comparison = Comparison.from_row(row)
+        shared, fresh = bool(settings["shared"]), bool(settings["fresh"])
+    count = sum(not cell.left_out for cell in comparison.cells)
+    costs = _cell_costs(comparison, engine)
+    work.total = sum(costs)
+    progress, ended = _Progress(work, costs), []
 
-    title = comparison.base.prompt or "(no prompt)"
-    key = ("compare", comparison.base.model_dump_json(), repr(comparison.axes), comparison.skip,
-           shared, fresh, resume)
-    job = jobs.submit("compare", title, sum(costs), work, key)
-    job.result = job.result or comparison_id
-    return job
+    def on_cell(number: int, _run: Run) -> None:
+        ended.append(number)
+        progress.ended(number)
+        work.message, work.waits_for = f"{len(ended)} of {count} cells", ""
+
+    def on_wait(cells: int) -> None:
+        work.waits_for = f"another process makes {cells} of them"
+
+    engine.compare(comparison, progress.step, on_cell, comparison_id, shared, fresh=fresh,
+                   check=work.check_further, on_wait=on_wait)
+    if len(ended) == count:
+        work.done, work.wish = work.total, ""  # a wish that came too late
+    elif work.wish == PAUSE:
+        engine.run_log.set_status(comparison_id, PAUSED)
+        raise NoFurther("stopped by the user")
+
+
+# --- what is measured of a comparison
 
 
 def submit_measurement(
-    jobs: JobQueue, engine: Engine, comparison_id: str, reference: str
+    jobs: JobQueue, comparison_id: str, reference: str, **asked: str
 ) -> Job:
     """Queue the distances of a comparison's cells to a reference, which is logged with it."""
-    comparison, runs = _of_log(engine, comparison_id)
-    requests = references_to_make(engine, comparison, runs, reference)
+    comparison, runs = _of_log(jobs.engine, comparison_id)
+    requests = references_to_make(jobs.engine, comparison, runs, reference)
+    return jobs.submit("measure", comparison.base.prompt or "(no prompt)",
+                       _measure_units(jobs.engine, runs, requests), {"reference": reference},
+                       comparison_id=comparison_id, same=[comparison_id, reference],
+                       seconds=_seconds(requests, jobs.engine), **asked)
+
+
+def _measure_units(
+    engine: Engine, runs: Sequence[Run | None], requests: Sequence[RunRequest]
+) -> int:
+    """A cell's distance counts as one, a reference that must be made as its evaluations."""
     describe = functools.cache(engine.registry.describe)
-    total = len(runs) + sum(_evaluations(request, describe) for request in requests)
-
-    def work(job: Job) -> str:
-        engine.run_log.set_reference(comparison_id, reference)
-        measure(engine, comparison, runs, reference, lambda _step: job.advance(), job.check)
-        job.done = job.total
-        return comparison_id
-
-    return _submit_for(jobs, "measure", comparison, comparison_id, total, work, reference)
+    return len(runs) + sum(_evaluations(request, describe) for request in requests)
 
 
-def submit_timings(jobs: JobQueue, engine: Engine, comparison_id: str, repeats: int) -> Job:
+def _measure(work: Work, settings: Mapping[str, Any]) -> None:
+    engine, comparison_id = work.engine, work.row.comparison_id
+    with _readable(work):
+        reference = str(settings["reference"])
+        comparison, runs = _of_log(engine, comparison_id)
+        work.total = _measure_units(
+            engine, runs, references_to_make(engine, comparison, runs, reference))
+    engine.run_log.set_reference(comparison_id, reference)
+    measure(engine, comparison, runs, reference, lambda _step: work.advance(), work.check_further)
+    work.done = work.total
+
+
+def submit_timings(
+    jobs: JobQueue, comparison_id: str, repeats: int, **asked: str
+) -> Job:
     """Queue measured timings of a comparison's cells."""
-    comparison, runs = _of_log(engine, comparison_id)
-    made = {run.source_id: run for run in runs if run and run.status == "ok"}
+    comparison, runs = _of_log(jobs.engine, comparison_id)
+    requests = [run.valid_request() for run in runs if run and run.status == "ok"]
+    seconds = _seconds(requests, jobs.engine, False)
+    return jobs.submit("timings", comparison.base.prompt or "(no prompt)",
+                       repeats * _count_made(runs), {"repeats": repeats},
+                       comparison_id=comparison_id, same=[comparison_id, repeats],
+                       seconds=seconds and seconds * repeats, **asked)
 
-    def work(job: Job) -> str:
-        def on_done(done: int) -> None:
-            job.advance()
-            job.message = f"{done} of {job.total} runs"
 
-        measure_timings(engine, runs, repeats, lambda _step: job.check(), on_done)
-        return comparison_id
+def _count_made(runs: Sequence[Run | None]) -> int:
+    return len({run.source_id for run in runs if run and run.status == "ok"})
 
-    total = repeats * len(made)
-    return _submit_for(jobs, "timings", comparison, comparison_id, total, work, repeats)
+
+def _time(work: Work, settings: Mapping[str, Any]) -> None:
+    with _readable(work):
+        repeats = int(settings["repeats"])
+        _comparison, runs = _of_log(work.engine, work.row.comparison_id)
+    work.total, work.done = repeats * _count_made(runs), work.row.done
+
+    def on_done(done: int) -> None:
+        work.done = done - 1
+        work.message = f"{done} of {work.total} runs"
+        work.advance()
+        work.save()
+        work.check_further()
+
+    measure_timings(work.engine, runs, repeats, lambda _step: work.check(), on_done,
+                    begin=work.row.done)
 
 
 def _of_log(engine: Engine, comparison_id: str) -> tuple[Comparison, list[Run | None]]:
@@ -280,16 +310,18 @@ def _of_log(engine: Engine, comparison_id: str) -> tuple[Comparison, list[Run | 
     return comparison, comparison.match(engine.run_log.runs(comparison_id=comparison_id))
 
 
-def _submit_for(
-    jobs: JobQueue,
-    kind: str,
-    comparison: Comparison,
-    comparison_id: str,
-    total: int,
-    work: Callable[[Job], Any],
-    detail: Hashable,
-) -> Job:
-    title = comparison.base.prompt or "(no prompt)"
-    job = jobs.submit(kind, title, total, work, (kind, comparison_id, detail))
-    job.result = job.result or comparison_id
-    return job
+@contextlib.contextmanager
+def _readable(work: Work):
+    """Settings are read within: what is wrong with them is a RequestError that names the job."""
+    where = f"job {work.id} ({work.row.kind}) cannot be read by this version"
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise RequestError(f"{where}: its settings are not what it takes ({first_line(error)})"
+                           ) from error
+
+
+KINDS = {"generate": _generate, "inpaint": _generate, "compare": _compare, "measure": _measure,
+         "timings": _time}

@@ -44,6 +44,7 @@ class ComparisonRow(Base):
     status: Mapped[str] = mapped_column(default="running")
     reference: Mapped[str | None] = mapped_column(default=None)
     skip: Mapped[list[str]] = mapped_column(default_factory=list)
+    owner: Mapped[str | None] = mapped_column(default=None)
 
     def contradictions(self) -> list[str]:
         return [f"axis: received {axis!r:.80}, accepted a name and its values" for axis in self.axes

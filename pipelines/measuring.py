@@ -222,8 +222,10 @@ def measure_timings(
     repeats: int,
     on_step: OnStep | None = None,
     on_done: Callable[[int], None] | None = None,
+    begin: int = 0,
 ) -> None:
-    """Make these runs again, each apart and `repeats` times, and log how long they took.
+    """Make these runs again, each apart and `repeats` times, and log how long they took; the first
+    `begin` of them are there already.
 
     Models one after the other; within a model in turns, each turn starting with another cell, so
     that a slow minute falls on all of them; after warm-up. `on_step` may raise Cancelled;
@@ -244,9 +246,11 @@ def measure_timings(
         for turn in range(repeats):
             for place in range(len(members)):
                 place = (place + turn) % len(members)
+                done += 1
+                if done <= begin:
+                    continue
                 if same[place]:
                     _time(engine, members[place].source_id, requests[place], on_step)
-                done += 1
                 if on_done:
                     on_done(done)
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.database import Database
 from pipelines.errors import StorageError
-from pipelines.log_tables import LISTED, ComparisonRow, Distance, Run, Timing
+from pipelines.log_tables import LISTED, Base, ComparisonRow, Distance, Run, Timing
 from pipelines.run_filter import FEW, Clauses, RunFilter
 from pipelines.run_pages import FIRST, Page, Place, batches, distinct_values, few, page_of
 
@@ -51,7 +51,7 @@ class RunLog:
         self.version, self._session = self.database.version, self.database.session
         self._answers: tuple[int, dict[Any, Any]] = -1, {}  # of which version
 
-    def add(self, row: Run | ComparisonRow | Timing) -> None:
+    def add(self, row: Base) -> None:
         """Write a row now; raises StorageError."""
         with self._session(write=True) as session:
             session.add(row)
@@ -63,13 +63,10 @@ class RunLog:
             for name, value in columns.items():
                 setattr(run, name, value)
 
-    def finish_comparison(self, comparison_id: str, status: str) -> None:
+    def set_status(self, comparison_id: str, status: str, owner: str | None = None) -> None:
         with self._session(write=True) as session:
-            session.get_one(ComparisonRow, comparison_id).status = status
-
-    def begin_again(self, comparison_id: str) -> None:
-        with self._session(write=True) as session:
-            session.get_one(ComparisonRow, comparison_id).status = "running"
+            row = session.get_one(ComparisonRow, comparison_id)
+            row.status, row.owner = status, owner
 
     def set_reference(self, comparison_id: str, reference: str | None) -> None:
         with self._session(write=True) as session:
@@ -99,6 +96,12 @@ class RunLog:
                 if not run.damage:
                     runs.setdefault(run.identity, []).append(run)
         return runs
+
+    def made_after(self, run_id: int) -> Sequence[Run]:
+        """The pictures that were made since a run, outside comparisons, the oldest first."""
+        query = select(Run).where(Run.id > run_id, Run.status == "ok", Run.comparison_id.is_(None))
+        with self._session() as session:
+            return session.scalars(query.order_by(Run.id)).all()
 
     def steps_of(self, comparison_id: str) -> dict[int, str | None]:
         """The ids of a comparison's runs, the oldest first, and the picture of each one's steps:

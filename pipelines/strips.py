@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Cancelled, PipelineError
+from pipelines.errors import Cancelled, NoFurther, PipelineError
 from pipelines.files import write_file
 from pipelines.log_tables import Run
 from pipelines.painting.extras import Extras
@@ -78,6 +78,8 @@ class Strips:
             try:
                 if check:
                     check()
+            except NoFurther:
+                pass
             except Cancelled:
                 quick = True
             if columns := self._drawn(model, run, result, quick):

@@ -1,7 +1,7 @@
 """Work in the background that somebody watches: how far it is, how long it takes, how to stop it.
 
-A `Job` (pipelines/jobs.py: one after the other) and a `Download` (pipelines/hub/download.py: side
-by side) are Tasks; a `TaskList` holds those of this process.
+A `Work` (pipelines/queue.py: a job that this process does) and a `Download`
+(pipelines/hub/download.py: side by side) are Tasks; a `TaskList` holds the downloads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pipelines.error_log import one_line
 from pipelines.errors import Cancelled, PipelineError
 
 logger = logging.getLogger(__name__)
@@ -71,17 +73,19 @@ class Task:
             raise Cancelled("stopped by the user")
 
 
-def outcome(title: str, work: Callable[[], Any]) -> tuple[str, str | None]:
-    """Do the work; the status that it ended with, and the error in words where it failed."""
+def outcome(
+    title: str, work: Callable[[], Any], home: Path | None = None
+) -> tuple[str, str | None]:
+    """Do the work; the status that it ended with, and the error in words where it failed. A
+    traceback goes to errors.log, of the data folder `home` where it is another."""
     try:
         work()
     except Cancelled:
         return "cancelled", None
-    except PipelineError as error:
-        return "failed", str(error)
     except Exception as error:
-        logger.exception("%s failed", title)
-        return "failed", f"{type(error).__name__}: {error}"
+        if not isinstance(error, PipelineError):
+            logger.exception("%s failed", title)
+        return "failed", one_line(error, home)
     return "done", None
 
 

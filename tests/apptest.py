@@ -26,7 +26,7 @@ def page(name: str, values: dict | None = None, **query: str) -> AppTest:
 def finish(app: AppTest) -> AppTest:
     """Wait for the queue, then draw the page as the browser's poll would."""
     for job in state.job_queue().jobs():
-        assert job.finished.wait(WAIT)
+        assert job.wait(WAIT)
     return app.run()
 
 

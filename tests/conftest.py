@@ -68,6 +68,7 @@ def home(tmp_path, monkeypatch, session_engine):
     st.cache_resource.clear()
     state.engine().registry = session_engine.registry
     yield tmp_path
+    state.job_queue().close()
     st.cache_resource.clear()
 
 

@@ -109,7 +109,10 @@ def test_use_these_settings_again_keeps_every_kind_of_value(home, busy_queue):
     job = state.job_queue().active()[-1]
     job.cancel()
     without_picture = base.changed(strength=1.0)
-    assert job.key[1:4] == (without_picture.model_dump_json(), repr(comparison.axes), rules)
+    settings = job.row.settings
+    assert settings["base"] == without_picture.model_dump(mode="json")
+    assert settings["axes"] == [axis.as_dict() for axis in comparison.axes]
+    assert settings["skip"] == list(rules)
 
 
 def test_distances_and_timings_are_measured_from_the_page(home):
@@ -237,7 +240,9 @@ def test_the_strips_of_steps_come_when_they_are_wanted(filled):
 def busy_queue(home):
     """A queue whose worker is held up until the test lets it go."""
     gate = threading.Event()
-    state.job_queue().submit("other", "in front", 1, lambda job: gate.wait(WAIT))
+    queue = state.job_queue()
+    queue.kinds = queue.kinds | {"other": lambda work, settings: gate.wait(WAIT)}
+    queue.submit("other", "in front", 1, {})
     yield gate
     gate.set()
 
@@ -255,6 +260,8 @@ def test_what_waits_can_be_cancelled_from_any_page(home, busy_queue):
     app = start_comparison(page("compare"))
     job = state.job_queue().active()[-1]
     elsewhere = page("runs")
+    assert "This job is not yours. Another program" not in html(elsewhere)
+    assert "This job is not yours." in html(elsewhere)
     elsewhere.button(key=f"cancel-queue-{job.id}").click().run()
     busy_queue.set()
     finish(app)

@@ -10,6 +10,7 @@ import altair as alt
 import streamlit as st
 
 from dashboard import state
+from dashboard.browser import asked
 from dashboard.components.text import notice, words
 from pipelines import measuring
 from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
@@ -81,14 +82,14 @@ def _measuring(look: Look) -> str | None:
                  "more change nothing. It is made once for each prompt, seed and guidance scale.")
         if st.button("Measure distances", icon=":material/straighten:", disabled=busy,
                      key="measure.distances"):
-            submit_measurement(state.job_queue(), state.engine(), row.id, reference)
+            submit_measurement(state.job_queue(), row.id, reference, **asked())
             st.rerun()
         repeats = st.number_input("Repeats", 2, 50, REPEATS, key="measure.repeats", width=110)
         if st.button("Measure timings", icon=":material/timer:", disabled=busy,
                      key="measure.timings",
                      help="Each cell apart, after warm-up, in turns, so that a slow minute falls "
                           "on all of them."):
-            submit_timings(state.job_queue(), state.engine(), row.id, repeats)
+            submit_timings(state.job_queue(), row.id, repeats, **asked())
             st.rerun()
     return reference
 

@@ -47,7 +47,7 @@ def stage(draft: Draft) -> None:
         return
     if job and job.status == "cancelled":
         notice("note", "Cancelled; what was finished is kept.")
-    failed = [run for run in (job.result or [] if job else []) if run.status == "failed"]
+    failed = [run for run in (job.runs if job else []) if run.status == "failed"]
     if failed or (job and job.status == "failed"):
         notice("error", failed[0].error if failed else job.error or "The job failed.")
     results(draft)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import state
+from dashboard.browser import asked
 from dashboard.components.text import forecast_text, notice, words
 from dashboard.form.fields import (
     advanced_controls,
@@ -118,8 +119,8 @@ def start(draft: Draft, requests: Sequence[RunRequest]) -> None:
     """Queue them on the mask as it is now."""
     mask = draft.whole_mask()
     job = submit_generation(
-        state.job_queue(), state.engine(), [stored(request, mask) for request in requests],
-        kind="inpaint", parent_id=draft.parent_id,
+        state.job_queue(), [stored(request, mask) for request in requests],
+        kind="inpaint", parent_id=draft.parent_id, **asked(),
     )
     INPAINT.set("job", job.id)
     INPAINT.set("side.next", "result")

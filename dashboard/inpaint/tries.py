@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.before_after import Try, before_after
 from dashboard.components.picture import Picture, picture_viewer
-from dashboard.components.queue import cancel_button, job_progress
+from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.run_details import (
     alt_text,
     kept_notice,
@@ -21,9 +21,9 @@ from dashboard.state import INPAINT
 from pipelines.axes import label
 from pipelines.errors import StorageError
 from pipelines.inpainting import masks
-from pipelines.jobs import Job
 from pipelines.log_tables import Run
 from pipelines.notation import number_text
+from pipelines.queue import Job
 
 
 def progress(job: Job, draft: Draft, before: str | None) -> None:
@@ -35,7 +35,7 @@ def progress(job: Job, draft: Draft, before: str | None) -> None:
     picture_viewer([Picture(url, width, height, "The picture as it comes", waiting=True)],
                    key=f"in-paint-preview-{job.id}", share_of_height=0.6)
     job_progress(job)
-    cancel_button(job, "page")
+    job_buttons(job, "page")
 
 
 def results(draft: Draft) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import state
+from dashboard.browser import asked
 from dashboard.components.analysis import analysis_panel
-from dashboard.components.queue import cancel_button, job_progress
+from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import forecast_text, notice, words
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
@@ -29,8 +30,10 @@ from dashboard.runs import masked_request, open_run, opened_run
 from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
-from pipelines.jobs import Job, submit_comparison
+from pipelines.job_log import INTERRUPTED, PAUSED
+from pipelines.jobs import submit_comparison
 from pipelines.log_tables import ComparisonRow, Run
+from pipelines.queue import Job
 from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.draw import unusual
 from pipelines.sheet.exports import Export, exports_for
@@ -120,9 +123,9 @@ def setup() -> None:
         elif comparison:
             unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
     if go and comparison:
-        job = submit_comparison(state.job_queue(), state.engine(), comparison,
-                                PAGE.get("shared"), PAGE.get("fresh"))
-        choose(job.result)
+        job = submit_comparison(state.job_queue(), comparison, PAGE.get("shared"),
+                                PAGE.get("fresh"), **asked())
+        choose(job.comparison_id)
         st.rerun()
 
 
@@ -168,11 +171,11 @@ def show(comparison_id: str) -> None:
 
 def waiting(job: Job) -> None:
     state.rerun_on_change()
-    if state.engine().run_log.comparison(job.result):
+    if state.engine().run_log.comparison(job.comparison_id):
         st.rerun()
     words(job.title)
     job_progress(job)
-    cancel_button(job, "page")
+    job_buttons(job, "page")
 
 
 def heading(comparison: Comparison) -> None:
@@ -231,7 +234,7 @@ def status_line(
     if job and job.active:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             job_progress(job)
-            cancel_button(job, "page")
+            job_buttons(job, "page")
         return
     count = sum(not cell.left_out for cell in comparison.cells)
     done = sum(run is not None and run.status == "ok" for run in runs)
@@ -244,17 +247,17 @@ def status_line(
     elif row.status == "cancelled":
         notice("note", f"Cancelled; {done} of {count} cells are kept.")
     elif row.status == "running":
-        notice("note", f"{done} of {count} cells so far: it runs in another program, or was "
-                       "interrupted.")
+        notice("note", f"{done} of {count} cells so far: another program makes it.")
+    elif row.status in (INTERRUPTED, PAUSED):
+        notice("note", f"{row.status.capitalize()}; {done} of {count} cells are kept.")
     if reused:
         notice("note", f"{reused} of {count} cells were made before, of exactly the same, and "
                        "come from the log.")
-    if row.status in ("cancelled", "running") or failed:
+    if row.status != "done" or failed:
         st.button("Go on with what is missing", icon=":material/play_arrow:", key="resume",
                   on_click=last_net()(submit_comparison), kwargs={
-                      "jobs": state.job_queue(), "engine": state.engine(),
-                      "comparison": comparison, "resume": row.id,
-                      "shared": PAGE.get("shared", False)})
+                      "jobs": state.job_queue(), "comparison": comparison, "resume": row.id,
+                      "shared": PAGE.get("shared", False), **asked()})
 
 
 def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:

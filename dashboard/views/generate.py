@@ -7,8 +7,9 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
+from dashboard.browser import asked
 from dashboard.components.picture import Picture, picture_viewer
-from dashboard.components.queue import cancel_button, job_progress
+from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.run_details import run_measurements, run_record
 from dashboard.components.text import forecast_text, notice, words
 from dashboard.form.fields import (
@@ -28,10 +29,11 @@ from pipelines.axes import label
 from pipelines.chain import next_request
 from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
-from pipelines.jobs import Job, submit_generation
+from pipelines.jobs import submit_generation
 from pipelines.log_tables import Run
 from pipelines.notation import number_text
 from pipelines.painting.resolve import check_extras, check_size
+from pipelines.queue import Job
 from pipelines.request import TO_COME, RunRequest, limits
 
 PAGE = state.GENERATE
@@ -66,7 +68,7 @@ def settings() -> None:
             requests = wanted()
             misfit(requests[0])
             if go:
-                job = submit_generation(state.job_queue(), state.engine(), requests, stages)
+                job = submit_generation(state.job_queue(), requests, stages, **asked())
                 PAGE.set("job", job.id)
                 st.rerun()
             tell_forecast(requests, stages)
@@ -152,7 +154,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
 def progress(job: Job) -> None:
     """The denoising as it goes; the finished pictures of this job beside it."""
     state.rerun_on_change()
-    done = list(job.result or [])
+    done = job.runs
     preview = job.preview
     width, height = preview.size if preview else (64, 64)
     url = state.preview_url(preview) if preview else None
@@ -161,7 +163,7 @@ def progress(job: Job) -> None:
                 *(picture_of(run, f"done-{run.id}", f"seed {run.seed}") for run in done)]
     picture_viewer(pictures, key=f"preview-{job.id}")
     job_progress(job)
-    cancel_button(job, "page")
+    job_buttons(job, "page")
 
 
 def results(runs: list[Run], job: Job | None) -> None:
@@ -225,7 +227,7 @@ def chains(runs: list[Run], pictures: list[Picture]) -> None:
 def latest_runs(job: Job | None) -> list[Run]:
     """What the last job made, else the newest picture of the log."""
     if job and not job.active:
-        return list(job.result or [])
+        return job.runs
     return list(state.engine().run_log.runs(status="ok", limit=1))
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import greenlet
 import torch
 
-from pipelines.errors import Cancelled
+from pipelines.errors import Cancelled, NoFurther
 from pipelines.hardware import cores
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.parts import AUTOENCODERS, DENOISERS
@@ -174,12 +174,22 @@ class Batch:
     ) -> None:
         """Make the pictures; `on_outcome(number, cell)` for each as it is done. `check` is called
         before each network call, and before each layer of slow ones. It may raise Cancelled, as may
-        a cell's own work; then all stop.
+        a cell's own work; then all stop. Where it raises NoFurther no other picture begins, and it
+        is raised again when those that have begun are done.
         """
         pending = list(range(len(self.works)))
+        ending: list[NoFurther] = []
+
+        def check_begun() -> None:
+            try:
+                check()
+            except NoFurther as stop:
+                ending.append(stop)
+                pending.clear()
+
         if self.model.device.startswith("cpu"):
             torch.set_num_threads(cores())
-        with torch.no_grad(), self._patched(check if self.slow else None):
+        with torch.no_grad(), self._patched(check and self.slow and check_begun):
             try:
                 while pending or self._cells:
                     while pending and self._has_room(pending):
@@ -190,10 +200,12 @@ class Batch:
                     if not self._waiting:
                         continue
                     if check:
-                        check()
-                    self._compute(self._next_group(), check, on_outcome)
+                        check_begun()
+                    self._compute(self._next_group(), check and check_begun, on_outcome)
             finally:
                 self._stop()
+        if ending:
+            raise ending[0]
 
     def _has_room(self, pending: list[int]) -> bool:
         """Whether another cell fits beside those that are made now."""
