@@ -23,7 +23,7 @@ SYSTEMS = (("iPhone", "an iPhone"), ("iPad", "an iPad"), ("Android", "Android"),
 def browser() -> str:
     """The id of this session's browser."""
     if BROWSER not in st.session_state:
-        cookie = st.context.cookies.get(COOKIE, "")
+        cookie = str(st.context.cookies.get(COOKIE))
         st.session_state[BROWSER] = (cookie if re.fullmatch("[0-9a-f]{16}", cookie)
                                      else secrets.token_hex(8))
     return st.session_state[BROWSER]
@@ -38,8 +38,8 @@ def remember_browser() -> None:
 
 def asked() -> dict[str, str]:
     """Who asks for a job now, as JobQueue.submit takes it."""
-    agent = st.context.headers.get("User-Agent", "")
-    name = next((name for sign, name in BROWSERS if sign in agent), "a browser")
+    agent = str(st.context.headers.get("User-Agent"))
+    name = next((name for sign, name in BROWSERS if sign in agent), "A browser")
     system = next((name for sign, name in SYSTEMS if sign in agent), "")
     return {"browser": browser(), "asked_with": f"{name} on {system}" if system else name}
 

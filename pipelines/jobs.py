@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import next_request
 from pipelines.comparison import Comparison, forecast
 from pipelines.engine import Engine
-from pipelines.errors import NoFurther, PipelineError, RequestError, first_line
+from pipelines.errors import PipelineError, RequestError, first_line
 from pipelines.grid import new_comparison_id
 from pipelines.job_log import PAUSE, PAUSED
 from pipelines.log_tables import ComparisonRow, Run
@@ -228,9 +228,10 @@ def _compare(work: Work, settings: Mapping[str, Any]) -> None:
                    check=work.check_further, on_wait=on_wait)
     if len(ended) == count:
         work.done, work.wish = work.total, ""  # a wish that came too late
-    elif work.wish == PAUSE:
+        return
+    if work.wish == PAUSE:
         engine.run_log.set_status(comparison_id, PAUSED)
-        raise NoFurther("stopped by the user")
+    work.check_further()
 
 
 # --- what is measured of a comparison

@@ -159,9 +159,9 @@ class JobQueue:
             datetime_utc=utc_now(), kind=kind, title=title, settings=settings, total=total,
             key=hashlib.sha256(text.encode()).hexdigest(), browser=browser, asked_with=asked_with,
             comparison_id=comparison_id, seconds_left=seconds, owner=self._presence.owner)
-        job = Job(self, self.log.add(row), row)
+        job_id = self.log.add(row)
         self._wake.set()
-        return job
+        return self.get(job_id) or Job(self, job_id, row)
 
     def wish(self, job_id: int, wish: str) -> None:
         """Pause or cancel a job: PAUSE and CANCEL_AFTER let the pictures that have begun come to
