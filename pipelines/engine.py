@@ -290,7 +290,8 @@ class Engine:
         if model:
             measured = {"device": model.device, "dtype": model.dtype}
             with extras.attempt("environment"):
-                measured["environment"] = environment(model.device)
+                measured["environment"] = environment(model.device) | {"contents": {
+                    "model": model.content, "loras": list(model.lora_contents)}}
         try:
             if isinstance(outcome, Exception):
                 raise outcome

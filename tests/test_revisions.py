@@ -11,9 +11,10 @@ from huggingface_hub import constants
 from pipelines import Comparison, Engine, RunRequest, cli
 from pipelines.axes import label, parse_axis
 from pipelines.errors import UnknownModelError
+from pipelines.provenance.encode import Truth, encode
 from pipelines.request import join_model_id, split_model_id
 from pipelines.sheet.draw import draw
-from pipelines.sheet.recipe import png_with_recipe, read_recipe, recipe
+from pipelines.sheet.recipe import read_recipe, recipe
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -92,7 +93,8 @@ def test_a_recipe_names_the_commit_that_made_it(cache, tmp_path, axes, pinned):
     runs = engine.compare(comparison)
     assert {run.status for run in runs} == {"ok"}
     (picture,) = draw(comparison, runs, engine.pictures)
-    (tmp_path / "sheet.png").write_bytes(png_with_recipe(picture, recipe(comparison, runs)))
+    data, _ = encode(picture, ".png", Truth(recipe(comparison, runs)))
+    (tmp_path / "sheet.png").write_bytes(data)
     again = read_recipe(tmp_path / "sheet.png")
     if pinned:
         assert list(again.axes[0].values) == pinned

@@ -17,10 +17,11 @@ from pipelines import Comparison, RunRequest, measuring
 from pipelines.cli.output import write
 from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.pictures_in import open_picture
+from pipelines.provenance.encode import Truth, encode
 from pipelines.sheet import draw as sheet
 from pipelines.sheet.cells import Results, notes_of_runs, to_csv
 from pipelines.sheet.exports import EXPORTS, exports_for
-from pipelines.sheet.recipe import png_with_recipe, read_recipe
+from pipelines.sheet.recipe import read_recipe
 
 BASE = RunRequest(prompt="a red car", num_inference_steps=1)
 
@@ -164,8 +165,12 @@ def test_every_export_is_written_and_several_sheets_are_a_zip(engine):
     assert set(exports_for(Comparison.parse(BASE, ["seed=0"]))) == set(EXPORTS) - {"zip"}
 
 
+def recipe_png(image, recipe):
+    return encode(image, ".png", Truth(recipe))[0]
+
+
 def test_a_png_carries_its_recipe(tmp_path):
-    data = png_with_recipe(Image.new("RGB", (4, 4)), {"base": {"prompt": "naïve 日本"}})
+    data = recipe_png(Image.new("RGB", (4, 4)), {"base": {"prompt": "naïve 日本"}})
     with Image.open(io.BytesIO(data)) as image:
         assert json.loads(image.text["contact_sheet"]) == {"base": {"prompt": "naïve 日本"}}
     with pytest.raises(StorageError, match="cannot be written"):
@@ -174,7 +179,7 @@ def test_a_png_carries_its_recipe(tmp_path):
 
 def sheet_of(tmp_path, recipe, width, height, name="sheet.png"):
     """A sheet of any size with a recipe; of its pixels there is only the beginning."""
-    small = png_with_recipe(Image.new("RGB", (4, 4)), recipe)
+    small = recipe_png(Image.new("RGB", (4, 4)), recipe)
     head = b"IHDR" + struct.pack(">II", width, height) + small[24:29]
     path = tmp_path / name
     path.write_bytes(small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:])
@@ -242,7 +247,7 @@ def hostile_recipes():
         buffer = io.BytesIO()
         Image.new("L", (2, 2)).save(buffer, "PNG", pnginfo=info)
         cases[f"{number}.png"] = buffer.getvalue()
-    whole = png_with_recipe(Image.new("RGB", (4, 4)), RECIPE)
+    whole = recipe_png(Image.new("RGB", (4, 4)), RECIPE)
     for number in range(60):
         broken = bytearray(whole)
         for _ in range(1 + number % 7):

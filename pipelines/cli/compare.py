@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,14 @@ import typer
 
 from pipelines import measuring
 from pipelines.cli.options import (
+    From,
+    Truthful,
     export_options,
     given,
     make_request,
     refuse_beside,
     request_options,
+    restored_from,
 )
 from pipelines.cli.output import (
     Interrupt,
@@ -72,8 +76,10 @@ def compare(
     recipe: Annotated[Path | None, typer.Option(
         help="Make a sheet again: a recipe, or a PNG or HTML page that carries one; its request "
         "and axes stand, and options that would change them are refused.")] = None,
+    source: From = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Labelled PNG sheet.")]
     = Path("sheet.png"),
+    truthful: Truthful = True,
     exports: dict,
     shared: Annotated[bool, typer.Option(
         help="Cells share UNet calls where the pipeline allows it: faster, the same pictures, "
@@ -91,7 +97,8 @@ def compare(
         # What is asked for, and whether it can be made and written.
         engine = Engine()
         comparison, logged_reference = _asked_for(
-            context, engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe)
+            context, engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe,
+            source)
         reference = reference or logged_reference
         if reference and reference != CONVERGED:
             reference_cells(comparison, reference)
@@ -128,7 +135,7 @@ def compare(
         if measure and not interrupt.seen:
             with extras.attempt("measure"):
                 _measure_timings(engine, runs, measure, interrupt)
-    results = Results.gather(engine, comparison, runs, reference)
+    results = replace(Results.gather(engine, comparison, runs, reference), truthful=truthful)
 
     # The files.
     outputs.write(lambda: sheet_pngs(results), *sheets)
@@ -167,20 +174,31 @@ def _asked_for(
     pictures: int,
     resume: str | None,
     recipe: Path | None,
+    source: Path | None,
 ) -> tuple[Comparison, str | None]:
     """The comparison, and its reference where the log has one."""
     if resume is not None:
         refuse_beside(context, "resume: takes the request and the axes from the log, give neither",
-                      HELD | {"recipe"})
+                      HELD | {"recipe", "source"})
         row, comparison, _ = logged_comparison(engine.run_log, resume)
         return comparison, row.reference
     if recipe is not None:
-        refuse_beside(context, "recipe: holds the request and the axes, give neither", HELD)
+        refuse_beside(context, "recipe: holds the request and the axes, give neither",
+                      HELD | {"source"})
         return read_recipe(recipe), None
-    if not axes:
+    restored = None
+    if source is not None:
+        fields, restored = restored_from(source, context, engine, fields)
+    elif not axes:
         raise RequestError("axis: received none, accepted --axis NAME=VALUES such as "
-                           "--axis guidance_scale=1,3,7, or --resume ID, or --recipe FILE")
+                           "--axis guidance_scale=1,3,7, or --resume ID, --recipe FILE or "
+                           "--from FILE")
     request = make_request(engine, fields)
+    if restored and not axes:
+        if pictures > 1:
+            raise RequestError("num_images_per_prompt: with --from it goes with --axis")
+        comparison = restored.comparison
+        return Comparison(request, comparison.axes, (*comparison.skip, *rules)), None
     seeds = [f"seed={request.seed}..{request.seed + pictures - 1}"] if pictures > 1 else []
     comparison = Comparison.parse(request, [*axes, *seeds], rules)
     varied = [part for axis in comparison.axes[:len(axes)] for part in axis.parts]

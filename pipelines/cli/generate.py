@@ -8,35 +8,47 @@ from typing import Annotated
 import typer
 
 from pipelines.chain import parse_stage
-from pipelines.cli.options import make_request, request_options
+from pipelines.cli.options import (
+    From,
+    Truthful,
+    make_request,
+    request_options,
+    restored_from,
+)
 from pipelines.cli.output import (
     Interrupt,
     Json,
+    Output,
     Outputs,
-    check_png,
     exit_for,
     print_json,
     print_notes,
+    run_bytes,
     step_bar,
 )
 from pipelines.engine import Engine
+from pipelines.provenance.encode import check_suffix
 from pipelines.sheet.cells import cell_record, notes_of_runs
-from pipelines.sheet.exports import run_png
 
 
 @request_options
 def generate(
+    context: typer.Context,
     fields: dict,
-    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
+    output: Output = Path("out.png"),
+    source: From = None,
+    truthful: Truthful = True,
     then: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE,...", help="A further stage that starts from the picture, such as "
         "model_id=NAME,strength=0.6; may be repeated. Earlier pictures get a number.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make one picture, or a chain of them."""
-    check_png(output)
+    check_suffix(output)
     with Interrupt() as interrupt:
         engine = Engine()
+        if source:
+            fields, _ = restored_from(source, context, engine, fields)
         request = make_request(engine, fields)
         stages = [parse_stage(text) for text in then or []]
         engine.check(request)
@@ -48,7 +60,7 @@ def generate(
             runs = engine.chain(request, stages, on_step, check=interrupt.check)
     for run, path in zip(runs, paths, strict=False):
         written = run.status == "ok" and outputs.write(
-            lambda run=run: [run_png(run, engine.pictures)], path)
+            lambda run=run, path=path: [run_bytes(engine, run, path, truthful)], path)
         if written and not as_json:
             print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
                   f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")

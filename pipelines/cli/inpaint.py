@@ -8,15 +8,23 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import make_request, request_options
+from pipelines.cli.options import (
+    From,
+    Truthful,
+    make_request,
+    request_options,
+    restored_from,
+)
 from pipelines.cli.output import (
     Interrupt,
     Json,
+    Output,
     Outputs,
     check_png,
     exit_for,
     print_json,
     print_notes,
+    run_bytes,
     step_bar,
 )
 from pipelines.engine import Engine
@@ -25,31 +33,37 @@ from pipelines.inpainting import masks
 from pipelines.inpainting.clicks import Clicks, find_segmenter
 from pipelines.inpainting.pictures_in import alpha_mask, open_picture, open_rgb
 from pipelines.pixels import notes_of
+from pipelines.provenance.encode import check_suffix
 from pipelines.sheet.cells import cell_record
-from pipelines.sheet.exports import run_png
 
 Points = Annotated[list[str] | None, typer.Option(metavar="X,Y", help="May be repeated.")]
 
 
 @request_options
 def inpaint(
+    context: typer.Context,
     image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP of any size.")],
     fields: dict,
     mask_image: Annotated[Path | None, typer.Option(
         "--mask", "--mask-image", help="Mask picture of the same size: white is repainted, black "
         "and what is transparent is kept. Without it, what is transparent in the picture itself is "
         "repainted.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write.")] = Path("out.png"),
+    output: Output = Path("out.png"),
+    source: From = None,
+    truthful: Truthful = True,
     as_json: Json = False,
 ) -> None:
     """Repaint the masked part of a picture; without a prompt, remove what is there."""
-    check_png(output)
+    check_suffix(output)
     with Interrupt() as interrupt:
         engine = Engine()
         mask = mask_image or alpha_mask(open_picture(image))
         if mask is None:
             raise RequestError(f"inpaint: {image} has no transparency, so --mask is needed; "
                                "`segment` makes one from clicks")
+        if source:
+            fields, _ = restored_from(source, context, engine, fields)
+            fields.pop("task", None)
         request = make_request(engine, fields | {
             "image": image, "mask_image": mask, "prompt": fields["prompt"] or "",
             "strength": fields["strength"] or "1"})
@@ -59,7 +73,7 @@ def inpaint(
         with step_bar(interrupt) as on_step:
             run = engine.run(request, on_step, check=interrupt.check)
     written = run.status == "ok" and outputs.write(
-        lambda: [run_png(run, engine.pictures)], output)
+        lambda: [run_bytes(engine, run, output, truthful)], output)
     if as_json:
         print_json(cell_record({}, run, engine.pictures))
     elif written:

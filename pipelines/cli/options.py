@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -14,8 +15,10 @@ from pipelines.chain import default_strength
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
+from pipelines.hub.folders import models_here
 from pipelines.inpainting.pictures_in import open_mask, open_picture
 from pipelines.notation import JSON, number_text, read_json, shown
+from pipelines.provenance.restore import Restored, restore
 from pipelines.request import DEFAULTS, RunRequest, accepted
 from pipelines.sheet.exports import EXPORTS
 
@@ -107,6 +110,42 @@ def _with_options(
     return wrapped
 
 
+From = Annotated[Path | None, typer.Option(
+    "--from", metavar="FILE", help="Take the settings of a picture that carries them (written by "
+    "this program, A1111, Forge, ComfyUI, InvokeAI, SwarmUI, NovelAI or by diffusers users), of a "
+    "recipe or of an exported page. Other options overrule them; what cannot be taken is said.")]
+Truthful = Annotated[bool, typer.Option(
+    "--metadata/--no-metadata", help="Whether the file carries how it was made: request, model, "
+    "versions, A1111's parameters, IPTC's digital source type.")]
+
+
+def restored_from(
+    source: Path, context: typer.Context, engine: Engine, fields: dict[str, Any]
+) -> tuple[dict[str, Any], Restored]:
+    """The options, with what a file says in the place of those that are not given, and all that
+    the file says; what could not be taken is told on standard error. Raises RequestError."""
+    restored = restore(source, models_here(engine), engine.pictures)
+    print(f"settings of {source}, written by {restored.program}", file=sys.stderr)
+    values = {"prompt": restored.request.prompt, **restored.values}
+    chosen = {name: value for name, value in fields.items() if name in given(context)}
+    lost = {name for name in PICTURES if not engine.pictures.whole(values.get(name))}
+    notes = list(restored.notes)
+    if lost & {"image", "mask_image"} & values.keys() or {"image", "mask_image"} & chosen.keys():
+        values.pop("task", None)  # it follows from the pictures
+    values = {name: value for name, value in values.items() if name not in lost} | chosen
+    if "strength" in values and "image" not in {*values, *fields_of(context)}:
+        notes.append("strength: left out, since there is no picture to start from")
+        del values["strength"]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return fields | values, restored
+
+
+def fields_of(context: typer.Context) -> set[str]:
+    """The names of a command's parameters that have no default."""
+    return {parameter.name for parameter in context.command.params if parameter.required}
+
+
 def given(context: typer.Context) -> dict[str, str]:
     """The parameters that the command line names, and how they are written there."""
     return {parameter.name: max(parameter.opts, key=len) if parameter.param_type_name == "option"
@@ -127,13 +166,15 @@ def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
     """A request from the options; pictures (paths, or a mask that is open already) go into the
     store, the task follows from them."""
     values = {name: value for name, value in fields.items() if value is not None}
-    values["scheduler_options"] = dict(map(_named_value, values.get("scheduler_options", ())))
+    options = values.get("scheduler_options", ())
+    values["scheduler_options"] = (options if isinstance(options, dict)
+                                   else dict(map(_named_value, options)))
     for name in PICTURES:
         picture = values.get(name)
         if isinstance(picture, Path):
             read = open_mask if name == "mask_image" else open_picture
             picture = read(picture, name)
-        if picture:
+        if picture and not isinstance(picture, str):  # which names one of the store
             values[name] = engine.pictures.put(picture)
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))
     values.setdefault("task", info.task_for("image" in values, "mask_image" in values))

@@ -21,12 +21,18 @@ from tqdm import tqdm
 from pipelines.error_log import one_line
 from pipelines.errors import Cancelled, RequestError, StorageError
 from pipelines.files import temporary_name, write_file
+from pipelines.provenance.encode import SUFFIXES
+from pipelines.sheet.exports import run_file
 
 if TYPE_CHECKING:
+    from pipelines.engine import Engine
     from pipelines.log_tables import Run
     from pipelines.painting.result import OnStep, Step
 
 Json = Annotated[bool, typer.Option("--json", help="JSON and nothing else on standard output.")]
+
+Output = Annotated[Path, typer.Option(
+    "-o", "--output", help=f"Picture to write, as the name ends: {', '.join(SUFFIXES)}.")]
 
 
 def print_json(value: Any) -> None:
@@ -166,6 +172,15 @@ class Outputs:
         self._failed = True
         complain(message)
         return False
+
+
+def run_bytes(engine: Engine, run: Run, path: Path, truthful: bool) -> bytes:
+    """A run's picture as a file of the format that a path names; what that format cannot hold is
+    told on standard error."""
+    data, notes = run_file(engine, run, path.suffix, truthful)
+    for note in notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
+    return data
 
 
 def check_png(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import LoadError, PipelineError, RequestError, StorageError
 from pipelines.files import write_file
@@ -20,6 +21,10 @@ from pipelines.models.files import (
 from pipelines.models.opening import warm_libraries
 from pipelines.models.reading import checkpoint_shapes, parse_json, whole
 from pipelines.models.registry import Registry
+from pipelines.provenance.model_files import ModelsHere
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
 
 logger = logging.getLogger(__name__)
 FOLDERS = "models.json"
@@ -99,6 +104,15 @@ def offered_models(home: Path, cache_dir: Path) -> list[str]:
         logger.warning("%s", error)
         registered = []
     return [*BUNDLED, *filter(existing_path, registered), *cached_pipelines(cache_dir)]
+
+
+def models_here(engine: Engine) -> ModelsHere:
+    """All models that can be opened here, those of the log among them, to look for one by name or
+    by its files."""
+    from huggingface_hub import constants
+
+    offered = offered_models(engine.home, Path(constants.HF_HUB_CACHE))
+    return ModelsHere(engine.registry, [*offered, *engine.run_log.distinct("model_id")])
 
 
 def local_models(registry: Registry, home: Path, cache_dir: Path) -> list[ModelSummary]:

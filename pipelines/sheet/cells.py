@@ -16,6 +16,7 @@ from pipelines import measuring
 from pipelines.axes import label
 from pipelines.comparison import Comparison, logged_comparison
 from pipelines.log_tables import MEASURES, STAGES, Distance, Run
+from pipelines.provenance.record import made_with
 from pipelines.run_log import TimingSummary
 from pipelines.stores import PictureStore
 
@@ -40,7 +41,8 @@ EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 class Results:
     """What came of a comparison, a value for each of its cells: the run, its distance to the
     reference, and how long it takes when it is timed apart. `with_paths`: whether records name the
-    files of this machine."""
+    files of this machine; `made_with`: gives models and versions for the recipe; `truthful`:
+    whether pictures carry how they were made."""
 
     comparison: Comparison
     runs: Sequence[Run | None]
@@ -48,6 +50,8 @@ class Results:
     distances: Sequence[Distance | None]
     timings: Sequence[TimingSummary | None]
     with_paths: bool = True
+    made_with: Callable[[], dict[str, Any]] | None = None
+    truthful: bool = True
 
     @classmethod
     def gather(
@@ -60,7 +64,8 @@ class Results:
         """With what the log holds of distances and timings; nothing is computed."""
         distances = (measuring.distances(engine, comparison, runs, reference) if reference
                      else [None] * len(runs))
-        return cls(comparison, runs, engine.pictures, distances, measuring.timings(engine, runs))
+        return cls(comparison, runs, engine.pictures, distances, measuring.timings(engine, runs),
+                   made_with=functools.partial(made_with, engine, runs))
 
     @classmethod
     def of_log(cls, engine: Engine, comparison_id: str) -> Results:

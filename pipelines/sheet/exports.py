@@ -9,14 +9,19 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison import Comparison
 from pipelines.log_tables import Run
+from pipelines.provenance.encode import Truth, encode
+from pipelines.provenance.record import run_truth
 from pipelines.sheet.cells import Results, as_json, spreadsheet, to_csv
 from pipelines.sheet.draw import draw
 from pipelines.sheet.page import html_page
-from pipelines.sheet.recipe import png_with_recipe, recipe
-from pipelines.stores import PictureStore
+from pipelines.sheet.recipe import recipe
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,23 @@ class Export:
 
 def sheet_pngs(results: Results) -> list[bytes]:
     """The labelled sheets as PNG files that carry their recipe."""
-    return [png_with_recipe(picture, recipe(results.comparison, results.runs))
+    truth = Truth(recipe_of(results)) if results.truthful else None
+    return [encode(picture, ".png", truth)[0]
             for picture in draw(results.comparison, results.runs, results.pictures)]
 
 
-def run_png(run: Run, pictures: PictureStore) -> bytes:
-    """A run's picture as a PNG that carries its recipe; raises StorageError."""
-    return png_with_recipe(pictures.get(run.image_sha256), {"requests": [run.request]})
+def recipe_of(results: Results) -> dict[str, Any]:
+    """The recipe of a comparison that was made."""
+    return recipe(results.comparison, results.runs, results.made_with and results.made_with())
+
+
+def run_file(
+    engine: Engine, run: Run, suffix: str = ".png", truthful: bool = True
+) -> tuple[bytes, tuple[str, ...]]:
+    """A run's picture as a file of the format that `suffix` names, and notes on what that cannot
+    hold; `truthful`: it carries how it was made. Raises StorageError."""
+    image = engine.pictures.get(run.image_sha256)
+    return encode(image, suffix, run_truth(engine, run) if truthful else None)
 
 
 def _zip(results: Results) -> bytes:
@@ -68,7 +83,7 @@ def _json(results: Results) -> bytes:
 
 
 def _recipe(results: Results) -> bytes:
-    return as_json(recipe(results.comparison, results.runs)).encode()
+    return as_json(recipe_of(results)).encode()
 
 
 EXPORTS = {

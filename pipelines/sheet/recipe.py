@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile, PngInfo
-
 from pipelines.axes import Axis
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, RequestError
-from pipelines.inpainting.pictures_in import MAX_PIXELS
 from pipelines.log_tables import ComparisonRow, Run
+from pipelines.provenance.blocks import Blocks, open_file, read_blocks, title
+from pipelines.provenance.encode import CHUNK
+from pipelines.provenance.xmp import record_of
 from pipelines.request import join_model_id, split_model_id
 
-PNG = b"\x89PNG\r\n\x1a\n"
-CHUNK = "contact_sheet"
-MAX_BYTES = 2**29  # of JSON, or of a page with all its pictures
 
-
-def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str, Any]:
+def recipe(
+    comparison: Comparison,
+    runs: Sequence[Run | None] = (),
+    made_with: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What makes the same sheet again: the base request and the axes, a model of the Hub by the
-    commit that made its runs."""
+    commit that made its runs. `made_with` are their models, versions and pictures
+    (provenance/record.py)."""
     commits = [run and run.request.get("revision") for run in runs]
     commits = [commit if isinstance(commit, str) else None for commit in commits]
     base, made_by = comparison.base, set(filter(None, commits))
@@ -34,7 +34,7 @@ def recipe(comparison: Comparison, runs: Sequence[Run | None] = ()) -> dict[str,
         base = base.changed(revision=made_by.pop())
     axes = [_pinned(comparison, axis, commits) for axis in comparison.axes]
     return {"base": base.model_dump(mode="json"), "axes": [axis.as_dict() for axis in axes],
-            "skip": list(comparison.skip)}
+            "skip": list(comparison.skip), **(made_with or {})}
 
 
 def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -> Axis:
@@ -58,22 +58,35 @@ def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -
     return replace(axis, values=tuple(values))
 
 
-def png_with_recipe(image: Image.Image, recipe: dict[str, Any]) -> bytes:
-    """A PNG that carries its recipe as a text chunk."""
-    info, buffer = PngInfo(), io.BytesIO()
-    info.add_itxt(CHUNK, json.dumps(recipe))
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
-
-
-def read_recipe(path: Path) -> Comparison:
-    """The comparison of a recipe: its JSON, a PNG that carries one, or an exported page.
+def read_recipe(source: Path | bytes) -> Comparison:
+    """The comparison of a recipe: its JSON, a picture that carries one, or an exported page.
 
     The recipe of a single picture is a comparison of one cell. Raises RequestError.
     """
+    return read_record(source)[1]
+
+
+def read_record(source: Path | bytes) -> tuple[dict[str, Any], Comparison]:
+    """All that a recipe says, and its comparison. Raises RequestError."""
+    text, _ = carried(source, "recipe")
+    if text is not None:
+        with contextlib.suppress(NoRecipe):
+            return comparison_of(text)
+    raise RequestError(
+        f"recipe: {title(source)} holds none; accepted the JSON (UTF-8, UTF-16 or UTF-32), "
+        "labelled PNG or HTML page that Contact Sheet wrote, or a picture of its own"
+    )
+
+
+class NoRecipe(RequestError):
+    """A text that is no recipe."""
+
+
+def comparison_of(text: str) -> tuple[dict[str, Any], Comparison]:
+    """A recipe's JSON as its values, and the comparison; RequestError where it makes none."""
     try:
-        text = _recipe_text(path)
-        columns = json.loads(text)
+        record = json.loads(text)
+        columns = record
         if "requests" in columns:
             columns = {"base": columns["requests"][0], "axes": []}
         columns = {name: columns[name] for name in ("base", "axes", "skip") if name in columns}
@@ -81,36 +94,38 @@ def read_recipe(path: Path) -> Comparison:
         len(comparison.cells)  # builds them: what is wrong in one is said now
     except PipelineError:
         raise
-    except OSError as error:
-        raise RequestError(f"recipe: {path} cannot be read: {error}") from error
     except Exception as error:  # what others wrote may fail in any way
-        raise RequestError(
-            f"recipe: {path} holds none; accepted the JSON (UTF-8, UTF-16 or UTF-32), labelled "
-            "PNG or HTML page that Contact Sheet wrote"
-        ) from error
-    return comparison
+        raise NoRecipe("it holds no recipe") from error
+    return record, comparison
 
 
-def _recipe_text(path: Path) -> str:
-    """The JSON of a recipe. Of a PNG what stands before its pixels is read, so that a sheet may
-    have any size; text may be UTF-8, UTF-16 or UTF-32, with a byte order mark or without."""
-    if not path.is_file():
-        raise RequestError(f"recipe: {path} {'is no file' if path.exists() else 'does not exist'}")
-    with path.open("rb") as file:
-        if file.read(len(PNG)) == PNG:
-            file.seek(0)
-            image = PngImageFile(file)
-            text = image.info.get(CHUNK)
-            if text is None and image.width * image.height <= MAX_PIXELS:
-                text = image.text[CHUNK]  # behind the pixels, where another program put it
-            return text
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise RequestError(f"recipe: {path} has {size / 2**20:.0f} MB, accepted up to "
-                               f"{MAX_BYTES // 2**20} MB")
+def carried(source: Path | bytes, name: str) -> tuple[str | None, Blocks | None]:
+    """The JSON of the recipe that a file carries, None where there is none, and the texts of a
+    picture, None where it is none. RequestError where the file cannot be read; `name` says what it
+    was given for.
+
+    A recipe is among a picture's texts; else it is the file itself, or an exported page, in UTF-8,
+    UTF-16 or UTF-32, with a byte order mark or without.
+    """
+    with open_file(source, name) as file:
+        try:
+            blocks = read_blocks(file)
+        except RequestError as error:
+            raise RequestError(f"{name}: {title(source)}: {error}") from error
+        if blocks is not None:
+            return blocks.texts.get(CHUNK) or record_of(blocks.xmp), blocks
         file.seek(0)
         data = file.read()
-    text = data.decode(json.detect_encoding(data))
-    if text.lstrip().startswith("<"):
-        _, page = text.split('id="data">')
-        return json.loads(page[: page.index("</script>")])["files"]["recipe"]["text"]
-    return text
+    try:
+        text = data.decode(json.detect_encoding(data))
+        if text.lstrip().startswith("<"):
+            text = page_data(text)["files"]["recipe"]["text"]
+    except Exception:  # what others wrote may fail in any way
+        return None, None
+    return text, None
+
+
+def page_data(text: str) -> dict[str, Any]:
+    """What an exported page holds for its viewer; raises anything where it is none."""
+    _, page = text.split('id="data">')
+    return json.loads(page[: page.index("</script>")])
