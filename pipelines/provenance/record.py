@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the records that this version writes
 VERSIONS = ("python", "torch", "diffusers", "transformers")
-HARDWARE = ("device", "device_name", "system")
+HARDWARE = ("device", "device_name", "torch_threads", "system")
 
 
 def run_truth(engine: Engine, run: Run) -> Truth:
