@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import streamlit as st
 
 from dashboard import state
@@ -22,7 +24,9 @@ from pipelines.errors import RequestError, StorageError
 from pipelines.inpainting.masks import as_mask
 from pipelines.log_tables import Run
 from pipelines.notation import number_text
+from pipelines.provenance.encode import FORMATS
 from pipelines.request import RunRequest
+from pipelines.sheet.exports import run_file
 
 
 def picture_of(run: Run, place: str, caption: str = "") -> Picture:
@@ -102,10 +106,36 @@ def request_buttons(run: Run, place: str) -> None:
             state.COMPARE.put(request)
             state.open_comparison_setup()
             st.switch_page("views/compare.py")
-        if path := state.engine().picture_path(run):
-            st.download_button("Download", path.read_bytes, f"contact-sheet-{run.id}.png",
-                               "image/png", key=f"{place}.download.{run.id}", on_click="ignore",
-                               icon=":material/download:")
+        if state.engine().picture_path(run):
+            downloads(run, place)
+
+
+def downloads(run: Run, place: str) -> None:
+    """A run's picture in each format, made when somebody asks for it."""
+
+    def write(suffix: str) -> bytes:
+        return run_file(state.engine(), run, suffix, st.session_state.get(state.TRUTHFUL, True))[0]
+
+    with st.popover("Download", icon=":material/download:"):
+        truthful_control(f"{place}.{run.id}")
+        for suffix, kind in FORMATS.items():
+            st.download_button(kind.label, functools.partial(write, suffix),
+                               f"contact-sheet-{run.id}{suffix}", kind.mime,
+                               key=f"{place}.download.{run.id}{suffix}", on_click="ignore",
+                               width="stretch", icon=":material/image:")
+
+
+def truthful_control(place: str) -> None:
+    """Whether files that are taken home say how their picture was made; for the whole session."""
+
+    def keep() -> None:
+        st.session_state[state.TRUTHFUL] = st.session_state[key]
+
+    key = f"{place}.{state.TRUTHFUL}"
+    st.session_state[key] = st.session_state.get(state.TRUTHFUL, True)
+    st.toggle("With its settings inside", key=key, on_change=keep,
+              help="Request, model, versions, the text that A1111 writes, and IPTC's word for "
+                   "generated media. Off, the file holds pixels only.")
 
 
 @last_net()

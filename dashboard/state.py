@@ -50,6 +50,7 @@ RESUME_JOBS = "--resume-jobs"  # what the dashboard is started with
 DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
+TRUTHFUL = "truthful"  # whether files carry how their picture was made
 
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
 

@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.masked import masked_picture, picture_notes
 from dashboard.components.text import notice
+from dashboard.form.restore import request_control
 from dashboard.inpaint.canvas import mask_panel
 from dashboard.inpaint.choose import choose_picture
 from dashboard.inpaint.draft import Draft
@@ -16,6 +17,8 @@ from dashboard.last_net import polled
 from dashboard.state import INPAINT
 from pipelines.errors import PipelineError
 from pipelines.fields import WIDGET_FIELDS
+from pipelines.inpainting.masks import as_mask
+from pipelines.request import RunRequest
 
 # What a draft keeps of the page's values.
 SETTINGS = ("count", "area", "padding", "feather", "content", "differential", *WIDGET_FIELDS)
@@ -72,6 +75,7 @@ def work() -> None:
             notice("error", problem)
         elif told := INPAINT.pop("told"):
             notice("note", told)
+    request_control(INPAINT, take_settings, own_pictures=True)
     if draft is None:
         choose_picture()
         return
@@ -85,6 +89,17 @@ def work() -> None:
     with right:
         settings(draft)
     draft.settings = {name: INPAINT.get(name) for name in SETTINGS}
+
+
+def take_settings(request: RunRequest) -> None:
+    """Fill the widgets; without a picture to work on, the request's own picture and mask are taken
+    where they are here."""
+    pictures = state.engine().pictures
+    if state.draft() is None and pictures.whole(request.image):
+        mask = pictures.get(request.mask_image) if pictures.whole(request.mask_image) else None
+        state.put_draft(Draft(request.image, *pictures.size(request.image),
+                              [(request.image, "Picture", None)], mask=mask and as_mask(mask)))
+    state.put_inpainting(request)
 
 
 def inpaint_page() -> None:

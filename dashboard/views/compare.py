@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -25,14 +26,16 @@ from dashboard.form.fields import (
     unknown_words_note,
 )
 from dashboard.form.model import model_control
+from dashboard.form.restore import LINK, restore_control, take_link
 from dashboard.last_net import last_net, polled
-from dashboard.runs import masked_request, open_run, opened_run
+from dashboard.runs import masked_request, open_run, opened_run, truthful_control
 from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
 from pipelines.job_log import INTERRUPTED, PAUSED
 from pipelines.jobs import submit_comparison
 from pipelines.log_tables import ComparisonRow, Run
+from pipelines.provenance.link import write_link
 from pipelines.queue import Job
 from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.draw import unusual
@@ -85,6 +88,7 @@ def setup() -> None:
     """The base request, the axes, the forecast and the start."""
     axes = PAGE.get("axes", ["scheduler", "guidance_scale"])
     names = {part for name in axes for part in name.split("+")}
+    restore_control(PAGE, take_comparison)
     left, right = st.columns([5, 6], gap="large")
     with left:
         task_control(PAGE, without=names)
@@ -299,28 +303,41 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
     engine = state.engine()
 
     def write(export: Export) -> bytes:
-        return export.write(Results.of_log(engine, comparison_id))
+        results = Results.of_log(engine, comparison_id)
+        return export.write(replace(results, truthful=st.session_state.get(state.TRUTHFUL, True)))
 
     with st.container(horizontal=True, gap="small"):
         with st.popover("Download", icon=":material/download:"):
+            truthful_control("sheet")
             for name, export in exports_for(comparison).items():
                 st.download_button(export.label, functools.partial(write, export),
                                    f"contact-sheet-{comparison_id}{export.suffix}", export.mime,
                                    on_click="ignore", width="stretch", key=f"download.{name}",
                                    icon=f":material/{ICONS.get(name, 'data_object')}:")
+            if link := write_link(comparison):
+                words("A link to these settings, for who has this program:", "quiet")
+                st.code(f"{st.context.url}?{LINK}={link}", language=None)
+            else:
+                words("These settings are too long for a link: the recipe holds them.", "quiet")
         # A callback, because it fills widgets that are drawn above.
         st.button("Use these settings again", icon=":material/edit:", key="again",
                   on_click=use_again, args=(comparison,))
 
 
-@last_net()
-def use_again(comparison: Comparison) -> None:
+def take_comparison(comparison: Comparison) -> list[str]:
     put_comparison(PAGE, comparison)
     choose(None)
+    return []
+
+
+@last_net()
+def use_again(comparison: Comparison) -> None:
+    take_comparison(comparison)
 
 
 PAGE.start_request()
 PAGE.start(shared=True)
+take_link(PAGE, take_comparison)
 comparison_id = chosen_id()
 if comparison_id:
     st.query_params[state.COMPARISON] = comparison_id

@@ -23,6 +23,7 @@ from dashboard.form.fields import (
     unknown_words_note,
 )
 from dashboard.form.model import model_control, model_options
+from dashboard.form.restore import request_control
 from dashboard.last_net import polled
 from dashboard.runs import picture_of, request_buttons
 from pipelines.axes import label
@@ -43,6 +44,7 @@ STAGE_NUMBERS = {"strength": 0.05, "num_inference_steps": 1, "guidance_scale": 0
 
 def settings() -> None:
     """The left column: the request, and the button that queues it."""
+    request_control(PAGE, PAGE.put)
     task_control(PAGE)
     prompt_control(PAGE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

@@ -14,6 +14,7 @@ from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError
 from pipelines.hardware import environment
 from pipelines.inpainting.pictures_in import open_picture
+from pipelines.log_tables import Run
 from pipelines.notation import shown
 from pipelines.provenance.blocks import PNG
 from pipelines.provenance.model_files import model_files
@@ -24,7 +25,6 @@ from pipelines.provenance.record import (
     shown_versions,
     stored_pixels,
 )
-from pipelines.run_log import Run
 from pipelines.sheet.recipe import page_data
 
 if TYPE_CHECKING:
