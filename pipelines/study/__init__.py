@@ -1,0 +1,1 @@
+"""Methods compared over many prompts: what can be told apart, and what cannot."""
