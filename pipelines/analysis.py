@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.axes import label
-from pipelines.comparison import Cell, Comparison
+from pipelines.comparison import Cell, Comparison, axes_key
 from pipelines.errors import RequestError
 from pipelines.fields import METHOD_FIELDS
 from pipelines.log_tables import Distance, Run
 from pipelines.request import RunRequest
 from pipelines.run_log import TimingSummary
 from pipelines.schedulers import BY_KEY
+from pipelines.study.statistics import ALPHA, FEWEST_PROMPTS, compare, holm, told_apart
 
 STOCHASTIC_TYPES = {"sde-dpmsolver", "sde-dpmsolver++"}
-GOOD_PSNR = 40.0  # dB; differences below it can be seen
+MOST_NAMED = 8  # methods in a sentence
 FIT_AT_LEAST = 3  # points of a line
 
 
@@ -27,7 +30,10 @@ class Method:
     """One way to compute, over all that was asked of it: the mean of its cells.
 
     `rms_latents` and `psnr` are means over the cells that have them (geometric for rms); `ms` is
-    the median of measured times, None where a cell has none. `cells` are their numbers.
+    the median of measured times, None where a cell has none, `ms_low` and `ms_high` the shortest
+    and longest of `repeats`. `cells` are their numbers. `by_prompt`: prompt -> what else is asked
+    for -> rms_latents. `rms_low` and `rms_high`: the 95 % interval of the mean over prompts, None
+    for fewer than FEWEST_PROMPTS.
     """
 
     name: str
@@ -46,6 +52,10 @@ class Method:
     ms_high: float | None
     cells: tuple[int, ...]
     run_id: int
+    repeats: int = 0
+    by_prompt: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    rms_low: float | None = None
+    rms_high: float | None = None
 
 
 def is_stochastic(request: RunRequest) -> bool:
@@ -121,6 +131,13 @@ def _method(
     measured = [distances[n] for n in numbers if distances[n]]
     times = [timings[n] for n in numbers]
     complete = all(times)
+    asked = {axis.name for axis in comparison.axes} - {axis for axis, _ in how}
+    by_prompt: dict[str, dict[Any, float]] = {}
+    for n in numbers:
+        if distances[n] and distances[n].rms_latents:
+            rest = axes_key({name: cells[n].axes[name] for name in asked})
+            by_prompt.setdefault(runs[n].prompt, {})[rest] = distances[n].rms_latents
+    low, high = _interval(by_prompt)
     return Method(
         name=" ".join(name) or scheduler,
         line=" ".join(line) or scheduler,
@@ -138,7 +155,26 @@ def _method(
         ms_high=statistics.mean(t.high_ms for t in times) if complete else None,
         cells=tuple(numbers),
         run_id=runs[numbers[0]].id,
+        repeats=min(t.repeats for t in times) if complete else 0,
+        by_prompt=by_prompt,
+        rms_low=low,
+        rms_high=high,
     )
+
+
+def _interval(by_prompt: Mapping[str, Mapping[Any, float]]) -> tuple[float | None, float | None]:
+    """Of the geometric mean, resampled over prompts."""
+    if len(by_prompt) < FEWEST_PROMPTS:
+        return None, None
+    estimate = compare([_table([{rest: math.log(rms) for rest, rms in values.items()}
+                                for values in by_prompt.values()])])[0]
+    return math.exp(estimate.low), math.exp(estimate.high)
+
+
+def _table(rows: Sequence[Mapping[Any, float]]) -> list[list[float]]:
+    """Rows of equal length, NaN where one has no value."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [[row.get(name, math.nan) for name in columns] for row in rows]
 
 
 def _mean(values: Sequence[float | None], geometric: bool = False) -> float | None:
@@ -201,32 +237,107 @@ def pareto_front(all_methods: Sequence[Method]) -> list[Method]:
     return front
 
 
+def front(all_methods: Sequence[Method]) -> list[Method]:
+    """The timed methods for which no other can be told to be both faster and closer."""
+    timed = [m for m in all_methods if m.ms is not None and m.rms_latents]
+    closer, faster = _closer(timed), _faster(timed)
+    return [m for place, m in enumerate(timed)
+            if not any((other, place) in closer & faster for other in range(len(timed)))]
+
+
 def verdict(all_methods: Sequence[Method], reference: str) -> str:
-    """Quality against time in one or two sentences, '' where no times were measured."""
-    front = pareto_front([m for m in all_methods if m.rms_latents])
-    if len(front) < 2:
+    """Quality against time in a few sentences, '' where fewer than two methods were timed. A method
+    is called closer only over many prompts, and faster only where the repeats lie apart."""
+    timed = sorted((m for m in all_methods if m.ms is not None and m.rms_latents),
+                   key=lambda m: m.ms)
+    if len(timed) < 2:
         return ""
-    closest = front[-1]
-    good = [m for m in front if m.psnr is not None and m.psnr >= GOOD_PSNR]
-    chosen = good[0] if good else closest
     where = "the converged picture" if reference == "converged" else "the reference cell"
-    within = f"within {chosen.rms_latents:.3g} of {where} (RMS of latents"
-    within += f", {chosen.psnr:.1f} dB)" if chosen.psnr is not None else ")"
-    if chosen is closest:
-        reason = ("No faster one reaches" if good else "None reaches")
-        return (f"{chosen.name} comes closest: {within}, in {_ms(chosen.ms)}. {reason} "
-                f"{GOOD_PSNR:.0f} dB, below which differences can be seen.")
-    return (f"{chosen.name} is {within} in {_ms(chosen.ms)}: {_share(chosen.ms / closest.ms)} of "
-            f"the time of {closest.name}, the closest ({closest.rms_latents:.3g}).")
+    return f"{_in_distance(timed, where)} {_in_time(timed)}"
+
+
+def _in_distance(timed: Sequence[Method], where: str) -> str:
+    prompts = len(_common_prompts(timed))
+    if prompts < FEWEST_PROMPTS:
+        return (f"{_number(prompts, 'prompt')} cannot tell which method is closer to {where}: "
+                "another prompt or seed may turn the order.")
+    closer = _closer(timed)
+    nearest = min(range(len(timed)), key=lambda n: timed[n].rms_latents)
+    alike = [m.name for n, m in enumerate(timed) if n != nearest and (nearest, n) not in closer]
+    text = (f"Over {prompts} prompts {timed[nearest].name} comes closest to {where}: "
+            f"{_with_interval(timed[nearest])} (RMS of latents)")
+    return f"{text}; {_listed(alike)} cannot be told apart from it." if alike else f"{text}."
+
+
+def _in_time(timed: Sequence[Method]) -> str:
+    """The methods in groups, each faster than the next."""
+    faster = _faster(timed)
+    groups: list[list[int]] = []
+    for place in range(len(timed)):
+        # A group ends where all before it are faster than all behind it.
+        if all((a, b) in faster for a in range(place) for b in range(place, len(timed))):
+            groups.append([])
+        groups[-1].append(place)
+    told = [f"{_listed([timed[n].name for n in group])} ({_ms(timed[group[0]].ms)}"
+            + (f" to {_ms(timed[group[-1]].ms)})" if len(group) > 1 else ")") for group in groups]
+    if len(groups) == 1:
+        return f"In time {told[0]} cannot be told apart: the ranges of their repeats overlap."
+    text = f"In time {', faster than '.join(told)}."
+    alike = any(len(group) > 1 for group in groups)
+    return f"{text} Methods named together cannot be told apart." if alike else text
+
+
+def _closer(timed: Sequence[Method]) -> set[tuple[int, int]]:
+    """The pairs (a, b) of which a is closer than b over the prompts that all have, adjusted over
+    all pairs; none for few prompts."""
+    prompts = _common_prompts(timed)
+    if len(prompts) < FEWEST_PROMPTS or len(timed) < 2:
+        return set()
+    pairs = list(itertools.combinations(range(len(timed)), 2))
+    tables = []
+    for a, b in pairs:
+        one, other = timed[a].by_prompt, timed[b].by_prompt
+        tables.append(_table([{rest: math.log(one[prompt][rest] / other[prompt][rest])
+                               for rest in one[prompt].keys() & other[prompt].keys()}
+                              for prompt in prompts]))
+    width = max(len(row) for table in tables for row in table)
+    padded = [[row + [math.nan] * (width - len(row)) for row in table] for table in tables]
+    estimates = compare(padded)
+    adjusted = holm([estimate.p if estimate else 1.0 for estimate in estimates])
+    return {(a, b) if estimate.difference < 0 else (b, a)
+            for (a, b), estimate, p in zip(pairs, estimates, adjusted, strict=True)
+            if estimate and told_apart(estimate, p)}
+
+
+def _common_prompts(timed: Sequence[Method]) -> list[str]:
+    return [prompt for prompt in timed[0].by_prompt
+            if all(prompt in method.by_prompt for method in timed[1:])]
+
+
+def _faster(timed: Sequence[Method]) -> set[tuple[int, int]]:
+    """The pairs (a, b) of which every repeat of a took less than every one of b, where that is
+    unlikely by chance for any of all pairs: with n repeats each, 2 of C(2n, n) orders do so."""
+    pairs = math.comb(len(timed), 2)
+    return {(a, b) for a, b in itertools.permutations(range(len(timed)), 2)
+            if timed[a].ms_high < timed[b].ms_low
+            and pairs * 2 / math.comb(timed[a].repeats + timed[b].repeats, timed[a].repeats)
+            <= ALPHA}
+
+
+def _with_interval(method: Method) -> str:
+    interval = "" if method.rms_low is None else f" ({method.rms_low:.3g} to {method.rms_high:.3g})"
+    return f"{method.rms_latents:.3g}{interval}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}s" if count > 1 else f"One {noun}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MOST_NAMED:
+        names = [*names[:MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _ms(value: float) -> str:
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
-
-
-def _share(value: float) -> str:
-    """0.2 as 'a fifth'; a percentage where no plain fraction is near."""
-    words = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth",
-             10: "a tenth"}
-    near = min(words, key=lambda n: abs(value - 1 / n))
-    return words[near] if abs(value * near - 1) < 0.06 else f"{value:.0%}"

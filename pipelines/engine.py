@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -350,6 +350,7 @@ class Engine:
         fresh: bool = False,
         check: Callable[[], None] | None = None,
         on_wait: Callable[[int], None] | None = None,
+        only: Collection[int] | None = None,
     ) -> list[Run | None]:
         """Make the cells; one result per cell, None where a rule leaves it out or a cancel came
         first.
@@ -362,10 +363,10 @@ class Engine:
         same pictures; their times are shares then. `reference` is logged; measure() uses it.
         Cells that another process makes now are waited for, and taken from the log; `on_wait(their
         number)` tells of it. `check` is called meanwhile and before each network call, and may
-        raise Cancelled.
+        raise Cancelled. `only`: the numbers of the cells to make now; the others have no result.
         """
         grid = Grid(self, comparison, comparison_id, reference)
-        return grid.make(shared, fresh, on_step, on_cell, check, on_wait)
+        return grid.make(shared, fresh, on_step, on_cell, check, on_wait, only)
 
     def in_log(self, comparison: Comparison) -> list[int]:
         """The numbers of the cells that compare() would take from the log."""

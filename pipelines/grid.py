@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.claims import make_once
@@ -68,6 +68,7 @@ class Grid:
         on_cell: Callable[[int, Run], None] | None,
         check: Callable[[], None] | None = None,
         on_wait: Callable[[int], None] | None = None,
+        only: Collection[int] | None = None,
     ) -> list[Run | None]:
         """The arguments of `Engine.compare`."""
         run_log, status = self.engine.run_log, "cancelled"
@@ -75,7 +76,7 @@ class Grid:
         with Presence(self.engine.home) as presence:
             self._begin(presence.owner)
             try:
-                self._make(presence, shared, fresh, on_step, on_cell, check, on_wait)
+                self._make(presence, shared, fresh, on_step, on_cell, check, on_wait, only)
                 status = "done"
             except Cancelled:
                 pass
@@ -92,9 +93,10 @@ class Grid:
         on_cell: Callable[[int, Run], None] | None,
         check: Callable[[], None] | None,
         on_wait: Callable[[int], None] | None,
+        only: Collection[int] | None,
     ) -> None:
-        identities = cell_identities(self.engine, self.cells)
-        order = work_order(self.cells)
+        order = [number for number in work_order(self.cells) if only is None or number in only]
+        identities = cell_identities(self.engine, self.cells, order)
 
         def look() -> list[int]:
             self._take_from_log(identities, fresh, on_cell)
@@ -163,14 +165,16 @@ class Grid:
             on_cell(number, run)
 
 
-def cell_identities(engine: Engine, cells: Sequence[Cell]) -> dict[int, str]:
+def cell_identities(
+    engine: Engine, cells: Sequence[Cell], numbers: Iterable[int] | None = None
+) -> dict[int, str]:
     """Cell numbers -> what decides their pictures; without those left out and those that fail."""
     known: dict[tuple, Any] = {}
     identities = {}
-    for number, cell in enumerate(cells):
-        if not cell.left_out:
+    for number in range(len(cells)) if numbers is None else sorted(numbers):
+        if not cells[number].left_out:
             with contextlib.suppress(PipelineError):  # its run will say what is wrong
-                identities[number] = engine.identity(cell.request, known)
+                identities[number] = engine.identity(cells[number].request, known)
     return identities
 
 

@@ -63,7 +63,7 @@ def _guidance_point(
     pictures: PictureStore,
     scores: Sequence[Distance | None],
 ) -> GuidancePoint:
-    judged = [_follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
+    judged = [follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
               for n in numbers if runs[n].model_id == "postcards"]
     judged = [follows for follows in judged if follows is not None]
     cells = comparison.cells
@@ -101,7 +101,7 @@ def _ssim(first: Path, second: Path) -> float:
 
 
 @functools.lru_cache(4096)
-def _follows_prompt(path: Path, prompt: str) -> bool | None:
+def follows_prompt(path: Path, prompt: str) -> bool | None:
     """Whether the judge sees all that a prompt names; None where it names nothing it knows."""
     from PIL import Image
 

@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 import typer
 
-from pipelines.cli import compare, conformance, generate, hub, inpaint, models, reproduce, runs
+from pipelines.cli import (
+    compare,
+    conformance,
+    generate,
+    hub,
+    inpaint,
+    models,
+    reproduce,
+    runs,
+    study,
+)
 from pipelines.cli.output import complain
 from pipelines.error_log import one_line
 from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
@@ -21,7 +31,8 @@ UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 for command in (generate.generate, compare.compare, runs.runs, models.models, models.schedulers,
-                inpaint.inpaint, inpaint.segment, reproduce.reproduce, conformance.conformance):
+                inpaint.inpaint, inpaint.segment, reproduce.reproduce, conformance.conformance,
+                study.study):
     app.command()(command)
 
 hub_app = typer.Typer(help=hub.__doc__)

@@ -1,4 +1,4 @@
-"""Paired differences with intervals, over prompts as clusters. numpy and scipy, nothing else.
+"""Paired differences with intervals, over prompts as clusters. numpy, nothing else.
 
 The two methods of a pair paint the same prompts from the same noise, so what is compared is the
 difference of each pair of pictures. Seeds of one prompt are alike, prompts are drawn from what
@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
+NORMAL = NormalDist()
 
 ALPHA = 0.05  # of false verdicts, over all pairs that are adjusted together
 POWER = 0.8
@@ -191,14 +192,14 @@ def smallest_effect(prompts: int, seeds: int, correlation: float, comparisons: i
     variance = (1 + (seeds - 1) * correlation) / (prompts * seeds)
     # The t-distribution's wider quantile, by its first correction (Cornish and Fisher 1938).
     z = _quantiles(comparisons)
-    return z * math.sqrt(variance) * (1 + stats.norm.ppf(_level(comparisons)) ** 2
+    return z * math.sqrt(variance) * (1 + NORMAL.inv_cdf(_level(comparisons)) ** 2
                                       / (4 * max(prompts - 1, 1)))
 
 
 def win_rate_of(effect: float) -> float:
     """The win rate of a method that is better by `effect` standard deviations, where differences
     are distributed normally."""
-    return float(stats.norm.cdf(effect))
+    return NORMAL.cdf(effect)
 
 
 def _level(comparisons: int) -> float:
@@ -206,7 +207,7 @@ def _level(comparisons: int) -> float:
 
 
 def _quantiles(comparisons: int) -> float:
-    return float(stats.norm.ppf(_level(comparisons)) + stats.norm.ppf(POWER))
+    return NORMAL.inv_cdf(_level(comparisons)) + NORMAL.inv_cdf(POWER)
 
 
 def correlation_within(differences: ArrayLike) -> float | None:

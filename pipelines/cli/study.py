@@ -1,0 +1,148 @@
+"""`python -m pipelines study`: methods over many prompts, and what can be told apart."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import make_request, refuse_beside, request_options
+from pipelines.cli.output import Interrupt, Json, Outputs, print_json, print_table, progress
+from pipelines.engine import Engine
+from pipelines.errors import RequestError
+from pipelines.measuring import CONVERGED
+from pipelines.notation import shown
+from pipelines.request import RunRequest
+from pipelines.study.design import Study, parse_methods
+from pipelines.study.measures import DEFAULT, MEASURES
+from pipelines.study.prompts import read_prompts
+from pipelines.study.rows import study_row
+
+if TYPE_CHECKING:
+    from pipelines.log_tables import Run
+
+HELD = {*RunRequest.model_fields, "methods", "axis", "skip", "prompts", "seeds", "reference",
+        "measure", "stop_when_decided"}
+
+
+@request_options
+def study(
+    context: typer.Context,
+    fields: dict,
+    *,
+    prompt: Annotated[str | None, typer.Option(hidden=True)] = None,
+    methods: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUES", help="What is compared, such as scheduler=ddim,dpmpp_2m,unipc; the "
+        "notation of compare's --axis. Several make all combinations, 2 to 12.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUES", help="A further axis of the methods.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(
+        metavar="RULE", help="Leave methods out, such as scheduler=heun,num_inference_steps>20.")]
+    = None,
+    prompts: Annotated[str, typer.Option(
+        metavar="FILE|bundled:N", help="One prompt a line, or CSV with the columns prompt and "
+        "category; or the first N of those that come with the program, for the bundled model from "
+        "its grammar.")] = "bundled:60",
+    seeds: Annotated[int, typer.Option(
+        min=1, help="Pictures per prompt and method: as many seeds, from --seed on.")] = 2,
+    reference: Annotated[str | None, typer.Option(
+        metavar="converged|CELL", help="What distances are measured to: the converged picture, or "
+        "a method such as scheduler=ddim.")] = CONVERGED,
+    measure: Annotated[str, typer.Option(
+        metavar="NAMES", help=f"Some of {', '.join(MEASURES)}; the first is what 'stop when "
+        "decided' looks at.")] = ",".join(DEFAULT),
+    stop_when_decided: Annotated[bool, typer.Option(
+        "--stop-when-decided", help="End as soon as all methods are told apart in the first "
+        "measure; intervals are those that hold all the while.")] = False,
+    resume: Annotated[str | None, typer.Option(
+        metavar="ID", help="Go on with a study of the log, or show it again; its design stands.")]
+    = None,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Tell what it would cost and could show, and make nothing.")] = False,
+    output: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE.html", help="The report: one page that needs no other "
+        "file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Every pair of pictures, as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Every pair of pictures, as Parquet.")]
+    = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods over many prompts, and say what can be told apart."""
+    from pipelines.study.conduct import conduct
+    from pipelines.study.outlook import cost, outlook
+    from pipelines.study.report import leading, pairs_csv, pairs_parquet, report
+
+    if prompt is not None:
+        raise RequestError("prompt: a study takes its prompts from --prompts FILE|bundled:N")
+    with Interrupt() as interrupt:
+        engine = Engine()
+        if resume is not None:
+            refuse_beside(context, "resume: takes the design from the log, give none", HELD)
+            design = logged_study(engine, resume)
+        else:
+            base = make_request(engine, {**fields, "prompt": read_prompts(
+                prompts, fields.get("model_id") or RunRequest().model_id)[0].text})
+            design = Study(
+                base.changed(prompt=""), parse_methods([*(methods or []), *(axis or [])], base),
+                read_prompts(prompts, base.model_id), tuple(range(base.seed, base.seed + seeds)),
+                reference or None, tuple(filter(None, measure.replace(" ", "").split(","))),
+                tuple(skip or ()), stop_when_decided)
+        for request in design.requests:
+            engine.check(request)
+        files = [(name, path) for name, path in
+                 (("output", output), ("csv", csv), ("parquet", parquet)) if path]
+        outputs = Outputs(*files)
+        expected, in_log = cost(engine, design)
+        seconds = "time not known yet" if expected.seconds is None \
+            else f"about {expected.seconds:.0f} s"
+        print(f"study {design.id}: {expected.cells} pictures to make, references among them, "
+              f"{in_log} in the log, {expected.nfe} evaluations, {seconds}", file=sys.stderr)
+        for text in outlook(engine, design):
+            print(text, file=sys.stderr)
+        if dry_run:
+            return
+        print(f"to go on if it is interrupted: python -m pipelines study --resume {design.id}",
+              file=sys.stderr)
+        cells = len(design.methods) * len(design.prompts) * len(design.seeds)
+        with progress(cells, "cells") as bar:
+
+            def on_cell(_run: Run) -> None:
+                bar.update()
+
+            findings = conduct(engine, design, lambda _step: interrupt.check(), on_cell,
+                               interrupt.check, lambda count: bar.set_postfix_str(
+                                   f"another process makes {count} of them"))
+    if output:
+        outputs.write(lambda: [report(engine, findings)], output)
+    if csv:
+        outputs.write(lambda: [pairs_csv(findings)], csv)
+    if parquet:
+        outputs.write(lambda: [pairs_parquet(findings)], parquet)
+    if as_json:
+        print_json(findings.as_json())
+    else:
+        for text in leading(findings):
+            print(text)
+        print_table(["a", "b", "measure", "difference", "low", "high", "n", "win rate", "p"],
+                    [[p.a, p.b, p.measure, f"{p.difference:.4g}", _number(p.low), _number(p.high),
+                      p.n, f"{p.win_rate:.0%}", f"{p.p_adjusted:.2g}"] for p in findings.pairs])
+    for note in findings.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if interrupt.seen:
+        raise typer.Exit(130)
+    outputs.finish()
+    if findings.values.failed:
+        raise typer.Exit(1)
+
+
+def logged_study(engine: Engine, study_id: str) -> Study:
+    row = study_row(engine.run_log, study_id)
+    if row is None:
+        raise RequestError(f"resume: received {shown(study_id)}, which is no study of this log")
+    return Study.from_row(row)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

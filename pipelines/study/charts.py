@@ -1,0 +1,119 @@
+"""The figures of a study's report, as SVG that needs no script: dark on light and light on dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from pipelines.study.findings import Findings, Pair, paired
+from pipelines.study.measures import MEASURES
+
+WIDTH, LINE, LEFT, RIGHT = 760, 26, 250, 24
+MOST_DOTS = 400
+
+
+def matrix(findings: Findings, measure: str) -> str:
+    """A table that says of each two methods which one is better, or that they cannot be told
+    apart."""
+    methods = findings.study.methods
+    pairs = {(p.a, p.b): p for p in findings.pairs if p.measure == measure}
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in methods)
+    rows = []
+    for row in methods:
+        cells = []
+        for column in methods:
+            pair = pairs.get((row, column)) or pairs.get((column, row))
+            cells.append(_matrix_cell(pair, row) if pair else "<td class='none'></td>")
+        rows.append(f"<tr><th scope='row'>{escape(row)}</th>{''.join(cells)}</tr>")
+    return f"<table class='matrix'><thead><tr><td></td>{head}</tr></thead>" \
+           f"<tbody>{''.join(rows)}</tbody></table>"
+
+
+def _matrix_cell(pair: Pair, row: str) -> str:
+    if not pair.distinguishable:
+        return f"<td title='{escape(pair.sentence, quote=True)}'>≈</td>"
+    a_wins = pair.difference * MEASURES[pair.measure].sign > 0
+    better = a_wins == (pair.a == row)
+    return (f"<td class='{'better' if better else 'worse'}' "
+            f"title='{escape(pair.sentence, quote=True)}'>{'better' if better else 'worse'}</td>")
+
+
+def intervals(pairs: Sequence[Pair]) -> str:
+    """The differences of pairs with their intervals, on one scale with its zero."""
+    bounds = [bound for p in pairs for bound in (p.low, p.high, p.difference) if bound is not None]
+    low, high = min([0.0, *bounds]), max([0.0, *bounds])
+    room = (high - low or 1) * 0.05
+    low, high = low - room, high + room
+
+    def x(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    height = LINE * len(pairs) + 34
+    parts = [f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"]
+    for tick in ticks(low, high):
+        parts.append(f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' "
+                     f"text-anchor='middle'>{tick:g}</text>")
+    for number, pair in enumerate(pairs):
+        y = LINE * number + LINE / 2 + 4
+        kind = "told" if pair.distinguishable else "alike"
+        name = f"{pair.category}: {pair.a} − {pair.b}" if pair.category else f"{pair.a} − {pair.b}"
+        parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
+                     f"{escape(name[:38])}</text>")
+        if pair.low is not None and pair.high is not None:
+            parts.append(f"<line class='{kind}' x1='{x(pair.low):.1f}' x2='{x(pair.high):.1f}' "
+                         f"y1='{y:.1f}' y2='{y:.1f}'/>")
+        parts.append(f"<circle class='{kind}' cx='{x(pair.difference):.1f}' cy='{y:.1f}' r='4.5'>"
+                     f"<title>{escape(pair.sentence)}</title></circle>")
+    return _svg(height, "Differences with 95 % intervals", parts)
+
+
+def distributions(findings: Findings, measure: str) -> str:
+    """The paired differences of each two methods, a dot each, with their quartiles."""
+    study, rows = findings.study, []
+    for a, b in study.pairs:
+        values = paired(findings.values, measure, a, b).ravel()
+        rows.append((f"{study.methods[a]} − {study.methods[b]}", values[np.isfinite(values)]))
+    everything = np.concatenate([values for _, values in rows])
+    if not everything.size:
+        return ""
+    low, high = min(0.0, everything.min()), max(0.0, everything.max())
+    room = (high - low or 1) * 0.04
+    low, high = low - room, high + room
+
+    def x(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    height = LINE * len(rows) + 34
+    parts = [f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"]
+    parts += [f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' text-anchor='middle'>"
+              f"{tick:g}</text>" for tick in ticks(low, high)]
+    for number, (name, values) in enumerate(rows):
+        y = LINE * number + LINE / 2 + 4
+        parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
+                     f"{escape(name[:38])}</text>")
+        shown = values[:: math.ceil(values.size / MOST_DOTS)] if values.size else values
+        parts += [f"<circle class='dot' cx='{x(value):.1f}' cy='{y + (place * 7 % 11 - 5):.1f}' "
+                  "r='2'/>" for place, value in enumerate(shown)]
+        if values.size:
+            quartiles = np.quantile(values, (0.25, 0.5, 0.75))
+            parts += [f"<line class='quartile{'' if rank == 1 else ' thin'}' x1='{x(q):.1f}' "
+                      f"x2='{x(q):.1f}' y1='{y - 9:.1f}' y2='{y + 9:.1f}'/>"
+                      for rank, q in enumerate(quartiles)]
+    return _svg(height, "Distributions of the paired differences", parts)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between two."""
+    raw = (high - low) / 5
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw)
+    first = math.ceil(low / step)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step) + 1)]
+
+
+def _svg(height: float, label: str, parts: Sequence[str]) -> str:
+    return (f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img' aria-label='{escape(label)}'>"
+            f"{''.join(parts)}</svg>")

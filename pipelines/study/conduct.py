@@ -1,0 +1,111 @@
+"""A study being made: block by block of prompts, measured as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipelines import measuring
+from pipelines.errors import Cancelled
+from pipelines.log_tables import Run
+from pipelines.painting.result import Step
+from pipelines.study.design import Study
+from pipelines.study.findings import Findings, analyse
+from pipelines.study.measures import MEASURES
+from pipelines.study.rows import set_status, study_row
+from pipelines.study.values import LiveStudy
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+
+def conduct(
+    engine: Engine,
+    study: Study,
+    on_step: Callable[[Step], None] | None = None,
+    on_cell: Callable[[Run], None] | None = None,
+    check: Callable[[], None] | None = None,
+    on_wait: Callable[[int], None] | None = None,
+) -> Findings:
+    """Make what the log does not hold of a study, measure it, and say what it shows.
+
+    `on_step(step)` and `check` may raise Cancelled: what is done stays, and the same study goes on
+    where it stopped. With `stop_when_decided` no further block is begun once all methods are told
+    apart in the first measure. Raises what measuring raises.
+    """
+    if study_row(engine.run_log, study.id) is None:
+        engine.run_log.add(study.row())
+    set_status(engine.run_log, study.id, "running")
+    live, status = LiveStudy(engine, study), "cancelled"
+    try:
+        status = _make(engine, study, live, on_step, on_cell, check, on_wait)
+        if "time" in study.measures:
+            _time(engine, live, on_step, check)
+    except Cancelled:
+        status = "cancelled"
+    finally:
+        set_status(engine.run_log, study.id, status)
+    return findings_of(live)
+
+
+def findings_of(live: LiveStudy) -> Findings:
+    """What the log holds of a study, with the reference's own error."""
+    return analyse(live.look(), live.floor())
+
+
+def _make(
+    engine: Engine,
+    study: Study,
+    live: LiveStudy,
+    on_step: Callable[[Step], None] | None,
+    on_cell: Callable[[Run], None] | None,
+    check: Callable[[], None] | None,
+    on_wait: Callable[[int], None] | None,
+) -> str:
+    """The status that the study ends with."""
+    measured = any(MEASURES[name].to_reference for name in study.measures)
+    for number, cells in study.blocks():
+        comparison = study.comparisons[number]
+        ended: list[Run] = []
+
+        def noted(_number: int, run: Run, ended: list[Run] = ended) -> None:
+            ended.append(run)
+            if on_cell:
+                on_cell(run)
+
+        runs = engine.compare(
+            comparison, on_step and (lambda _, step: on_step(step)), noted,
+            study.comparison_ids[number], shared=True, reference=study.reference, check=check,
+            on_wait=on_wait, only=cells)
+        if len(ended) < len(cells):  # compare() keeps a cancel to itself
+            return "cancelled"
+        if measured:
+            measuring.measure(engine, comparison, runs, study.reference, on_step, check)
+        if study.stop_when_decided and findings_of(live).decided:
+            return "decided"
+    return "done"
+
+
+def _time(
+    engine: Engine,
+    live: LiveStudy,
+    on_step: Callable[[Step], None] | None,
+    check: Callable[[], None] | None,
+) -> None:
+    """Time the first seed of each prompt, each picture apart: all methods of a prompt one after the
+    other, another one first for each, so that a slow minute falls on all of them."""
+    values, methods = live.look(), len(live.study.methods)
+    table, runs = values.tables["time"], []
+    for prompt in range(len(live.study.prompts)):
+        for turn in range(methods):
+            place = ((turn + prompt) % methods, prompt, 0)
+            if place in values.runs and not table[place] > 0:
+                runs.append(values.runs[place])
+
+    def checked(step: Step) -> None:
+        if check:
+            check()
+        if on_step:
+            on_step(step)
+
+    measuring.measure_timings(engine, runs, 1, checked)

@@ -1,0 +1,210 @@
+"""A study as one HTML page that needs nothing else, and its pairs as CSV and Parquet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from pipelines.sheet.cells import as_json, to_csv
+from pipelines.study.charts import distributions, intervals, matrix
+from pipelines.study.findings import Findings, Pair, design_sentence, paired
+from pipelines.study.measures import MEASURES
+from pipelines.study.statistics import ALPHA, FEWEST_PROMPTS, RESAMPLES
+from pipelines.study.values import picture_data
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
+
+PAGE = Path(__file__).parent / "report.html"
+TABLE = ("Pair", "Measure", "Difference", "95 % interval", "Pairs", "Ties", "Win rate",
+         "p adjusted", "Told apart", "Pairs needed")
+
+
+def report(engine: Engine, findings: Findings) -> bytes:
+    """The page. It names no file of the machine that made it."""
+    study = findings.study
+    title = f"{', '.join(study.methods[:-1])} or {study.methods[-1]}?"
+    run = next(iter(findings.values.runs.values()), None)
+    environment = run.environment if run else {}
+    made = [f"study {study.id}", study.datetime_utc[:10], "made by Contact Sheet"]
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        title=escape(title), made=escape(" · ".join(made)),
+        sentences="".join(f"<p class='lead'>{escape(text)}.</p>" for text in leading(findings)),
+        notes=_list(findings.notes), design=_design(findings), figures=_figures(findings),
+        tables=_tables(findings), outliers=_outliers(engine, findings),
+        method="".join(f"<p>{escape(text)}</p>" for text in explanation(findings)),
+        recipe=_recipe(findings, environment),
+        data=json.dumps(findings.as_json(), ensure_ascii=False).replace("<", "\\u003c"),
+    ).encode()
+
+
+def leading(findings: Findings) -> list[str]:
+    """The sentences of the first measure; of the others those that tell methods apart."""
+    first = findings.study.measures[0]
+    return [pair.sentence for pair in findings.pairs
+            if pair.measure == first or pair.distinguishable] or ["Nothing is measured yet"]
+
+
+def explanation(findings: Findings) -> list[str]:
+    """The statistics in words, with their sources."""
+    interval = ("Intervals are anytime-valid confidence sequences for a mean of unknown variance "
+                "(Wang and Ramdas 2023, arXiv:2310.03722), and p-values are one over the evidence: "
+                "they hold although somebody looked on and could stop." if findings.sequential else
+                f"Intervals are symmetric bootstrap-t intervals (Hall 1988) from {RESAMPLES:,} "
+                "resamples of prompts with all of their seeds; p-values come from the same "
+                "resamples.")
+    texts = [
+        "All methods paint the same prompts from the same noise. What is compared is the "
+        "difference of each pair of pictures; the figure shown is its mean.", interval,
+        f"p-values are adjusted over all {len(findings.pairs)} pairs and measures together (Holm "
+        f"1979): where no methods differ, at most {ALPHA:.0%} of studies tell any two apart. Below "
+        f"{FEWEST_PROMPTS} prompts nothing is told apart. Categories are adjusted by themselves.",
+        "The win rate is the share of pairs in which the first method is better; a tie counts "
+        "half. Pairs needed: with so many, a true difference of the size that was seen would be "
+        "found in 80 of 100 studies.",
+    ]
+    if findings.floor:
+        texts.append(f"The reference's own error in latents is up to {findings.floor:.2g} (its "
+                     "distance to itself with half the steps); differences of RMS of latents that "
+                     "are no larger are not told apart.")
+    return texts
+
+
+def pair_rows(findings: Findings) -> list[dict[str, Any]]:
+    """Every pair of pictures by measure: who, what, and both values."""
+    study, values = findings.study, findings.values
+    rows = []
+    for measure, (a, b) in itertools.product(study.measures, study.pairs):
+        table, differences = values.tables[measure], paired(values, measure, a, b)
+        for prompt, seed in itertools.product(range(len(study.prompts)), range(len(study.seeds))):
+            if math.isnan(differences[prompt, seed]):
+                continue
+            rows.append({
+                "study_id": study.id, "measure": measure, "a": study.methods[a],
+                "b": study.methods[b], "prompt": study.prompts[prompt].text,
+                "category": study.prompts[prompt].category, "seed": study.seeds[seed],
+                "value_a": float(table[a, prompt, seed]), "value_b": float(table[b, prompt, seed]),
+                "difference": float(differences[prompt, seed]),
+                "run_a": values.runs[a, prompt, seed].id, "run_b": values.runs[b, prompt, seed].id})
+    return rows
+
+
+COLUMNS = ("study_id", "measure", "a", "b", "prompt", "category", "seed", "value_a", "value_b",
+           "difference", "run_a", "run_b")
+
+
+def pairs_csv(findings: Findings) -> bytes:
+    return to_csv(pair_rows(findings), COLUMNS).encode()
+
+
+def pairs_parquet(findings: Findings) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = {"seed": pa.int64(), "value_a": pa.float64(), "value_b": pa.float64(),
+             "difference": pa.float64(), "run_a": pa.int64(), "run_b": pa.int64()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    buffer = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(pair_rows(findings), schema), buffer)
+    return buffer.getvalue()
+
+
+def _list(texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f"<ul class='quiet'>{items}</ul>" if items else ""
+
+
+def _design(findings: Findings) -> str:
+    study = findings.study
+    noise = ("proven by its hash" if not findings.values.unequal_noise and findings.values.runs
+             else "not proven")
+    texts = [
+        design_sentence(len(study.methods), len(study.prompts), len(study.seeds)),
+        f"Methods: {'; '.join(study.methods)}",
+        f"Seeds: {', '.join(map(str, study.seeds))}",
+        f"Equal noise for each prompt and seed: {noise}",
+        f"Reference: {study.reference or 'none'}",
+        "Measures: " + ", ".join(f"{name} ({MEASURES[name].label})" for name in study.measures),
+    ]
+    prompts = "\n".join(f"{p.category}: {p.text}" if p.category else p.text for p in study.prompts)
+    return (f"{_list(texts)}<details><summary>The {len(study.prompts)} prompts</summary>"
+            f"<pre>{escape(prompts)}</pre></details>")
+
+
+def _figures(findings: Findings) -> str:
+    parts = []
+    for measure in findings.study.measures:
+        pairs = [pair for pair in findings.pairs if pair.measure == measure]
+        if not pairs:
+            continue
+        label = escape(MEASURES[measure].label)
+        parts.append(
+            f"<h3>{label}</h3><div class='wide'>{matrix(findings, measure)}</div>"
+            "<p class='quiet'>A row's method against a column's; ≈ cannot be told apart.</p>"
+            f"<figure><div class='wide'>{intervals(pairs)}</div><figcaption>Mean differences with "
+            "95 % intervals of each pair by itself; in colour those that stay told apart after "
+            "adjustment.</figcaption></figure>"
+            f"<figure><div class='wide'>{distributions(findings, measure)}</div><figcaption>Each "
+            "pair of pictures, with quartiles.</figcaption></figure>")
+    return "".join(parts)
+
+
+def _tables(findings: Findings) -> str:
+    text = _table(findings.pairs)
+    if findings.by_category:
+        text += f"<h3>By category of prompts</h3>{_table(findings.by_category)}"
+    return text
+
+
+def _table(pairs: Sequence[Pair]) -> str:
+    head = "".join(f"<th scope='col'>{name}</th>" for name in TABLE)
+    rows = []
+    for pair in pairs:
+        name = f"{pair.category}: " if pair.category else ""
+        bounds = ("–" if pair.low is None or pair.high is None
+                  else f"{pair.low:.4g} to {pair.high:.4g}")
+        numbers = (f"{pair.difference:.4g}", bounds, str(pair.n), str(pair.ties),
+                   f"{pair.win_rate:.0%}", f"{pair.p_adjusted:.2g}",
+                   "yes" if pair.distinguishable else "no",
+                   "–" if pair.needed is None else f"{pair.needed:,}")
+        cells = "".join(f"<td class='number'>{escape(number)}</td>" for number in numbers)
+        rows.append(f"<tr><td>{escape(name + pair.a)} − {escape(pair.b)}</td>"
+                    f"<td>{escape(pair.measure)}</td>{cells}</tr>")
+    return (f"<div class='wide'><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table></div>")
+
+
+def _outliers(engine: Engine, findings: Findings) -> str:
+    if not findings.outliers:
+        return ""
+    parts = []
+    for outlier in findings.outliers:
+        study = findings.study
+        shown = []
+        for method in (outlier.a, outlier.b):
+            run = findings.values.runs.get((method, outlier.prompt, 0))
+            if data := picture_data(engine, run):
+                name = escape(study.methods[method])
+                shown.append(f"<figure><img alt='{name}' src='data:image/png;base64,"
+                             f"{base64.b64encode(data).decode()}'><figcaption>{name}</figcaption>"
+                             "</figure>")
+        parts.append(f"<h3>{escape(study.prompts[outlier.prompt].text)}</h3><p class='quiet'>"
+                     f"{escape(MEASURES[outlier.measure].label)}: {outlier.difference:.3g}, seed "
+                     f"{study.seeds[0]} is shown</p><div class='pictures'>{''.join(shown)}</div>")
+    return f"<h2>Prompts that stand apart</h2>{''.join(parts)}"
+
+
+def _recipe(findings: Findings, environment: dict[str, Any]) -> str:
+    row = findings.study.row()
+    recipe = {name: getattr(row, name) for name in (
+        "base", "axes", "skip", "prompts", "seeds", "reference", "measures", "stop_when_decided")}
+    machine = [f"{name}: {value}" for name, value in environment.items()]
+    return f"{_list(machine)}<pre>{escape(as_json(recipe))}</pre>"
