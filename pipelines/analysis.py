@@ -228,16 +228,6 @@ def _line(name: str, points: Sequence[Method], floor: float) -> Line:
 
 
 def pareto_front(all_methods: Sequence[Method]) -> list[Method]:
-    """The methods that no other beats in both measured time and distance, the fastest first."""
-    measured = [m for m in all_methods if m.ms is not None and m.rms_latents is not None]
-    front: list[Method] = []
-    for method in sorted(measured, key=lambda m: (m.ms, m.rms_latents)):
-        if not front or method.rms_latents < front[-1].rms_latents:
-            front.append(method)
-    return front
-
-
-def front(all_methods: Sequence[Method]) -> list[Method]:
     """The timed methods for which no other can be told to be both faster and closer."""
     timed = [m for m in all_methods if m.ms is not None and m.rms_latents]
     closer, faster = _closer(timed), _faster(timed)
@@ -257,7 +247,7 @@ def verdict(all_methods: Sequence[Method], reference: str) -> str:
 
 
 def _in_distance(timed: Sequence[Method], where: str) -> str:
-    prompts = len(_common_prompts(timed))
+    prompts = max(1, len(_common_prompts(timed)))
     if prompts < FEWEST_PROMPTS:
         return (f"{_number(prompts, 'prompt')} cannot tell which method is closer to {where}: "
                 "another prompt or seed may turn the order.")

@@ -23,11 +23,12 @@ from pipelines.measuring import CONVERGED
 from pipelines.references import cell_texts
 from pipelines.sheet.cells import to_csv
 from pipelines.sheet.live import Look
+from pipelines.study.statistics import FEWEST_PROMPTS
 
 HEIGHT = 430
 # Told apart on light and on dark ground.
 COLOURS = ["#d1495b", "#3d8bc4", "#e0a030", "#4f9d69", "#9b6bc7", "#2fa4a4", "#c76b98", "#8d7b68"]
-REPEATS = 5
+REPEATS = 7  # with fewer, the ranges of six methods may lie apart by chance
 SVG = {"embedOptions": {"renderer": "svg"}}  # marks that a screen reader finds
 
 
@@ -53,7 +54,7 @@ def analysis_panel(look: Look, open_run: Callable[[int], None]) -> None:
                  if reference == CONVERGED else 0.0)
         _convergence(found, reference, floor, row.id, open_run)
     with tabs[1]:
-        _quality(found, reference, row.id, open_run)
+        _quality(look, found, reference, open_run)
     if tabs[2].open:  # these two look at every picture
         with tabs[2], st.spinner("Looking at the pictures …"):
             _guidance(look, open_run)
@@ -160,9 +161,9 @@ def _orders(lines: Sequence[Line]) -> None:
 
 
 def _quality(
+    look: Look,
     found: Sequence[Method],
     reference: str | None,
-    place: str,
     open_run: Callable[[int], None],
 ) -> None:
     timed = [m for m in found if m.ms is not None and m.rms_latents]
@@ -171,8 +172,8 @@ def _quality(
         words(f"Measure {missing} to see what a scheduler and a number of steps buy. Times of "
               "single runs are not used here.", "quiet")  # fmt: skip
         return
-    front = {m.name for m in pareto_front(timed)}
-    if sentence := verdict(timed, reference or ""):
+    front = look.once(("front", reference), lambda: {m.name for m in pareto_front(timed)})
+    if sentence := look.once(("verdict", reference), lambda: verdict(timed, reference or "")):
         words(sentence, "large")
     rows = [{**_record(m), "front": m.name in front} for m in timed]
     point = alt.selection_point(name="point", fields=["run_id"], on="click", empty=False)
@@ -182,9 +183,9 @@ def _quality(
         y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
     )
-    edge = base.transform_filter("datum.front").mark_line(
-        interpolate="step-after", color="#8888", strokeWidth=1.5)
     colour = _colour("line")
+    bounds = base.transform_filter("datum.rms_low != null").mark_rule(opacity=0.5).encode(
+        y=alt.Y("rms_low:Q"), y2="rms_high:Q", color=colour)
     spread = base.mark_rule(opacity=0.5).encode(
         x=alt.X("ms_low:Q"), x2="ms_high:Q", color=colour)
     dots = base.mark_point(filled=True, size=110).encode(
@@ -193,10 +194,11 @@ def _quality(
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
         align="left", dx=8, dy=-8, fontSize=12, color="#888").encode(text="num_inference_steps:Q")
-    _chart((edge + spread + dots + names).properties(height=HEIGHT, usermeta=SVG),
-           f"quality-{place}", open_run)
-    words("Dots of full colour, with their number of steps: nothing here is both faster and "
-          "closer. The bars reach from the shortest to the longest repeat.", "quiet")  # fmt: skip
+    _chart((bounds + spread + dots + names).properties(height=HEIGHT, usermeta=SVG),
+           f"quality-{look.row.id}", open_run)
+    words("Dots of full colour, with their number of steps: nothing here can be told to be both "
+          "faster and closer. Bars across reach from the shortest to the longest repeat; bars up "
+          f"and down are 95 % intervals over prompts, from {FEWEST_PROMPTS} prompts on.", "quiet")
     _data("quality", rows)
 
 
@@ -268,6 +270,7 @@ def _flags(look: Look) -> None:
 def _record(method: Method) -> dict[str, Any]:
     record = asdict(method)
     record["cells"] = len(method.cells)
+    del record["by_prompt"]
     return record
 
 
