@@ -14,6 +14,7 @@ pages = [
     st.Page("views/generate.py", title="Generate", icon=":material/photo_camera:"),
     st.Page("views/inpaint.py", title="In-paint", icon=":material/brush:"),
     st.Page("views/compare.py", title="Compare", icon=":material/grid_on:"),
+    st.Page("views/study.py", title="Study", icon=":material/query_stats:"),
     st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
     st.Page("views/hub.py", title="Hub", icon=":material/hub:"),
 ]

@@ -20,7 +20,7 @@ from streamlit.runtime import get_instance
 from dashboard.browser import browser, remember_browser
 from dashboard.inpaint.draft import Draft
 from pipelines.axes import format_values, make_axis, parse_values
-from pipelines.comparison import Comparison
+from pipelines.comparison import Comparison, Forecast
 from pipelines.engine import Engine
 from pipelines.errors import RequestError, StorageError
 from pipelines.fields import MASK_OPTIONS, WIDGET_FIELDS
@@ -35,6 +35,9 @@ from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS
 from pipelines.queue import Job, JobQueue
 from pipelines.request import Lora, RunRequest, join_model_id
 from pipelines.sheet.live import LiveComparison
+from pipelines.study.design import Study, logged_study
+from pipelines.study.findings import WatchedStudy
+from pipelines.study.outlook import cost, outlook
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +54,7 @@ DRAFT = "draft"  # also the query parameter
 DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
 TRUTHFUL = "truthful"  # whether files carry how their picture was made
+STUDY_ID = "study"  # also the query parameter
 
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
 
@@ -144,8 +148,8 @@ def widget_value(name: str, value: Any) -> Any:
     return value
 
 
-GENERATE, INPAINT, COMPARE, RUNS, HUB = map(
-    PageState, ("Generate", "In-paint", "Compare", "Runs", "Hub"))
+GENERATE, INPAINT, COMPARE, STUDY, RUNS, HUB = map(
+    PageState, ("Generate", "In-paint", "Compare", "Study", "Runs", "Hub"))
 
 
 @st.cache_resource(show_spinner=False)
@@ -282,6 +286,27 @@ def comparison_job(comparison_id: str) -> Job | None:
     jobs = [job for job in job_queue().jobs() if job.comparison_id == comparison_id]
     made = [job for job in jobs if job.kind == "compare"]
     return next((job for job in jobs if job.active), made[-1] if made else None)
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def watched_study(study_id: str) -> WatchedStudy:
+    """A study of the log, as all pages and polls look at it. Raises RequestError."""
+    return WatchedStudy(engine(), logged_study(engine().run_log, study_id))
+
+
+def study_job(study_id: str) -> Job | None:
+    """The job that works on a study now, else the newest that did."""
+    jobs = [job for job in job_queue().jobs() if job.kind == "study"
+            and job.row.settings.get("study_id") == study_id]
+    return next((job for job in jobs if job.active), jobs[-1] if jobs else None)
+
+
+def outlook_of(study: Study) -> tuple[Forecast, int, list[str]] | None:
+    """What a study would cost, how many cells the log has, and what it can show; None before the
+    libraries are loaded."""
+    if _warming().is_alive():
+        return None
+    return *cost(engine(), study), outlook(engine(), study)
 
 
 def cells_in_log(comparison: Comparison) -> set[int]:

@@ -20,6 +20,9 @@ from pipelines.painting.result import Step
 from pipelines.queue import Job, JobQueue, Work
 from pipelines.request import TO_COME, RunRequest
 from pipelines.schedulers import expected_evaluations
+from pipelines.study.conduct import conduct
+from pipelines.study.design import Study, keep, logged_study
+from pipelines.study.outlook import cost
 
 if TYPE_CHECKING:
     from pipelines.models.info import ModelInfo
@@ -237,6 +240,35 @@ def _compare(work: Work, settings: Mapping[str, Any]) -> None:
 # --- what is measured of a comparison
 
 
+def submit_study(jobs: JobQueue, study: Study, **asked: str) -> Job:
+    """Queue a study, or the rest of one; it is in the log from now on."""
+    keep(jobs.engine.run_log, study)
+    expected = cost(jobs.engine, study)[0]
+    title = f"{len(study.methods)} methods, {len(study.prompts)} prompts"
+    return jobs.submit("study", title, max(1, expected.nfe), {"study_id": study.id},
+                       seconds=expected.seconds, **asked)
+
+
+def _study(work: Work, settings: Mapping[str, Any]) -> None:
+    engine = work.engine
+    with _readable(work):
+        study = logged_study(engine.run_log, str(settings["study_id"]))
+        work.total = max(1, cost(engine, study)[0].nfe)
+    count, ended = len(study.methods) * len(study.prompts) * len(study.seeds), []
+    work.done = 0
+
+    def on_cell(run: Run) -> None:
+        ended.append(run.id)
+        work.message, work.waits_for = f"{len(ended)} of {count} cells", ""
+
+    def on_wait(cells: int) -> None:
+        work.waits_for = f"another process makes {cells} of them"
+
+    conduct(engine, study, lambda _step: work.advance(), on_cell, work.check_further, on_wait)
+    work.check_further()
+    work.done = work.total
+
+
 def submit_measurement(
     jobs: JobQueue, comparison_id: str, reference: str, **asked: str
 ) -> Job:
@@ -325,4 +357,4 @@ def _readable(work: Work):
 
 
 KINDS = {"generate": _generate, "inpaint": _generate, "compare": _compare, "measure": _measure,
-         "timings": _time}
+         "timings": _time, "study": _study}

@@ -248,7 +248,7 @@ def test_the_command(run, tmp_path, quick):
     (["a red car"], "unexpected extra argument"),
     (["--methods", "scheduler=ddim"], "received 1, accepted 2 to 12"),
     ([], "methods: received none"),
-    (["--resume", "nix"], "'nix', which is no study of this log"),
+    (["--resume", "nix"], "study nix is not in the log of this machine, which holds none yet"),
     (["--resume", "nix", "--seeds", "3"], "received --seeds beside it"),
     (["--methods", "scheduler=ddim,euler", "--prompts", "no.txt"], "No such file"),
 ])  # fmt: skip

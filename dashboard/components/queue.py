@@ -17,8 +17,9 @@ from pipelines.job_log import CANCEL, INTERRUPTED, PAUSE, PAUSED, RUNNING, WAITI
 from pipelines.queue import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
-         "timings": "Timings", "inpaint": "In-paint"}
-UNITS = {"compare": "cell", "measure": "measurement", "timings": "run"}  # else a picture
+         "timings": "Timings", "inpaint": "In-paint", "study": "Study"}
+UNITS = {"compare": "cell", "measure": "measurement", "timings": "run",
+         "study": "cell"}  # else a picture
 MOST_LISTED = 6
 
 
@@ -94,7 +95,7 @@ def job_progress(job: Job) -> None:
         text = progress_text(job)
         if job.kind in ("generate", "inpaint"):
             text += f" · evaluation {job.done} of {job.total}"
-        elif job.kind != "compare":  # on the page of a comparison, and not the making of it
+        elif job.kind not in ("compare", "study"):  # on their page, and not the making of them
             text = f"{KINDS.get(job.kind, job.kind)} · {text}"
         st.progress(job.fraction, text=text)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import streamlit as st
 
@@ -62,15 +62,9 @@ FIRST_AXES = ("scheduler", "guidance_scale", "num_inference_steps", "seed", "pro
 def comparison_controls(page: PageState, base: RunRequest) -> Comparison:
     """Which fields vary, over which values, and which cells are left out; raises RequestError."""
     page.start(axes=["scheduler", "guidance_scale"])
-    order = dict.fromkeys([*FIRST_AXES, *OPTION_AXES, *AXIS_NAMES, *page.get("axes")])
-    names = st.multiselect("Axes: the first makes rows, the second columns, others more sheets",
-                           list(order), **page.kept("axes"), select_all=False,
-                           accept_new_options=True,
-                           help="Any field of the request. Type scheduler_options.NAME for an "
-                                "option of the scheduler, prompt_replace to change words of the "
-                                "prompt (prompt_replace_2 for others), or names with + between "
-                                "to change them together.")
-    axes = [_axis(page, name, names, base) for name in names]
+    axes, names = axis_controls(
+        page, base, "Axes: the first makes rows, the second columns, others more sheets",
+        lambda names: ("Rows", "Columns") if len(names) > 1 else ("Columns",))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         rules = st.text_input("Leave cells out", **page.kept("skip"), width="stretch",
                               placeholder="scheduler=heun, num_inference_steps>20",
@@ -83,6 +77,28 @@ def comparison_controls(page: PageState, base: RunRequest) -> Comparison:
             if count > 1:
                 axes.append(parse_axis(f"seed={base.seed}..{base.seed + count - 1}", base))
     return Comparison(base, tuple(axes), parse_rules(rules))
+
+
+def axis_controls(
+    page: PageState,
+    base: RunRequest,
+    title: str,
+    places: Callable[[Sequence[str]], Sequence[str]],
+    further: str = "Sheets",
+    without: Collection[str] = (),
+) -> tuple[list[Axis], list[str]]:
+    """The axes that vary, and their names; raises RequestError. `places(names)` says what the first
+    of them make, `further` what the others do; `without` are not offered."""
+    order = dict.fromkeys([*FIRST_AXES, *OPTION_AXES, *AXIS_NAMES, *page.get("axes")])
+    names = st.multiselect(title, [name for name in order if name not in without],
+                           **page.kept("axes"), select_all=False, accept_new_options=True,
+                           help="Any field of the request. Type scheduler_options.NAME for an "
+                                "option of the scheduler, prompt_replace to change words of the "
+                                "prompt (prompt_replace_2 for others), or names with + between "
+                                "to change them together.")
+    texts = [*places(names), *[further] * len(names)]
+    return [_axis(page, name, place, base)
+            for name, place in zip(names, texts, strict=False)], names
 
 
 def parse_rules(text: str) -> tuple[str, ...]:
@@ -106,10 +122,7 @@ def format_rules(rules: Sequence[str]) -> str:
     return plain if same else EXACT + write_json(list(rules))
 
 
-def _axis(page: PageState, name: str, names: list[str], base: RunRequest) -> Axis:
-    places = ("Rows", "Columns") if len(names) > 1 else ("Columns",)
-    position = names.index(name)
-    place = places[position] if position < len(places) else "Sheets"
+def _axis(page: PageState, name: str, place: str, base: RunRequest) -> Axis:
     values = f"values.{name}"
     if name == "scheduler":
         page.start(**{values: SCHEDULER_DEFAULTS})

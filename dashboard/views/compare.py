@@ -29,6 +29,7 @@ from dashboard.form.model import model_control
 from dashboard.form.restore import LINK, restore_control, take_link
 from dashboard.last_net import last_net, polled
 from dashboard.runs import masked_request, open_run, opened_run, truthful_control
+from dashboard.study.setup import put_methods
 from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
@@ -322,6 +323,15 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
         # A callback, because it fills widgets that are drawn above.
         st.button("Use these settings again", icon=":material/edit:", key="again",
                   on_click=use_again, args=(comparison,))
+        if comparison.base.task == "text-to-image" and st.button(
+            "Ask this of many prompts", icon=":material/query_stats:", key="study",
+            help="One prompt says little: the page Study asks many, and says what can be told "
+                 "apart.",
+        ):
+            put_methods(comparison)
+            st.session_state[state.STUDY_ID] = None
+            state.STUDY.set("setup.next", True)
+            st.switch_page("views/study.py")
 
 
 def take_comparison(comparison: Comparison) -> list[str]:

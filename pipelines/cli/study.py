@@ -13,12 +13,10 @@ from pipelines.cli.output import Interrupt, Json, Outputs, print_json, print_tab
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.measuring import CONVERGED
-from pipelines.notation import shown
 from pipelines.request import RunRequest
-from pipelines.study.design import Study, parse_methods
+from pipelines.study.design import Study, logged_study, parse_methods
 from pipelines.study.measures import DEFAULT, MEASURES
 from pipelines.study.prompts import read_prompts
-from pipelines.study.rows import study_row
 
 if TYPE_CHECKING:
     from pipelines.log_tables import Run
@@ -80,7 +78,7 @@ def study(
         engine = Engine()
         if resume is not None:
             refuse_beside(context, "resume: takes the design from the log, give none", HELD)
-            design = logged_study(engine, resume)
+            design = logged_study(engine.run_log, resume)
         else:
             base = make_request(engine, {**fields, "prompt": read_prompts(
                 prompts, fields.get("model_id") or RunRequest().model_id)[0].text})
@@ -135,13 +133,6 @@ def study(
     outputs.finish()
     if findings.values.failed:
         raise typer.Exit(1)
-
-
-def logged_study(engine: Engine, study_id: str) -> Study:
-    row = study_row(engine.run_log, study_id)
-    if row is None:
-        raise RequestError(f"resume: received {shown(study_id)}, which is no study of this log")
-    return Study.from_row(row)
 
 
 def _number(value: float | None) -> str:

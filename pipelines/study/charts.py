@@ -1,16 +1,19 @@
-"""The figures of a study's report, as SVG that needs no script: dark on light and light on dark."""
+"""The figures of a study, for its report and its page: HTML and SVG that need no script; STYLE has
+their colours."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from pipelines.study.findings import Findings, Pair, paired
 from pipelines.study.measures import MEASURES
 
+STYLE = Path(__file__).parent / "figures.css"
 WIDTH, LINE, LEFT, RIGHT = 760, 26, 250, 24
 MOST_DOTS = 400
 

@@ -9,11 +9,10 @@ from pipelines import measuring
 from pipelines.errors import Cancelled
 from pipelines.log_tables import Run
 from pipelines.painting.result import Step
-from pipelines.study.design import Study
-from pipelines.study.findings import Findings, analyse
+from pipelines.study.design import Study, keep
+from pipelines.study.findings import Findings, WatchedStudy
 from pipelines.study.measures import MEASURES
-from pipelines.study.rows import set_status, study_row
-from pipelines.study.values import LiveStudy
+from pipelines.study.rows import set_status
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -33,30 +32,24 @@ def conduct(
     where it stopped. With `stop_when_decided` no further block is begun once all methods are told
     apart in the first measure. Raises what measuring raises.
     """
-    if study_row(engine.run_log, study.id) is None:
-        engine.run_log.add(study.row())
+    keep(engine.run_log, study)
     set_status(engine.run_log, study.id, "running")
-    live, status = LiveStudy(engine, study), "cancelled"
+    watched, status = WatchedStudy(engine, study), "cancelled"
     try:
-        status = _make(engine, study, live, on_step, on_cell, check, on_wait)
+        status = _make(engine, study, watched, on_step, on_cell, check, on_wait)
         if "time" in study.measures:
-            _time(engine, live, on_step, check)
+            _time(engine, watched.look(), on_step, check)
     except Cancelled:
         status = "cancelled"
     finally:
         set_status(engine.run_log, study.id, status)
-    return findings_of(live)
-
-
-def findings_of(live: LiveStudy) -> Findings:
-    """What the log holds of a study, with the reference's own error."""
-    return analyse(live.look(), live.floor())
+    return watched.look()
 
 
 def _make(
     engine: Engine,
     study: Study,
-    live: LiveStudy,
+    watched: WatchedStudy,
     on_step: Callable[[Step], None] | None,
     on_cell: Callable[[Run], None] | None,
     check: Callable[[], None] | None,
@@ -81,22 +74,22 @@ def _make(
             return "cancelled"
         if measured:
             measuring.measure(engine, comparison, runs, study.reference, on_step, check)
-        if study.stop_when_decided and findings_of(live).decided:
+        if study.stop_when_decided and watched.look().decided:
             return "decided"
     return "done"
 
 
 def _time(
     engine: Engine,
-    live: LiveStudy,
+    findings: Findings,
     on_step: Callable[[Step], None] | None,
     check: Callable[[], None] | None,
 ) -> None:
     """Time the first seed of each prompt, each picture apart: all methods of a prompt one after the
     other, another one first for each, so that a slow minute falls on all of them."""
-    values, methods = live.look(), len(live.study.methods)
+    values, methods = findings.values, len(findings.study.methods)
     table, runs = values.tables["time"], []
-    for prompt in range(len(live.study.prompts)):
+    for prompt in range(len(findings.study.prompts)):
         for turn in range(methods):
             place = ((turn + prompt) % methods, prompt, 0)
             if place in values.runs and not table[place] > 0:

@@ -13,9 +13,10 @@ from pipelines.errors import RequestError, first_line
 from pipelines.log_tables import utc_now
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.request import RunRequest
+from pipelines.run_log import RunLog
 from pipelines.study.measures import DEFAULT, check_measures
 from pipelines.study.prompts import Prompt
-from pipelines.study.rows import StudyRow
+from pipelines.study.rows import StudyRow, study_row, study_rows
 
 FEWEST_METHODS, MOST_METHODS = 2, 12
 MOST_PROMPTS = 5000
@@ -158,6 +159,22 @@ class Study:
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise RequestError(f"study {row.id}: it makes no methods and prompts: "
                                f"{first_line(error)}") from error
+
+
+def keep(run_log: RunLog, study: Study) -> None:
+    """Put a study into the log, where it is not yet."""
+    if study_row(run_log, study.id) is None:
+        run_log.add(study.row())
+
+
+def logged_study(run_log: RunLog, study_id: str) -> Study:
+    """A study of the log; RequestError where there is none, or none that can be read."""
+    row = study_row(run_log, study_id)
+    if row is None:
+        newest = ", ".join(row.id for row in study_rows(run_log, 3)) or "none yet"
+        raise RequestError(f"study {study_id} is not in the log of this machine, which holds "
+                           f"{newest}")
+    return Study.from_row(row)
 
 
 def parse_methods(texts: Sequence[str], base: RunRequest) -> tuple[Axis, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +23,10 @@ from pipelines.study.statistics import (
     outlying,
     told_apart,
 )
-from pipelines.study.values import Values
+from pipelines.study.values import LiveStudy, Values
+
+if TYPE_CHECKING:
+    from pipelines.engine import Engine
 
 SHOWN_OUTLIERS = 6
 # The keys of a pair in JSON, in their order.
@@ -116,6 +120,23 @@ def analyse(values: Values, floor: float = 0.0, sequential: bool | None = None) 
         if len(categories) > 1 else ()
     return Findings(values, pairs, by_category, _outliers(values), sequential, floor,
                     _notes(values, sequential))
+
+
+class WatchedStudy:
+    """A study as it grows, for those who look again and again: worked out anew only where the log
+    has something new; safe for threads."""
+
+    def __init__(self, engine: Engine, study: Study) -> None:
+        self._live, self._lock = LiveStudy(engine, study), threading.Lock()
+        self._findings: Findings | None = None
+
+    def look(self) -> Findings:
+        """What the log holds by now; the same object while that is the same."""
+        with self._lock:
+            values = self._live.look()
+            if self._findings is None or self._findings.values is not values:
+                self._findings = analyse(values, self._live.floor())
+            return self._findings
 
 
 def paired(values: Values, measure: str, a: int, b: int) -> Array:

@@ -14,7 +14,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from pipelines.sheet.cells import as_json, to_csv
-from pipelines.study.charts import distributions, intervals, matrix
+from pipelines.study.charts import STYLE, distributions, intervals, matrix
 from pipelines.study.findings import Findings, Pair, design_sentence, paired
 from pipelines.study.measures import MEASURES
 from pipelines.study.statistics import ALPHA, FEWEST_PROMPTS, RESAMPLES
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pipelines.engine import Engine
 
 PAGE = Path(__file__).parent / "report.html"
+MATRIX_CAPTION = "A row's method against a column's; ≈ cannot be told apart."
+INTERVALS_CAPTION = ("Mean differences with the 95 % interval of each pair by itself; in colour "
+                     "those that stay told apart after adjustment.")
+DISTRIBUTIONS_CAPTION = "The difference of each pair of pictures, with quartiles."
 TABLE = ("Pair", "Measure", "Difference", "95 % interval", "Pairs", "Ties", "Win rate",
          "p adjusted", "Told apart", "Pairs needed")
 
@@ -36,7 +40,7 @@ def report(engine: Engine, findings: Findings) -> bytes:
     environment = run.environment if run else {}
     made = [f"study {study.id}", study.datetime_utc[:10], "made by Contact Sheet"]
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(title), made=escape(" · ".join(made)),
+        css=STYLE.read_text(encoding="utf-8"), title=escape(title), made=escape(" · ".join(made)),
         sentences="".join(f"<p class='lead'>{escape(text)}.</p>" for text in leading(findings)),
         notes=_list(findings.notes), design=_design(findings), figures=_figures(findings),
         tables=_tables(findings), outliers=_outliers(engine, findings),
@@ -142,19 +146,17 @@ def _design(findings: Findings) -> str:
 def _figures(findings: Findings) -> str:
     parts = []
     for measure in findings.study.measures:
-        pairs = [pair for pair in findings.pairs if pair.measure == measure]
-        if not pairs:
-            continue
-        label = escape(MEASURES[measure].label)
-        parts.append(
-            f"<h3>{label}</h3><div class='wide'>{matrix(findings, measure)}</div>"
-            "<p class='quiet'>A row's method against a column's; ≈ cannot be told apart.</p>"
-            f"<figure><div class='wide'>{intervals(pairs)}</div><figcaption>Mean differences with "
-            "95 % intervals of each pair by itself; in colour those that stay told apart after "
-            "adjustment.</figcaption></figure>"
-            f"<figure><div class='wide'>{distributions(findings, measure)}</div><figcaption>Each "
-            "pair of pictures, with quartiles.</figcaption></figure>")
+        if pairs := [pair for pair in findings.pairs if pair.measure == measure]:
+            parts += [f"<h3>{escape(MEASURES[measure].label)}</h3>",
+                      _figure(matrix(findings, measure), MATRIX_CAPTION),
+                      _figure(intervals(pairs), INTERVALS_CAPTION),
+                      _figure(distributions(findings, measure), DISTRIBUTIONS_CAPTION)]
     return "".join(parts)
+
+
+def _figure(drawing: str, caption: str) -> str:
+    return (f"<figure><div class='cs-study-wide'>{drawing}</div>"
+            f"<figcaption>{caption}</figcaption></figure>")
 
 
 def _tables(findings: Findings) -> str:
@@ -178,7 +180,7 @@ def _table(pairs: Sequence[Pair]) -> str:
         cells = "".join(f"<td class='number'>{escape(number)}</td>" for number in numbers)
         rows.append(f"<tr><td>{escape(name + pair.a)} − {escape(pair.b)}</td>"
                     f"<td>{escape(pair.measure)}</td>{cells}</tr>")
-    return (f"<div class='wide'><table><thead><tr>{head}</tr></thead>"
+    return (f"<div class='cs-study-wide'><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table></div>")
 
 

@@ -59,6 +59,7 @@ class LiveStudy:
         self._lock = threading.Lock()
         self._version: int | None = None
         self._values: Values | None = None
+        self._floors: dict[int, float] = {}  # of blocks, as far as they were measured
 
     def look(self) -> Values:
         """The study as it is now, the same object while the log is the same."""
@@ -124,12 +125,14 @@ class LiveStudy:
         each block of prompts; 0 where none was."""
         if self.study.reference != CONVERGED:
             return 0.0
-        runs, floors = self.look().runs, [0.0]
-        for number, cells in self.study.blocks():
-            places = (self.study.places[number][cell] for cell in sorted(cells))
-            if first := next((runs[place] for place in places if place in runs), None):
-                floors.append(measuring.floor(self._engine, [first]))
-        return max(floors)
+        runs = self.look().runs
+        for block, (number, cells) in enumerate(self.study.blocks()):
+            if block not in self._floors:
+                places = (self.study.places[number][cell] for cell in sorted(cells))
+                first = next((runs[place] for place in places if place in runs), None)
+                if first and (floor := measuring.floor(self._engine, [first])):
+                    self._floors[block] = floor
+        return max(self._floors.values(), default=0.0)
 
 
 def _unequal_noise(runs: dict[tuple[int, int, int], Run]) -> tuple[int, ...]:

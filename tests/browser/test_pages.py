@@ -13,8 +13,8 @@ from pipelines.comparison import Comparison
 
 pytestmark = pytest.mark.browser
 
-PAGES = (("", "Generate"), ("inpaint", "In-paint"), ("compare", "Compare"), ("runs", "Runs"),
-         ("hub", "Hub"))
+PAGES = (("", "Generate"), ("inpaint", "In-paint"), ("compare", "Compare"),
+         ("study", "Study"), ("runs", "Runs"), ("hub", "Hub"))
 
 
 def test_generate_by_ctrl_enter_shows_a_sharp_picture(page, address):
