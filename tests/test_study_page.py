@@ -1,7 +1,7 @@
 """The page Study, on the real engine and the bundled model, through AppTest."""
 
 import numpy as np
-from apptest import finish, html, page
+from apptest import component_data, finish, html, page
 
 from dashboard import state
 from pipelines import Comparison, RunRequest
@@ -34,7 +34,8 @@ def test_a_study_from_the_form_to_its_sentences(home):
     shown = html(app)
     assert "DDIM and Euler cannot be told apart" in shown
     assert "Equal noise: proven" in shown
-    assert "class='matrix'" in shown and "<svg" in shown
+    figures = component_data(app, "contact_sheet.drawings")["drawings"]
+    assert "class='matrix'" in figures[0]["drawing"] and "<svg" in figures[1]["drawing"]
     assert {button.label for button in app.get("download_button")} >= {
         "Report (HTML)", "All pairs (CSV)", "All pairs (Parquet)", "Findings (JSON)"}
 

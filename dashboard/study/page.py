@@ -10,12 +10,11 @@ from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.text import notice, words
 from dashboard.last_net import last_net, polled
 from dashboard.runs import opened_run
-from dashboard.study.results import downloads, figures, outliers, summary
+from dashboard.study.results import downloads, figures, outliers, sentences, summary
 from dashboard.study.setup import setup, start_form
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_study
 from pipelines.study.findings import Findings
-from pipelines.study.report import leading
 from pipelines.study.rows import StudyRow, study_row, study_rows
 
 PAGE = state.STUDY
@@ -88,8 +87,7 @@ def in_work(study_id: str, job: Job) -> None:
     if not findings.pairs:
         words("The first intervals come with the first prompts.", "quiet")
         return
-    for sentence in leading(findings):
-        words(f"{sentence}.")
+    sentences(findings)
     figures(findings)
 
 

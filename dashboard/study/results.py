@@ -9,10 +9,11 @@ from functools import partial
 import streamlit as st
 
 from dashboard import state
+from dashboard.components.drawing import drawings
 from dashboard.components.picture import picture_viewer
 from dashboard.components.text import notice, words
 from dashboard.runs import open_run, picture_of
-from pipelines.study.charts import STYLE, distributions, intervals, matrix
+from pipelines.study.charts import distributions, intervals, matrix
 from pipelines.study.findings import Findings, Pair
 from pipelines.study.measures import MEASURES
 from pipelines.study.report import (
@@ -26,11 +27,12 @@ from pipelines.study.report import (
     report,
 )
 
+MOST_SENTENCES = 6
+
 
 def summary(findings: Findings) -> None:
     """The honest sentences, and what was dropped or could not be known."""
-    for sentence in leading(findings):
-        words(f"{sentence}.", "large" if "cannot be told apart" not in sentence else "")
+    sentences(findings)
     values = findings.values
     if values.unequal_noise:
         notice("note", f"Equal noise: not proven for {len(values.unequal_noise)} prompts.")
@@ -41,9 +43,20 @@ def summary(findings: Findings) -> None:
         notice("note", note)
 
 
+def sentences(findings: Findings) -> None:
+    """The first few as they stand, the others on demand."""
+    texts = [f"{text}." for text in leading(findings)]
+    words(texts[0], "large")
+    for text in texts[1:MOST_SENTENCES]:
+        words(text)
+    if rest := texts[MOST_SENTENCES:]:
+        with st.expander(f"{len(rest)} more sentences"):
+            for text in rest:
+                words(text)
+
+
 def figures(findings: Findings) -> None:
     """A tab per measure: the matrix, intervals and distributions."""
-    st.html(STYLE)
     measures = [name for name in findings.study.measures
                 if any(pair.measure == name for pair in findings.pairs)]
     if not measures:
@@ -52,14 +65,14 @@ def figures(findings: Findings) -> None:
                             strict=True):
         with tab:
             pairs = [pair for pair in findings.pairs if pair.measure == measure]
-            for drawing, caption in ((matrix(findings, measure), MATRIX_CAPTION),
-                                     (intervals(pairs), INTERVALS_CAPTION),
-                                     (distributions(findings, measure), DISTRIBUTIONS_CAPTION)):
-                st.html(f"<div class='cs-study-wide'>{drawing}</div>")
-                words(caption, "quiet")
+            drawings([(matrix(findings, measure), MATRIX_CAPTION),
+                      (intervals(pairs), INTERVALS_CAPTION),
+                      (distributions(findings, measure), DISTRIBUTIONS_CAPTION)],
+                     key=f"figures-{findings.study.id}-{measure}")
             if kinds := [pair for pair in findings.by_category if pair.measure == measure]:
                 with st.expander("By category of prompts"):
-                    st.html(f"<div class='cs-study-wide'>{intervals(kinds)}</div>")
+                    drawings([(intervals(kinds), INTERVALS_CAPTION)],
+                             key=f"kinds-{findings.study.id}-{measure}")
                     _table(kinds)
     with st.expander("All pairs"):
         _table(findings.pairs)
