@@ -13,6 +13,7 @@ from pipelines.request import RunRequest
 from pipelines.run_log import RunLog
 from pipelines.schedulers import CATALOGUE, SchedulerInfo
 
+__version__ = "0.1.0"
 __all__ = [
     "CATALOGUE", "Axis", "Cell", "Comparison", "Engine", "Job", "JobQueue", "PipelineError",
     "RequestError", "Run", "RunLog", "RunRequest", "SchedulerInfo", "parse_axis",

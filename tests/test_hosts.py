@@ -14,12 +14,13 @@ def port(tmp_path_factory):
         yield int(running.url.rpartition(":")[2])
 
 
-def upgrade(port: int, host: str, origin: str | None) -> int:
+def upgrade(port: int, host: str, origin: str | None, cookie: str = "") -> int:
     """The status that a request to open the dashboard's stream gets; 101 lets it in."""
     lines = ["GET /_stcore/stream HTTP/1.1", f"Host: {host}", "Upgrade: websocket",
              "Connection: Upgrade", "Sec-WebSocket-Version: 13",
              f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-             *([f"Origin: {origin}"] if origin else []), "", ""]
+             *([f"Origin: {origin}"] if origin else []),
+             *([f"Cookie: {cookie}"] if cookie else []), "", ""]
     with socket.create_connection(("127.0.0.1", port), 20) as stream:
         stream.sendall("\r\n".join(lines).encode())
         return int(stream.recv(12).split()[1])

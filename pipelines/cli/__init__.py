@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -42,15 +43,20 @@ app.add_typer(hub_app, name="hub")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Bad input ends it with exit code 2 and one line, a log or a store that
-    cannot be used with 1; so does what nobody foresaw, with the place of its traceback."""
+    """`python -m pipelines`: the help where nothing is asked for."""
+    run(app, list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+        "python -m pipelines")
+
+
+def run(app: typer.Typer, arguments: Sequence[str], program: str) -> NoReturn:
+    """Run a command line and end. Bad input ends it with exit code 2 and one line, a log or a store
+    that cannot be used with 1; so does what nobody foresaw, with the place of its traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
         _check_text(arguments)
-        code = app(arguments, standalone_mode=False, prog_name="python -m pipelines")
+        code = app(arguments, standalone_mode=False, prog_name=program)
         if sys.stdout:  # None where it was closed
             sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt, Cancelled):

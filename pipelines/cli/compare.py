@@ -113,7 +113,7 @@ def compare(
         # The cells, then what is measured of them; Ctrl-C keeps what is there by then.
         comparison_id = resume or new_comparison_id()
         print(f"comparison {comparison_id}; to go on with it if it is interrupted: "
-              f"python -m pipelines compare --resume {comparison_id}", file=sys.stderr)
+              f"{context.find_root().info_name} compare --resume {comparison_id}", file=sys.stderr)
         if resume and reference:
             engine.run_log.set_reference(resume, reference)
         with progress(len(wanted), "cells") as bar:
