@@ -8,6 +8,7 @@ from pipelines.comparison import Cell, Comparison
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.log_tables import Run
+from pipelines.notebook import ComparisonResult, compare
 from pipelines.queue import Job, JobQueue
 from pipelines.request import RunRequest
 from pipelines.run_log import RunLog
@@ -15,6 +16,7 @@ from pipelines.schedulers import CATALOGUE, SchedulerInfo
 
 __version__ = "0.1.0"
 __all__ = [
-    "CATALOGUE", "Axis", "Cell", "Comparison", "Engine", "Job", "JobQueue", "PipelineError",
-    "RequestError", "Run", "RunLog", "RunRequest", "SchedulerInfo", "parse_axis",
+    "CATALOGUE", "Axis", "Cell", "Comparison", "ComparisonResult", "Engine", "Job", "JobQueue",
+    "PipelineError", "RequestError", "Run", "RunLog", "RunRequest", "SchedulerInfo", "compare",
+    "parse_axis",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from pipelines.error_log import record
 from pipelines.errors import Cancelled, NoFurther, PipelineError, RequestError
 from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cell_identities, cells_in_log
-from pipelines.hardware import default_dtype, environment
+from pipelines.hardware import environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.log_tables import Run, utc_now
 from pipelines.making import Wanted, make_pictures
@@ -62,6 +62,7 @@ class Engine:
 
     def check(self, request: RunRequest) -> RunRequest:
         """The request as it would run, before it runs; raises what would make it fail."""
+        self.registry.check(request)
         info = self.registry.describe(request.model_id, request.revision, request.variant)
         request, config = resolve(request, info), info.original_scheduler_config
         check_execution(request, info, self.registry.device)
@@ -76,10 +77,9 @@ class Engine:
         Raises what would make the request fail.
         """
         info, content, loras = self.model_of(request, {} if known is None else known)
-        device = self.registry.device
-        dtype = request.torch_dtype or default_dtype(device)
+        dtype = self.registry.dtype(request)
         request = resolve(request, info, self.image_size(request))
-        return identity(request, content, loras, device, dtype)
+        return identity(request, content, loras, self.registry.device, dtype)
 
     def model_of(
         self, request: RunRequest, known: dict[tuple, Any]

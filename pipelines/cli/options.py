@@ -11,12 +11,11 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pipelines.axes import parse_option
-from pipelines.chain import default_strength
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
 from pipelines.hub.folders import models_here
-from pipelines.inpainting.pictures_in import open_mask, open_picture
+from pipelines.new_request import new_request
 from pipelines.notation import JSON, number_text, read_json, shown
 from pipelines.provenance.restore import Restored, restore
 from pipelines.request import DEFAULTS, RunRequest, accepted
@@ -163,32 +162,12 @@ def refuse_beside(context: typer.Context, reason: str, ignored: Collection[str])
 
 
 def make_request(engine: Engine, fields: dict[str, Any]) -> RunRequest:
-    """A request from the options; pictures (paths, or a mask that is open already) go into the
-    store, the task follows from them."""
+    """A request from the options; see `new_request`."""
     values = {name: value for name, value in fields.items() if value is not None}
     options = values.get("scheduler_options", ())
     values["scheduler_options"] = (options if isinstance(options, dict)
                                    else dict(map(_named_value, options)))
-    for name in PICTURES:
-        picture = values.get(name)
-        if isinstance(picture, Path):
-            read = open_mask if name == "mask_image" else open_picture
-            picture = read(picture, name)
-        if picture and not isinstance(picture, str):  # which names one of the store
-            values[name] = engine.pictures.put(picture)
-    info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))
-    values.setdefault("task", info.task_for("image" in values, "mask_image" in values))
-    if "image" in values:
-        values.setdefault("strength", default_strength(info))
-    elif "strength" in values:
-        raise RequestError("strength needs --image: without one all steps run")
-    takes_prompt = info.takes(values["task"], "prompt")
-    if takes_prompt and "prompt" not in values:
-        raise RequestError(f"prompt: {info.model_id} needs one, such as \"a red car\"")
-    if values.get("prompt") and not takes_prompt:
-        raise RequestError(f"prompt: received {values['prompt']!r}, {info.model_id} "
-                           f"({info.pipeline_class}) paints without one")
-    return RunRequest(**values)
+    return new_request(engine, values)
 
 
 def _named_value(text: str) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ BUNDLED = {
     "postcards": Path(__file__).parents[1] / "postcards" / "weights",
     "postcards-ddpm": Path(__file__).parents[1] / "postcards" / "weights-ddpm",
 }
+IN_MEMORY = "memory:"  # begins the name of a pipeline that a program handed over (in_memory.py)
 CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
@@ -38,6 +39,9 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
         return path, "folder", None
     if path:
         return _single_file_config(path), "single file", path
+    if model_id.startswith(IN_MEMORY):
+        raise UnknownModelError(f"model_id: {model_id} was a pipeline in the memory of a program; "
+                                "only that program can use it, while it holds the result")
     if folder := cached_folder(model_id, revision):
         return folder, "Hub cache", None
     raise UnknownModelError(

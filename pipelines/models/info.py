@@ -216,6 +216,12 @@ def describe(model_id: str, revision: str | None = None, variant: str | None = N
         return _describe(model_id, variant, folder, source, checkpoint, files)
 
 
+def describe_configs(model_id: str, folder: Path) -> ModelInfo:
+    """What the configs of a model say whose weights are in memory; raises LoadError."""
+    with whole(model_id):
+        return _describe(model_id, None, folder, "memory", None, (*_file_states(folder),))
+
+
 def _file_states(folder: Path) -> list[tuple]:
     """Name, size, time of change and mode of what lies in a model's folder and in its parts'."""
     states = []
@@ -270,6 +276,8 @@ def _describe(
     scheduler = _config(folder / "scheduler" / "scheduler_config.json", SCHEDULER_KINDS)
     if checkpoint:
         weights, used_variant = [checkpoint], None
+    elif source == "memory":
+        weights, used_variant = [], None
     else:
         weights, used_variant = weight_files(folder, index, variant)
     factor = latent_factor(autoencoder)

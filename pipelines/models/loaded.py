@@ -66,11 +66,24 @@ class LoadedModel:
             import diffusers
 
             cls = getattr(diffusers, self.info.task_classes[task])
-            self.views[task] = self.pipe if type(self.pipe) is cls else cls.from_pipe(self.pipe)
-        view = _copy_of(self.views[task])
+            self.views[task] = self.pipe if type(self.pipe) is cls else self._as(cls)
+        view = copy_of(self.views[task])
         if self.memory_policy == "model-offload" and len(self.views) > 1:
             view.enable_model_cpu_offload(device=self.device)  # its hooks know one pipeline
         return view
+
+    def _as(self, cls: type[DiffusionPipeline]) -> DiffusionPipeline:
+        """A pipeline of another class on the same weights, in the precision that they have."""
+        import torch
+
+        dtypes = {part.dtype for part in self.pipe.components.values()
+                  if isinstance(part, torch.nn.Module)}
+        if len(dtypes) > 1:  # from_pipe casts all to one, in place
+            raise RequestError(
+                f"task: {self.info.model_id} has weights of {', '.join(sorted(map(str, dtypes)))}, "
+                f"which {cls.__name__} would make one; accepted the tasks of "
+                f"{self.info.pipeline_class}")
+        return cls.from_pipe(self.pipe, dtype=dtypes.pop())
 
     def use_loras(self, loras: Sequence[Lora]) -> None:
         """Put these adapters on the weights, and remove those of the run before.
@@ -105,7 +118,7 @@ class LoadedModel:
         self.pipe.unload_lora_weights()
 
 
-def _copy_of(pipe: DiffusionPipeline) -> DiffusionPipeline:
+def copy_of(pipe: DiffusionPipeline) -> DiffusionPipeline:
     """New pipeline objects on the same weights, those inside a combined one included."""
     pipe = copy.copy(pipe)
     vars(pipe).update({name: copy.copy(part) for name, part in inner_pipelines(pipe).items()})

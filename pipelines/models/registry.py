@@ -7,16 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pipelines.errors import LoadError, PipelineError
+from pipelines.errors import LoadError, PipelineError, RequestError
 from pipelines.hardware import best_device, default_dtype, use_device
 from pipelines.models.files import BUNDLED, find_model
 from pipelines.models.identity import model_content
+from pipelines.models.in_memory import check_as_it_is, hold
 from pipelines.models.info import ModelInfo, describe
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.opening import open_model
 from pipelines.models.placement import choose_policy, free_memory, loaded_bytes, memory_limit
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from pipelines.request import Lora, RunRequest
 
 
@@ -31,6 +34,7 @@ class Registry:
         self._device = device
         self._max_bytes = max_bytes
         self._models: dict[tuple, LoadedModel] = {}
+        self._held: dict[str, LoadedModel] = {}  # pipelines that the user has in memory
         self._lock = threading.RLock()  # of the device: one borrows at a time
 
     @property
@@ -44,7 +48,29 @@ class Registry:
         self, model_id: str, revision: str | None = None, variant: str | None = None
     ) -> ModelInfo:
         """What a model's files say, without torch; raises UnknownModelError or LoadError."""
+        if model_id in self._held:
+            return self._held[model_id].info
         return describe(model_id, revision, variant)
+
+    def hold(self, pipe: DiffusionPipeline) -> str:
+        """Take a pipeline that is in memory as it is; the id that it has here. Raises LoadError, or
+        RequestError where it is on another device."""
+        model = hold(pipe)
+        if model.device != self.device:
+            raise RequestError(f"the pipeline is on {model.device}, accepted {self.device}: all "
+                               "pictures of a comparison are made on one device")
+        self._held[model.info.model_id] = model
+        return model.info.model_id
+
+    def check(self, request: RunRequest) -> None:
+        """Raise RequestError where a request wants a held pipeline otherwise than it is."""
+        if held := self._held.get(request.model_id):
+            check_as_it_is(held, request.weights)
+
+    def dtype(self, request: RunRequest) -> str:
+        """The precision that a request's model has, or would be loaded in."""
+        held = self._held.get(request.model_id)
+        return held.dtype if held else request.torch_dtype or default_dtype(self.device)
 
     def steps_to_run(self, request: RunRequest) -> int:
         """The steps that really run; as most models do it where this one is unknown."""
@@ -71,6 +97,12 @@ class Registry:
         """
         with self._lock:
             use_device(self.device)
+            if held := self._held.get(model_id):
+                check_as_it_is(held, {
+                    "revision": revision, "variant": variant, "torch_dtype": torch_dtype,
+                    "memory_policy": memory_policy, "quantization": quantization, "loras": loras})
+                yield held, False
+                return
             info = self.describe(model_id, revision, variant)
             dtype = torch_dtype or default_dtype(self.device)
             policy = choose_policy(info, dtype, memory_policy, self.device, self._limit())
