@@ -24,7 +24,7 @@ from pipelines.pixels import flat
 from pipelines.references import CONVERGED, reference_cells
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import TimingSummary
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import BY_KEY, EXACT
 from pipelines.stores import LatentStore, PictureStore
 
 if TYPE_CHECKING:
@@ -41,17 +41,21 @@ Models = dict[tuple, Any]  # what Engine.model_of remembers
 CONVERGED_BY = ("dpmpp_2m_karras", {}, 200)
 CONVERGED_FROM_IMAGE = ("dpmpp_2m", {"timestep_spacing": "linspace"}, 400)
 CONVERGED_FLOW = ("flow_euler", {}, 500)
+CONVERGED_EXACT = (EXACT.key, {}, 64)
 SMALLEST_SSIM = 11  # pixels: the window of Wang et al. 2004
 
 
-def converged_request(request: RunRequest) -> RunRequest:
+def converged_request(request: RunRequest, exact: bool = False) -> RunRequest:
     """The run that stands for the exact solution of a resolved request's probability flow ODE.
 
-    Same latents, prompt, guidance and size; a deterministic solver with many steps.
+    Same latents, prompt, guidance and size; a deterministic solver with many steps. `exact`: for a
+    model that is known in closed form, whose solution is exact to the last digits of float32.
     """
     known = BY_KEY.get(request.scheduler)
     solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
-    scheduler, options, steps = CONVERGED_FLOW if known and known.flow_matching else solver
+    if known and known.flow_matching:
+        solver = CONVERGED_FLOW
+    scheduler, options, steps = CONVERGED_EXACT if exact else solver
     usual = {name: DEFAULTS[name] for name in SOLVER_FIELDS}
     return request.changed(**{**usual, "scheduler": scheduler, "scheduler_options": options,
                               "num_inference_steps": steps})
@@ -169,7 +173,8 @@ def distances(
     for pair in engine.run_log.distances({run.source_id for run in runs if run}):
         logged.setdefault(pair[0].run_id, []).append(pair)
     if reference == CONVERGED:
-        return [_to_converged(run, logged.get(run.source_id, [])) if run else None
+        exact: dict[tuple, bool] = {}
+        return [_to_converged(engine, run, logged.get(run.source_id, []), exact) if run else None
                 for run in runs]
     others = [runs[number] for number in reference_cells(comparison, reference)]
     return [next((distance for distance, made in logged.get(run.source_id, [])
@@ -207,7 +212,7 @@ def floor(engine: Engine, runs: Runs) -> float:
     run = _first_made(runs)
     if run is None:
         return 0.0
-    half, whole = _floor_requests(run)
+    half, whole = _floor_requests(engine, run)
     for _, reference in engine.run_log.distances([run.source_id]):
         if _made_of(reference, whole):
             for distance, made in engine.run_log.distances_to(reference.id):
@@ -276,9 +281,18 @@ def _first_made(runs: Runs) -> Run | None:
                  if run and run.status == "ok" and run.readable_request()), None)
 
 
-def _floor_requests(run: Run) -> tuple[RunRequest, RunRequest]:
+def _is_exact(engine: Engine, request: RunRequest) -> bool:
+    """Whether a request's model is known in closed form; False where it is gone."""
+    with contextlib.suppress(PipelineError):
+        info = engine.registry.describe(request.model_id, request.revision, request.variant)
+        return EXACT in info.schedulers
+    return False
+
+
+def _floor_requests(engine: Engine, run: Run) -> tuple[RunRequest, RunRequest]:
     """A run's reference with half the steps, and with all of them."""
-    whole = converged_request(run.valid_request())
+    request = run.valid_request()
+    whole = converged_request(request, _is_exact(engine, request))
     return whole.changed(num_inference_steps=whole.num_inference_steps // 2), whole
 
 
@@ -288,7 +302,7 @@ def _floor_to_measure(engine: Engine, runs: Runs, models: Models) -> Sequence[Ru
     if run is None or floor(engine, runs):
         return ()
     solvable = _unchanged(engine, run, models) and _solvable(engine, run, models)
-    return _floor_requests(run) if solvable else ()
+    return _floor_requests(engine, run) if solvable else ()
 
 
 def _unchanged(engine: Engine, run: Run | None, models: Models) -> bool:
@@ -322,8 +336,9 @@ def _converged(
 
 def _solvable(engine: Engine, run: Run, models: Models) -> RunRequest | None:
     """The request of a run's converged picture; None where its model runs no such solver."""
-    request = converged_request(run.valid_request())
+    request = run.valid_request()
     fitting = engine.model_of(request, models)[0].schedulers
+    request = converged_request(request, EXACT in fitting)
     return request if any(request.scheduler == known.key for known in fitting) else None
 
 
@@ -389,9 +404,15 @@ def _made_of(run: Run, request: RunRequest) -> bool:
     return bool(made_by) and made_by.changed(revision=request.revision) == request
 
 
-def _to_converged(run: Run, measured: Sequence[tuple[Distance, Run]]) -> Distance | None:
-    """The distance to the run's own converged picture, where it is among what was measured."""
-    if not (made_by := run.readable_request()):
+def _to_converged(
+    engine: Engine, run: Run, measured: Sequence[tuple[Distance, Run]], exact: dict[tuple, bool]
+) -> Distance | None:
+    """The distance to the run's own converged picture, where it is among what was measured;
+    `exact` remembers what the models are."""
+    if not measured or not (made_by := run.readable_request()):
         return None
-    request = converged_request(made_by)
+    model = tuple(made_by.weights.values())
+    if model not in exact:
+        exact[model] = _is_exact(engine, made_by)
+    request = converged_request(made_by, exact[model])
     return next((distance for distance, made in measured if _made_of(made, request)), None)

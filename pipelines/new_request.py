@@ -40,7 +40,7 @@ def new_request(engine: Engine, fields: Mapping[str, Any]) -> RunRequest:
     elif "strength" in values:
         raise RequestError("strength needs an image: without one all steps run")
     takes_prompt = info.takes(values["task"], "prompt")
-    if takes_prompt and "prompt" not in values:
+    if info.needs_prompt(values["task"]) and "prompt" not in values:
         raise RequestError(f"prompt: {info.model_id} needs one, such as \"a red car\"")
     if values.get("prompt") and not takes_prompt:
         raise RequestError(f"prompt: received {values['prompt']!r}, {info.model_id} "

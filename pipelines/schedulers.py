@@ -142,7 +142,12 @@ CATALOGUE: tuple[SchedulerInfo, ...] = (
                   "Luo et al. 2023, LCM, arXiv:2310.04378", stochastic=True, flow_matching=True),
 )
 
-BY_KEY = {info.key: info for info in CATALOGUE}
+# It asks between the timesteps of the training: only for models that are known in closed form.
+EXACT = SchedulerInfo("exact", "Exact (DOP853)", "ExactScheduler", "Runge-Kutta", 8,
+                      "Prince and Dormand 1981, DOP853", evaluations_per_step=12,
+                      extra_evaluations=12)
+
+BY_KEY = {info.key: info for info in (*CATALOGUE, EXACT)}
 
 
 def expected_evaluations(key: str, num_inference_steps: int) -> int:
@@ -184,8 +189,9 @@ def compatible_schedulers(original_config: Mapping[str, Any]) -> tuple[Scheduler
     if original_config.get("_class_name") and not flow and own is None:
         return ()
     with_sigmas = bool(original_config.get("use_flow_sigmas"))
-    return tuple(info for info in CATALOGUE if info.flow_matching == flow or info.key == own
-                 or (info.flow_sigmas and with_sigmas))
+    fitting = tuple(info for info in CATALOGUE if info.flow_matching == flow or info.key == own
+                    or (info.flow_sigmas and with_sigmas))
+    return (*fitting, EXACT) if original_config.get("_closed_form") else fitting
 
 
 def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -209,6 +215,10 @@ def own_scheduler(original_config: Mapping[str, Any]) -> tuple[str, dict[str, An
 def scheduler_class(key: str) -> type[SchedulerMixin]:
     import diffusers
 
+    if key == EXACT.key:
+        from pipelines.laboratory.exact_scheduler import ExactScheduler
+
+        return ExactScheduler
     return getattr(diffusers, scheduler_info(key).class_name)
 
 

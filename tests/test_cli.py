@@ -181,11 +181,11 @@ def test_runs_as_table_csv_and_json(run):
 
 def test_models_and_schedulers(run, tmp_path):
     bundled = [model["model_id"] for model in json.loads(run("models", "--json")[1])]
-    assert bundled == ["postcards", "postcards-ddpm"]
+    assert bundled == list(BUNDLED)
     assert "postcards" in run("models")[1]
     LocalFolders(tmp_path / "home").add(str(BUNDLED["postcards"]), Registry("cpu"))
     sources = [model["source"] for model in json.loads(run("models", "--json")[1])]
-    assert sources == ["bundled", "bundled", "folder"]
+    assert sources == [*["bundled"] * len(BUNDLED), "folder"]
     listed = json.loads(run("schedulers", "--json")[1])
     assert [info["key"] for info in listed] == [info.key for info in CATALOGUE]
     assert "arXiv:2211.01095" in run("schedulers")[1]

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipelines.errors import PipelineError
 from pipelines.laboratory import driving
 from pipelines.laboratory.mixture import Mixture
+from pipelines.laboratory.scales import KeptVariance, scale_of
 from pipelines.schedulers import CATALOGUE, LATENT_DEFAULTS, key_of_class, make_scheduler
 
 # Stable Diffusion's noise schedule, which most checkpoints have.
@@ -160,7 +161,7 @@ def examine(case: Case, mixture: Mixture | None = None) -> Outcome:
     mixture, outcome = mixture or Mixture.three(), Outcome(case)
     try:
         scheduler = case.scheduler()
-        driving.scale_of(scheduler)
+        scale_of(scheduler)
     except Exception as error:  # whatever a class of diffusers refuses with
         outcome.refused = _reason(error)
         return outcome
@@ -267,7 +268,7 @@ def _check_timesteps(case: Case, outcome: Outcome) -> None:
     except Exception as error:  # whatever a class of diffusers refuses with
         outcome.problems.setdefault(_reason(error), []).append(f"{trained} steps")
         return
-    kept_variance = isinstance(driving.scale_of(scheduler), driving.KeptVariance)
+    kept_variance = isinstance(scale_of(scheduler), KeptVariance)
     if last > trained - 1 + 1e-6 and kept_variance:
         outcome.remarks.append(f"{trained} steps: timestep {last:g} is beyond the last one of the "
                                 f"training, {trained - 1}")

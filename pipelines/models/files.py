@@ -15,9 +15,12 @@ from pipelines.models.parts import parts_of_index
 from pipelines.models.reading import checkpoint_shapes, is_plain_name, read_json, whole
 from pipelines.request import join_model_id
 
+_PACKAGE = Path(__file__).parents[1]
+_EXACT = {name: _PACKAGE / "laboratory" / "models" / name for name in ("exact-2d", "exact-latents")}
 BUNDLED = {
-    "postcards": Path(__file__).parents[1] / "postcards" / "weights",
-    "postcards-ddpm": Path(__file__).parents[1] / "postcards" / "weights-ddpm",
+    "postcards": _PACKAGE / "postcards" / "weights",
+    "postcards-ddpm": _PACKAGE / "postcards" / "weights-ddpm",
+    **{name: folder / "epsilon" for name, folder in _EXACT.items()},
 }
 IN_MEMORY = "memory:"  # begins the name of a pipeline that a program handed over (in_memory.py)
 CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
@@ -30,7 +33,7 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
     Raises UnknownModelError or LoadError.
     """
     if model_id in BUNDLED:
-        return BUNDLED[model_id], "bundled", None
+        return _bundled_folder(model_id, revision), "bundled", None
     path = existing_path(model_id)
     if path and path.is_dir():
         _check_files(path, ("model_index.json",))
@@ -50,6 +53,17 @@ def find_model(model_id: str, revision: str | None) -> tuple[Path, str, Path | N
         f"{', '.join(BUNDLED)}, the path of a diffusers folder or of a .safetensors checkpoint, "
         "or a Hub id that lies in the Hugging Face cache"
     )
+
+
+def _bundled_folder(model_id: str, revision: str | None) -> Path:
+    """A bundled model's folder; the exact ones have a revision for each prediction type."""
+    if revision is None or model_id not in _EXACT:
+        return BUNDLED[model_id]
+    folders = {path.name: path for path in sorted(_EXACT[model_id].iterdir()) if path.is_dir()}
+    if revision not in folders:
+        raise UnknownModelError(f"revision: received {revision!r}, accepted for {model_id}: "
+                                f"{', '.join(folders)}")
+    return folders[revision]
 
 
 def cached_folder(model_id: str, revision: str | None = None) -> Path | None:

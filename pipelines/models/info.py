@@ -181,6 +181,12 @@ class ModelInfo:
             return self.guidance_parameter is not None
         return parameter in call_parameters(self.task_classes.get(task, self.pipeline_class))
 
+    def needs_prompt(self, task: str) -> bool:
+        """Whether a prompt is to be given; the exact models' calls say that an empty one will
+        do."""
+        parameters = call_parameters(self.task_classes.get(task, self.pipeline_class))
+        return "prompt" in parameters and parameters["prompt"] != ""
+
     def fill_in(self, request: RunRequest) -> RunRequest:
         """The request with the model's own steps and guidance where it left them open. Raises
         RequestError where its strength leaves no step of them."""

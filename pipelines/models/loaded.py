@@ -65,8 +65,9 @@ class LoadedModel:
         if task not in self.views:
             import diffusers
 
-            cls = getattr(diffusers, self.info.task_classes[task])
-            self.views[task] = self.pipe if type(self.pipe) is cls else self._as(cls)
+            name = self.info.task_classes[task]
+            self.views[task] = (self.pipe if type(self.pipe).__name__ == name
+                                else self._as(getattr(diffusers, name)))
         view = copy_of(self.views[task])
         if self.memory_policy == "model-offload" and len(self.views) > 1:
             view.enable_model_cpu_offload(device=self.device)  # its hooks know one pipeline

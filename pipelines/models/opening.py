@@ -14,7 +14,7 @@ from pipelines.models.loaded import LoadedModel
 from pipelines.models.placement import advice, free_memory, place, quantized, weight_bytes
 from pipelines.models.processors import processors_for_stills, restore_processors
 from pipelines.models.reading import checkpoint_shapes, read_json
-from pipelines.models.signatures import connected_class, deprecated_module
+from pipelines.models.signatures import EXACT_MODELS, connected_class, deprecated_module
 from pipelines.models.weights import checked_weights, refuse_without_memory, tensors_needed
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _read(
     _restore_moved(index)
     restore_processors(index)
     combined = connected_class(index["_class_name"])  # its prior lies in another repository
-    cls = getattr(diffusers, combined or "DiffusionPipeline")
+    cls = (import_module(EXACT_MODELS).ExactPipeline if info.pipeline_class == "ExactPipeline"
+           else getattr(diffusers, combined or "DiffusionPipeline"))
     return cls.from_pretrained(
         info.folder, variant=info.variant, dtype=dtype, **options,
         **quantized(info, quantization, device),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 # A pipeline's denoiser, and its autoencoder, is the first of these that it has.
-DENOISERS = ("unet", "transformer", "decoder", "prior")
+DENOISERS = ("unet", "transformer", "decoder", "prior", "denoiser")
 AUTOENCODERS = ("vae", "movq", "vqvae", "vqgan")
 
 

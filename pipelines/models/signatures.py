@@ -28,6 +28,7 @@ DECODER_TABLES = {
 # What a call may name the picture it starts from, and the mask.
 IMAGE_PARAMETERS = ("image", "images", "input_images")
 MASK_PARAMETERS = ("mask_image", "control_mask", "mask")
+EXACT_MODELS = "pipelines.laboratory.exact_models"  # a pipeline of ours and its parts
 PICTURE_OUTPUTS = ("images", "image", "rgb")  # of the output object
 OTHER_OUTPUTS = {
     "frames": "video", "video": "video", "audios": "sound", "texts": "text",
@@ -172,10 +173,11 @@ def connected_class(class_name: str) -> str | None:
 
 @functools.cache
 def component_libraries() -> frozenset[str]:
-    """Where a component's class may come from: transformers, diffusers and its own modules."""
+    """Where a component's class may come from: transformers, diffusers and its own modules, and
+    the one of ours."""
     modules = (path.parent.name for depth in ("*", "deprecated/*")
                for path in _root().glob(f"{depth}/__init__.py"))
-    return frozenset({"diffusers", "transformers", *modules})
+    return frozenset({"diffusers", "transformers", EXACT_MODELS, *modules})
 
 
 def deprecated_module(class_name: str) -> str | None:
@@ -333,10 +335,12 @@ def _literal(node: Any) -> Any:
 
 @functools.cache
 def _class_files() -> dict[str, Path]:
-    """Each class that a file of diffusers' pipelines or schedulers defines at its top."""
+    """Each class that a file of diffusers' pipelines or schedulers, or the laboratory's, defines at
+    its top."""
     files: dict[str, Path] = {}
     schedulers = (_root().parent / "schedulers").glob("scheduling_*.py")
-    for path in [*sorted(_root().rglob("*.py")), *sorted(schedulers)]:
+    ours = (Path(__file__).parents[1] / "laboratory").glob("exact_*.py")
+    for path in [*sorted(_root().rglob("*.py")), *sorted(schedulers), *sorted(ours)]:
         for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.MULTILINE):
             files.setdefault(name, path)
     return files

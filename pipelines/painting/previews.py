@@ -19,6 +19,7 @@ MAX_KEPT = 50  # steps of a run
 LATENT_SIDE = 32  # larger latents are pooled, so that a preview costs little
 LONGEST_SIDE = 128  # pixels of a picture in the strip
 FREE_MS, FREE_SHARE = 5000, 0.2  # what decoding a strip may take, or as a share of the run
+EXACT = ("PointPlot", "LinearDecoder")  # the laboratory's, which decode any size
 AT_ONCE = 8  # rows of a decoding batch
 
 
@@ -145,7 +146,8 @@ def decoded(pipe: DiffusionPipeline, x0: torch.Tensor) -> list[Image.Image] | No
     vae = autoencoder_of(pipe)
     if vae is None:
         return _pictures(x0 / 2 + 0.5) if x0.shape[1] == 3 else None
-    if "AutoencoderKL" not in type(vae).__name__ or "scaling_factor" not in vae.config:
+    kind = type(vae).__name__
+    if not ("AutoencoderKL" in kind or kind in EXACT) or "scaling_factor" not in vae.config:
         return None
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     latents = x0.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
