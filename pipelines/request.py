@@ -24,6 +24,7 @@ from pipelines.errors import RequestError
 from pipelines.names import SHA256
 from pipelines.notation import number_text, read_json, shown, write_json
 from pipelines.schedulers import BY_KEY
+from pipelines.sigma_schedules import DEFAULT, SigmaSchedule
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Quantization = Literal["int8", "int4"]
@@ -217,6 +218,12 @@ class RunRequest(BaseModel):
     scheduler_options: Annotated[dict[str, OptionValue], Field(
         description="Constructor options of the diffusers scheduler."),
         Role(of_model=True, method=True, axis=False, widget=True, heading="unusual")] = {}
+    sigma_schedule: Annotated[str, Field(
+        max_length=20_000,
+        description="Noise levels that the steps go through, in place of the scheduler's own: "
+        "karras:RHO, exponential, beta:ALPHA:BETA, ays, ays-xl, linear-quadratic:THRESHOLD, or a "
+        "list, 'sigmas:14.6 5 1 0.2' or 'timesteps:999 700 400', which also says how many steps."),
+        Role(of_model=True, method=True, added_later=True, heading="unusual")] = DEFAULT
     num_inference_steps: Annotated[int | None, Field(
         ge=1, le=1000, description="Denoising steps; left out, the model's own."),
         Role(of_model=True, method=True, widget=True, heading="always")] = None
@@ -340,6 +347,11 @@ class RunRequest(BaseModel):
             return given
         parts = [part for part in value.split("+") if part.strip() not in ("", "none")]
         return [value] if len(parts) > 1 and exists(value) else parts
+
+    @field_validator("sigma_schedule")
+    @classmethod
+    def _schedule_as_usual(cls, value: str) -> str:
+        return str(SigmaSchedule.parse(value))
 
     @field_validator("scheduler_options", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The models that are known in closed form: through the same path as any other, exact at its end."""
+"""The models that are known in closed form: the same path as any other, exact at its end."""
 
 import json
 import re

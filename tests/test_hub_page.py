@@ -342,7 +342,7 @@ def test_offline_the_page_says_so_and_works_on_what_is_local(fake, monkeypatch):
     st.cache_resource.clear()
     app = page("hub")
     assert "Offline: HF_HUB_OFFLINE is set" in html(app)
-    assert set(lines(app)) == {"postcards", "postcards-ddpm", "ada/small"}
+    assert set(lines(app)) == {*BUNDLED, "ada/small"}
     app = page("hub", model="ada/small")
     assert "this is the copy on this machine" in html(app)
     assert "The card of it" in html(app)

@@ -136,7 +136,8 @@ class PointPlot(ModelMixin, ConfigMixin):
         squares = ((columns[None, None] - self.means[:, 0].float()) ** 2
                    + (lines[None, :, None] - self.means[:, 1].float()) ** 2)
         variances = self.deviations.float()[:, None, None] ** 2
-        density = (self.weights[:, None, None] / variances * (-squares / 2 / variances).exp()).sum(0)
+        heights = self.weights.float()[:, None, None] / variances
+        density = (heights * (-squares / 2 / variances).exp()).sum(0)
         points = latents.float().flatten(2)
         dot = 2.5 * extent / width  # coordinates: the dots' deviation
         across = (-((points[:, 0, :, None] - columns) / dot) ** 2 / 2).exp()

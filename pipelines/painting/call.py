@@ -17,6 +17,7 @@ from pipelines.painting.result import FLAT, spread
 from pipelines.painting.starts import start_anywhere
 from pipelines.request import RunRequest
 from pipelines.schedulers import make_scheduler, option_notes
+from pipelines.sigma_schedules import SigmaSchedule, follow, schedule_note
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -29,12 +30,14 @@ def run_scheduler(model: LoadedModel, request: RunRequest) -> Any:
     """A fresh scheduler for a resolved request; None where the pipeline has none of that name."""
     if not model.info.original_scheduler_config:
         return None
-    return make_scheduler(
+    scheduler = make_scheduler(
         request.scheduler,
         model.info.original_scheduler_config,
         request.scheduler_options,
         request.seed,
     )
+    follow(scheduler, request.sigma_schedule)
+    return scheduler
 
 
 def set_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
@@ -212,3 +215,7 @@ def effect_notes(
         yield f"eta: no effect, {type(scheduler or pipe).__name__} knows none"
     if scheduler is not None:
         yield from option_notes(scheduler, request.scheduler_options)
+        if note := schedule_note(scheduler, request):
+            yield note
+    if count := SigmaSchedule.parse(request.sigma_schedule).count:
+        yield f"num_inference_steps: {count}, as many as sigma_schedule lists"

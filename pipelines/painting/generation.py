@@ -33,6 +33,7 @@ from pipelines.painting.previews import step_latents
 from pipelines.painting.probe import Probe
 from pipelines.painting.result import OnStep, RunResult
 from pipelines.request import RunRequest
+from pipelines.sigma_schedules import DEFAULT
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -191,7 +192,8 @@ def warm_up(
     steps = 1
     while request.image and int(steps * request.strength) < 1:
         steps += 1
-    request = request.changed(num_inference_steps=steps, prior_num_inference_steps=2)
+    request = request.changed(num_inference_steps=steps, prior_num_inference_steps=2,
+                              sigma_schedule=DEFAULT)
     pipe = model.view(request.task)
     set_scheduler(pipe, run_scheduler(model, request))
     torch.manual_seed(request.seed)

@@ -10,6 +10,7 @@ from pipelines.models.info import ModelInfo
 from pipelines.pixels import flat
 from pipelines.request import RunRequest
 from pipelines.schedulers import checked_options, own_scheduler
+from pipelines.sigma_schedules import SigmaSchedule, check_schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,9 @@ def resolve(
     Image-to-image keeps the size of its picture, `image_size` (width and height), rounded down to
     what the model can do; in-painting leaves open what it was not told.
     """
+    schedule = SigmaSchedule.parse(request.sigma_schedule)
+    if schedule.count:
+        request = request.changed(num_inference_steps=schedule.count)
     request = info.fill_in(request)
     scheduler, options = request.scheduler, request.scheduler_options
     fitting = [known.key for known in info.schedulers]
@@ -50,10 +54,12 @@ def resolve(
     height, width = request.height or own_height, request.width or own_width
     check_size(info, height, width)
     check_extras(request, info)
-    return request.changed(
+    request = request.changed(
         scheduler=scheduler, scheduler_options=options, height=height, width=width,
         revision=info.commit or request.revision,
     )  # fmt: skip
+    check_schedule(request, info.original_scheduler_config)
+    return request
 
 
 def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
