@@ -17,6 +17,7 @@ pages = [
     st.Page("views/study.py", title="Study", icon=":material/query_stats:"),
     st.Page("views/runs.py", title="Runs", icon=":material/list_alt:"),
     st.Page("views/hub.py", title="Hub", icon=":material/hub:"),
+    st.Page("views/learn.py", title="Learn", icon=":material/school:"),
 ]
 page = st.navigation({"Contact Sheet": pages})
 with last_net():

@@ -148,8 +148,8 @@ def widget_value(name: str, value: Any) -> Any:
     return value
 
 
-GENERATE, INPAINT, COMPARE, STUDY, RUNS, HUB = map(
-    PageState, ("Generate", "In-paint", "Compare", "Study", "Runs", "Hub"))
+GENERATE, INPAINT, COMPARE, STUDY, RUNS, HUB, LEARN = map(
+    PageState, ("Generate", "In-paint", "Compare", "Study", "Runs", "Hub", "Learn"))
 
 
 @st.cache_resource(show_spinner=False)

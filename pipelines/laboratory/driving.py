@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,14 @@ def run(
     strength: float = 1.0,
     seed: int = 0,
     as_in_runs: bool = False,
+    watch: Callable[[Tensor, float, float], None] | None = None,
 ) -> Path:
     """Take the steps of a fresh scheduler, the last int(steps * strength) of them from `clean`
     points with noise where these are given. `noise`, `clean`: (n, D), float64.
 
     The exact end is that of the start which the scheduler itself takes: its first sigma, its own
     way to add noise. `as_in_runs`: with what this program mends in it, not as diffusers has it.
+    `watch(seen, signal, noise)` is called at each evaluation of the network.
     """
     scale = scale_of(scheduler)
     set_timesteps(scheduler, steps)
@@ -112,6 +114,8 @@ def run(
         sigmas.append(noise_part / signal if signal else None)
         if start is None:
             start = seen / signal if signal else seen
+        if watch:
+            watch(seen, signal, noise_part)
         answer = scale.answer(mixture, seen, timestep)[:, :, None, None]
         points = scheduler.step(answer, timestep, points, return_dict=False, **arguments)[0]
     return Path(mixture, start, tuple(sigmas), points[:, :, 0, 0].double())

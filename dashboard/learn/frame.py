@@ -1,0 +1,116 @@
+"""The frame of every lesson: a question, a guess, the live run, a check question.
+
+A lesson is data and a few functions; what is drawn around them, and what the session holds, is
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard import state
+from dashboard.components.text import notice
+from dashboard.form.axes import put_comparison
+from dashboard.last_net import last_net
+from pipelines.comparison import Comparison
+from pipelines.errors import PipelineError
+from pipelines.lessons.question import Answer, Question
+
+PAGE = state.LEARN
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """`pose` draws what is seen before the guess, `play` the live run behind it, in the plane and
+    on the bundled model, moved by one slider. `check(case)` asks about a
+    new case; `comparison()` is what 'Open in Compare' opens."""
+
+    key: str
+    title: str
+    question: Question
+    pose: Callable[[], None]
+    play: Callable[[], None]
+    check: Callable[[int], Question]
+    comparison: Callable[[], Comparison]
+
+
+def draw(lesson: Lesson) -> None:
+    """One lesson: on the left what is asked, on the right what is shown."""
+    name, case_key = f"{lesson.key}.guess", f"{lesson.key}.case"
+    PAGE.start(**{case_key: 0})
+    st.html(f"<h2 class='cs-model'>{lesson.title}</h2>")
+    left, right = st.columns([4, 7], gap="large")
+    guessed = PAGE.get(f"{name}.committed") is not None
+    with left:
+        answered = asked(lesson.question, name)
+        if answered:
+            st.html("<h3 class='cs-section'>A new case</h3>")
+            case = PAGE.get(case_key)
+            check = f"{lesson.key}.check.{case}"
+            if asked(lesson.check(case), check):
+                st.button("Another case", icon=":material/refresh:", key=PAGE.key("another"),
+                          on_click=PAGE.set, args=(case_key, case + 1))
+            st.button("Open in Compare", icon=":material/grid_on:", key=PAGE.key("compare"),
+                      on_click=open_in_compare, args=(lesson,),
+                      help="The same question on the page Compare, its axes filled in.")
+    with right:
+        st.fragment(last_net()(told(lesson.play if guessed else lesson.pose)))()
+    if PAGE.pop("to_compare"):
+        st.switch_page("views/compare.py")
+
+
+def told(show: Callable[[], None]) -> Callable[[], None]:
+    """What shows an error of the engine in its place."""
+
+    def shown() -> None:
+        try:
+            show()
+        except PipelineError as error:
+            notice("error", str(error))
+
+    return shown
+
+
+def asked(question: Question, name: str) -> bool:
+    """Draw a question; whether a guess was committed, which is then graded."""
+    committed = f"{name}.committed"
+    guess = PAGE.get(committed)
+    chosen = st.radio(question.text, range(len(question.choices)), index=None,
+                      format_func=question.choices.__getitem__, **PAGE.kept(name),
+                      disabled=guess is not None)
+    if guess is None:
+        st.button("Commit to this guess", type="primary", key=PAGE.key(f"{name}.commit"),
+                  disabled=chosen is None, icon=":material/lock:",
+                  on_click=PAGE.set, args=(committed, chosen))
+        return False
+    with st.spinner("Computing the answer …"):
+        try:
+            answer = graded(question.text, question.choices, question)
+        except PipelineError as error:
+            notice("error", str(error))
+            return True
+    right = question.choices[answer.right]
+    verdict = "Right." if guess == answer.right else f"Not so: {right}."
+    notice("good" if guess == answer.right else "error", f"{verdict} {answer.why}")
+    st.button("Guess again", type="tertiary", icon=":material/undo:", key=PAGE.key(f"{name}.again"),
+              on_click=guess_again, args=(name,))
+    return True
+
+
+@st.cache_resource(show_spinner=False, max_entries=200)
+def graded(text: str, choices: tuple[str, ...], _question: Question) -> Answer:
+    return _question.grade()
+
+
+def guess_again(name: str) -> None:
+    PAGE.set(f"{name}.committed", None)
+
+
+@last_net()
+def open_in_compare(lesson: Lesson) -> None:
+    put_comparison(state.COMPARE, lesson.comparison())
+    state.open_comparison_setup()
+    PAGE.set("to_compare", True)
