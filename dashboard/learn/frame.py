@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.text import notice
+from dashboard.components.text import notice, words
 from dashboard.form.axes import put_comparison
 from dashboard.last_net import last_net
 from pipelines.comparison import Comparison
@@ -30,7 +30,7 @@ class Lesson:
 
     key: str
     title: str
-    question: Question
+    question: Callable[[], Question]
     pose: Callable[[], None]
     play: Callable[[], None]
     check: Callable[[int], Question]
@@ -42,10 +42,10 @@ def draw(lesson: Lesson) -> None:
     name, case_key = f"{lesson.key}.guess", f"{lesson.key}.case"
     PAGE.start(**{case_key: 0})
     st.html(f"<h2 class='cs-model'>{lesson.title}</h2>")
-    left, right = st.columns([4, 7], gap="large")
+    left, right = st.container(key="lesson").columns([4, 7], gap="large")
     guessed = PAGE.get(f"{name}.committed") is not None
     with left:
-        answered = asked(lesson.question, name)
+        answered = asked(lesson.question(), name)
         if answered:
             st.html("<h3 class='cs-section'>A new case</h3>")
             case = PAGE.get(case_key)
@@ -78,9 +78,10 @@ def asked(question: Question, name: str) -> bool:
     """Draw a question; whether a guess was committed, which is then graded."""
     committed = f"{name}.committed"
     guess = PAGE.get(committed)
+    words(question.text, "large")
     chosen = st.radio(question.text, range(len(question.choices)), index=None,
                       format_func=question.choices.__getitem__, **PAGE.kept(name),
-                      disabled=guess is not None)
+                      disabled=guess is not None, label_visibility="collapsed")
     if guess is None:
         st.button("Commit to this guess", type="primary", key=PAGE.key(f"{name}.commit"),
                   disabled=chosen is None, icon=":material/lock:",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.learn import solvers
+from dashboard.learn import flow, forward, guidance, reverse, solvers
 from dashboard.learn.frame import PAGE, draw
 
 LESSONS = {lesson.key: lesson for lesson in (
-    solvers.LESSON,
+    forward.LESSON, reverse.LESSON, solvers.LESSON, guidance.LESSON, flow.LESSON,
 )}
 LESSON = "lesson"  # also the query parameter
 

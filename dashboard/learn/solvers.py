@@ -101,4 +101,5 @@ def comparison() -> Comparison:
                                    "num_inference_steps=2,5,10,20,40"])
 
 
-LESSON = Lesson("solvers", "Solvers", solvers.QUESTION, pose, play, solvers.check, comparison)
+LESSON = Lesson("solvers", "Solvers", lambda: solvers.QUESTION, pose, play, solvers.check,
+                comparison)

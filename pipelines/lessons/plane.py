@@ -109,3 +109,8 @@ def run(
 def distance(first: Tensor, second: Tensor) -> float:
     """Root mean square distance of points, (n, 2) each."""
     return (first - second).square().sum(1).mean().sqrt().item()
+
+
+def lines_between(first: Tensor, second: Tensor) -> list[Tensor]:
+    """A line (2, 2) from each point (n, 2) to its partner."""
+    return [*torch.stack([first, second], 1)]

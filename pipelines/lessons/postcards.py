@@ -41,6 +41,11 @@ class Trace:
     x0: Tensor
     latents: Tensor
 
+    def pictured(self, step: int) -> Tensor:
+        """Of the first picture: what was seen at a step, from 1, the x0 that was predicted, and
+        the end; (3, 4, 16, 16)."""
+        return torch.stack([self.seen[step - 1, 0], self.x0[step - 1, 0], self.latents[0]])
+
 
 def noise(seeds: Sequence[int]) -> Tensor:
     """The noise that runs with these seeds start from, (N, 4, 16, 16)."""
@@ -101,6 +106,14 @@ def pixels(images: Sequence[Image]) -> Tensor:
 
     values = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(values).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def as_pictures(values: Tensor) -> list[Image]:
+    """(N, 3, height, width) from -1 to 1 as pictures; values beyond are cut."""
+    from PIL import Image
+
+    whole = ((values.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(picture) for picture in whole.numpy()]
 
 
 def painted(scene: Scene = SCENE, seed: int = 0) -> tuple[Image, Image]:
