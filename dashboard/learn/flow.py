@@ -49,8 +49,8 @@ def _paths(steps: int) -> None:
         "flow.paths", "FlowMatchEulerDiscreteScheduler.step with a perfect network "
         f"(Mixture.prediction): in {steps} steps the points end {made.error:.3f} (root mean "
         "square) from the exact ones (driving.exact_end).")
-    st.latex(r"v(x, s) = \mathbb{E}[\varepsilon - x_0 \mid x],\quad"
-             rf"x \mathrel{{+}}= -\tfrac{{1}}{{{steps}}}\,v(x, s)")
+    st.latex(r"v(x, s) = \mathbb{E}[\varepsilon - x_0 \mid x],\quad "
+             rf"x \leftarrow x - \tfrac{{1}}{{{steps}}}\,v(x, s)")
 
 
 def _postcards(steps: int) -> None:

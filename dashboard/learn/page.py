@@ -14,7 +14,6 @@ LESSON = "lesson"  # also the query parameter
 
 
 def learn() -> None:
-    st.title("Learn")
     asked = st.query_params.get(LESSON)
     if asked in LESSONS and asked != PAGE.get("seen"):
         PAGE.set(LESSON, asked)
