@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.comparison import Comparison
 from pipelines.log_tables import Distance, Run
 from pipelines.pixels import flat
+from pipelines.postcards.vocabulary import CAPTIONED_MODELS
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _guidance_point(
     scores: Sequence[Distance | None],
 ) -> GuidancePoint:
     judged = [follows_prompt(pictures.path(runs[n].image_sha256), runs[n].prompt)
-              for n in numbers if runs[n].model_id == "postcards"]
+              for n in numbers if runs[n].model_id in CAPTIONED_MODELS]
     judged = [follows for follows in judged if follows is not None]
     cells = comparison.cells
     families: dict[tuple, list[int]] = {}

@@ -92,7 +92,7 @@ def test_the_token_is_named_by_its_account_and_never_shown(fake, monkeypatch):
 def test_filters_reach_both_lists(fake):
     app = page("hub")
     app.text_input(key="hub.text").set_value("card").run()
-    assert set(lines(app)) == {"postcards", "postcards-ddpm", "ada/cards"}
+    assert set(lines(app)) == {*BUNDLED, "ada/cards"}
     app.text_input(key="hub.text").set_value("")
     app.selectbox(key="hub.task").set_value("unconditional-image-generation").run()
     assert set(lines(app)) == {"postcards-ddpm", "ada/small"}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.models.files import BUNDLED
 from pipelines.postcards import figures, judge, vocabulary
 from pipelines.postcards.painter import paint, paint_background, paint_with_mask
 from pipelines.postcards.vocabulary import Scene
@@ -114,11 +115,32 @@ def pipe():
     return pipe
 
 
-def test_the_folder_is_small_and_safe():
-    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 16e6
+def test_the_folders_are_small_and_safe_and_open_with_diffusers_alone():
+    from diffusers import DiffusionPipeline
+
+    folders = [folder for name, folder in BUNDLED.items() if name.startswith("postcards")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60e6
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     assert (WEIGHTS / "judge.safetensors").stat().st_size < 1.5e6
+    for folder in folders:
+        opened = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+        assert type(opened).__module__.startswith("diffusers.")
+
+
+def test_turbo_paints_in_few_evaluations_what_its_teacher_does_not(session_engine):
+    wanted = judge.held_out_captions(16, seed=7)
+    captions = [want.caption for want in wanted]
+
+    def shares(model_id, guidance_scale, steps):
+        with session_engine.registry.borrow(model_id) as (model, _):
+            pictures = judge.generate(model, captions, guidance_scale, steps)
+        return judge.accuracy(pictures, wanted)
+
+    teacher = shares("postcards", 5, 2)
+    for steps in (1, 2, 4):
+        assert min(shares("postcards-turbo", 1, steps).values()) >= 0.94, steps
+    assert min(teacher.values()) < 0.8
 
 
 def test_the_scheduler_config_suits_every_compatible_class():
@@ -180,7 +202,7 @@ def test_every_curve_is_drawn():
     lines = drawing.findall("{*}polyline")
     names = " ".join(text.text for text in drawing.findall("{*}text"))
     curves = [path.stem.removesuffix("-training") for path in figures.CURVES.glob("*.csv")]
-    assert len(lines) == len(curves) == 5
+    assert len(lines) == len(curves) == 6
     for name in curves:
         assert name in names
 

@@ -22,7 +22,12 @@ from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_picture
 from pipelines.notation import number_text
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
-from pipelines.postcards.vocabulary import EXAMPLE_PROMPTS, known_words, unknown_words
+from pipelines.postcards.vocabulary import (
+    CAPTIONED_MODELS,
+    EXAMPLE_PROMPTS,
+    known_words,
+    unknown_words,
+)
 from pipelines.request import limits
 from pipelines.schedulers import BY_KEY
 
@@ -129,7 +134,7 @@ def prompt_control(page: PageState, without: Collection[str] = ()) -> None:
 
 def example_prompts(page: PageState) -> None:
     """Prompts of the bundled model to start from, and the words that it knows."""
-    if page.get("model_id") != "postcards":
+    if page.get("model_id") not in CAPTIONED_MODELS:
         return
 
     def take(prompt: str) -> None:
@@ -145,12 +150,12 @@ def example_prompts(page: PageState) -> None:
 
 def unknown_words_note(model_id: str, *prompts: str) -> None:
     """A gentle note where the bundled model does not know words of the prompt."""
-    if model_id != "postcards":
+    if model_id not in CAPTIONED_MODELS:
         return
     unknown = list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt)))
     if unknown:
         listed = ", ".join(unknown[:8]) + (" and more" if len(unknown) > 8 else "")
-        notice("note", f"The postcards model does not know: {listed}. It paints postcards of "
+        notice("note", f"{model_id} does not know: {listed}. It paints postcards of "
                        "simple things; the examples show its words.")
 
 

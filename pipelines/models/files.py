@@ -19,6 +19,7 @@ _PACKAGE = Path(__file__).parents[1]
 _EXACT = {name: _PACKAGE / "laboratory" / "models" / name for name in ("exact-2d", "exact-latents")}
 BUNDLED = {
     "postcards": _PACKAGE / "postcards" / "weights",
+    "postcards-turbo": _PACKAGE / "postcards" / "weights-turbo",
     "postcards-ddpm": _PACKAGE / "postcards" / "weights-ddpm",
     **{name: folder / "epsilon" for name, folder in _EXACT.items()},
 }

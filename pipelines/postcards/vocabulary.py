@@ -75,6 +75,8 @@ OPENINGS = (
     "a painting of",
 )
 
+# The bundled models that paint these captions.
+CAPTIONED_MODELS = ("postcards", "postcards-turbo")
 EXAMPLE_PROMPTS = (
     "a red car on a road at night",
     "a white house in the snow at night with a moon",

@@ -16,6 +16,7 @@ from pipelines.errors import StorageError
 from pipelines.guidance import follows_prompt
 from pipelines.log_tables import Distance, Run, Timing
 from pipelines.measuring import CONVERGED
+from pipelines.postcards.vocabulary import CAPTIONED_MODELS
 from pipelines.sheet.live import LiveComparison
 from pipelines.study.design import Study
 from pipelines.study.measures import MEASURES
@@ -102,7 +103,7 @@ class LiveStudy:
     ) -> None:
         for name, table in tables.items():
             value = None
-            if name == "judge" and run.model_id == "postcards":
+            if name == "judge" and run.model_id in CAPTIONED_MODELS:
                 path = self._engine.picture_path(run)
                 value = follows_prompt(path, run.prompt) if path else None
             elif MEASURES[name].to_reference and distance:
