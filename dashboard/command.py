@@ -57,6 +57,8 @@ def serve(
         return
     from streamlit.web import cli as streamlit
 
+    if not (HERE / ".streamlit").exists():  # a checkout: Streamlit's settings lie above (setup.py)
+        os.chdir(HERE.parent)
     if _is_local(host):
         script = "app.py"
         options = {"headless": str(not browser).lower(), "showEmailPrompt": "false"}

@@ -45,8 +45,8 @@ def shipped_files():
 def wheel(tmp_path_factory):
     """Built from a copy: setuptools leaves files where it builds."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in (*shipped_files(), "pyproject.toml", "requirements.txt", "README.md", "LICENSE",
-                 "NOTICE"):
+    for name in (*shipped_files(), "setup.py", "pyproject.toml", "requirements.txt", "README.md",
+                 "LICENSE", "NOTICE", ".streamlit/config.toml"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     pip("wheel", "--no-deps", "--no-build-isolation", "-w", out, source)
@@ -131,7 +131,8 @@ def ask(port, path="/", token=None, cookie=None):
 def test_the_wheel_holds_what_the_repository_does(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {name for name in names if ".dist-info/" not in name} == set(shipped_files())
+    assert {name for name in names if ".dist-info/" not in name} == {
+        *shipped_files(), "dashboard/.streamlit/config.toml"}
     assert {name.rpartition("/")[2] for name in names if "/licenses/" in name} == {"LICENSE",
                                                                                    "NOTICE"}
 
