@@ -155,9 +155,7 @@ def compare(
     models = list(model) if isinstance(model, list | tuple) else [model]
     home = Path(home).expanduser().absolute() if home else None
     engine, ids = _engine_for(models, home)
-    given = {"model_id": ids if len(ids) > 1 else ids[0]} | fields
-    if prompt is not None:
-        given["prompt"] = prompt
+    given = {"model_id": ids if len(ids) > 1 else ids[0], "prompt": prompt} | fields
     comparison = _comparison(engine, given, skip)
     wanted = [cell for cell in comparison.cells if not cell.left_out]
     for cell in wanted:
