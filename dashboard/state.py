@@ -301,12 +301,10 @@ def study_job(study_id: str) -> Job | None:
     return next((job for job in jobs if job.active), jobs[-1] if jobs else None)
 
 
-def outlook_of(study: Study) -> tuple[Forecast, int, list[str]] | None:
-    """What a study would cost, how many cells the log has, and what it can show; None before the
-    libraries are loaded."""
-    if _warming().is_alive():
-        return None
-    return *cost(engine(), study), outlook(engine(), study)
+def outlook_of(study: Study) -> tuple[Forecast, int, list[str]]:
+    """What a study would cost, how many cells the log has (none before the libraries are loaded),
+    and what it can show."""
+    return *cost(engine(), study, not _warming().is_alive()), outlook(engine(), study)
 
 
 def cells_in_log(comparison: Comparison) -> set[int]:

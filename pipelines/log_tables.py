@@ -216,6 +216,7 @@ class Distance(Base):
     rms_latents: Mapped[float | None] = mapped_column(default=None)
     psnr: Mapped[float | None] = mapped_column(default=None)
     ssim: Mapped[float | None] = mapped_column(default=None)
+    flip: Mapped[float | None] = mapped_column(default=None)
     clip_distance: Mapped[float | None] = mapped_column(default=None)
     clip_score: Mapped[float | None] = mapped_column(default=None)
     clip_model: Mapped[str | None] = mapped_column(default=None)

@@ -74,7 +74,8 @@ def distance(
 
     `rms_latents`: root of the mean square difference of the final latents, in their own unit;
     `psnr` in dB, of 8-bit RGB, None for equal pictures too (it is infinite there); `ssim` of Wang
-    et al. 2004, 1 for equal pictures, None below 11 pixels; `clip_distance` and `clip_score` as
+    et al. 2004, 1 for equal pictures, None below 11 pixels; `flip` of Andersson et al. 2020, 0 for
+    equal pictures to 1, as seen at 67 pixels per degree; `clip_distance` and `clip_score` as
     `clip` says (see clip.py), None without it, the score also without a prompt. Raises StorageError
     where a file is gone.
     """
@@ -86,6 +87,8 @@ def distance(
     images = [flat(pictures.get(r.image_sha256)) for r in (run, reference)]
     with extras.attempt("psnr and ssim"):
         measured.psnr, measured.ssim = _psnr_and_ssim(*images)
+    with extras.attempt("flip"):
+        measured.flip = flip(*images)
     if clip:
         named = [(r.image_sha256, image) for r, image in zip((run, reference), images, strict=True)]
         with extras.attempt("clip_distance and clip_score"):
@@ -124,6 +127,17 @@ def ssim(one: Image, other: Image) -> float | None:
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
 
 
+def flip(one: Image, reference: Image) -> float | None:
+    """The mean of FLIP's map of two RGB pictures of one size; its default viewing conditions."""
+    import numpy as np
+    from flip_evaluator import evaluate
+
+    if one.size != reference.size:
+        return None
+    a, b = (np.asarray(image, np.float32) / 255 for image in (one, reference))
+    return float(evaluate(b, a, "LDR", applyMagma=False)[1])
+
+
 def measure(
     engine: Engine,
     comparison: Comparison,
@@ -144,7 +158,8 @@ def measure(
     known = distances(engine, comparison, runs, reference)
     clip = find_clip(engine.registry.device)
     missing = [number for number, distance in enumerate(known)
-               if distance is None or (clip and distance.clip_model != clip.name)]
+               if distance is None or distance.flip is None  # measured by an older version
+               or (clip and distance.clip_model != clip.name)]
     if reference != CONVERGED:
         cells = reference_cells(comparison, reference)
         others = {number: runs[cells[number]] for number in missing}

@@ -68,6 +68,28 @@ def test_distances_to_a_cell(engine):
     mean_square = ((pixels[0] - pixels[1]) ** 2).mean()
     assert found[0].psnr == pytest.approx(10 * math.log10(255**2 / mean_square))
     assert 0 < found[0].ssim < 1
+    assert (found[3].flip, found[0].flip) == (0, pytest.approx(measuring.flip(
+        *(engine.pictures.get(runs[n].image_sha256) for n in (0, 3)))))
+
+
+def test_flip_knows_equal_pictures_opposite_ones_and_what_lies_between():
+    """Andersson et al. 2020: 0 for equal pictures, and no more than 1."""
+    black, white = (Image.new("RGB", (32, 32), colour) for colour in ("black", "white"))
+    green, blue = (Image.new("RGB", (32, 32), colour) for colour in ((0, 255, 0), (0, 0, 255)))
+    grey = Image.new("RGB", (32, 32), (20, 20, 20))
+    assert measuring.flip(grey, grey) == 0
+    assert 0 < measuring.flip(grey, black) < measuring.flip(white, black) <= 1
+    assert measuring.flip(green, blue) > 0.9, "the largest distance of colours"
+    assert measuring.flip(black, Image.new("RGB", (16, 32))) is None
+
+
+def test_distances_of_an_older_version_get_what_it_did_not_measure(engine):
+    comparison, runs = compare(engine, "scheduler=ddim,euler")
+    (_, before) = measuring.measure(engine, comparison, runs, "scheduler=ddim")
+    value, before.flip = before.flip, None
+    engine.run_log.keep_distance(before)
+    assert measuring.distances(engine, comparison, runs, "scheduler=ddim")[1].flip is None
+    assert measuring.measure(engine, comparison, runs, "scheduler=ddim")[1].flip == value > 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dashboard.form.axes import axis_controls, axis_values, parse_rules, problem
 from dashboard.form.fields import (
     advanced_controls,
     number_controls,
+    prompt_control,
     scheduler_control,
     size_controls,
     unknown_words_note,
@@ -61,7 +62,7 @@ def put_methods(comparison: Comparison) -> None:
 
 def setup() -> str | None:
     """The form; the id of the study that was started just now."""
-    design, problem, line = None, None, "No forecast yet"
+    problem, line = None, "No forecast yet"
     left, right = st.columns([5, 6], gap="large")
     names = set(PAGE.get("axes"))
     varied = {part for name in names for part in name.split("+")} | {"prompt"}
@@ -69,6 +70,7 @@ def setup() -> str | None:
         if "scheduler" not in varied:
             scheduler_control(PAGE)
         number_controls(PAGE, without=varied)
+        prompt_control(PAGE, without=varied)  # the negative one
         with st.popover("Model, size and more", icon=":material/tune:"):
             if "model_id" not in varied:
                 model_control(PAGE)
@@ -79,28 +81,27 @@ def setup() -> str | None:
         try:
             base = PAGE.request(prompt="", task="text-to-image")
             design = _design(base, prompts_problem)
+            expected, in_log, sentences = state.outlook_of(design)
         except PipelineError as error:
             problem = error
-        known = state.outlook_of(design) if design and not problem else None
-        if known:
-            expected, in_log, sentences = known
+        if not problem:
             reused = f" · {in_log} cells from the log" if in_log else ""
             line = (f"**{expected.cells} pictures**, references among them{reused} · "
                     f"{expected.nfe} function evaluations · {forecast_text(expected.seconds)}")
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             go = st.button("Start study", type="primary", icon=":material/query_stats:",
-                           shortcut="Ctrl+Enter", key=PAGE.key("go"), disabled=design is None)
+                           shortcut="Ctrl+Enter", key=PAGE.key("go"), disabled=bool(problem))
             st.caption(line)
         if names_left := PAGE.get("left_out"):
             notice("note", f"{names_left} of the comparison is left out: with it there would be "
                            f"more than {MOST_METHODS} methods.")
         if problem:
             problem_notice(problem)
-        elif known:
+        else:
             for sentence in sentences:
                 words(sentence, "quiet")
             unknown_words_note(base.model_id, *(prompt.text for prompt in design.prompts))
-    if go and design:
+    if go and not problem:
         PAGE.pop("left_out")
         submit_study(state.job_queue(), design, **asked())
         return design.id
@@ -163,8 +164,7 @@ def _design(base: RunRequest, prompts_problem: PipelineError | None) -> Study:
                    and (reference or not known.to_reference)]
         kept = [name for name in PAGE.get("measures") if name in offered]
         PAGE.set("measures", kept)
-        measures = st.multiselect("Measures, the first decides", offered, **PAGE.kept("measures"),
-                                  width="stretch")
+    measures = st.multiselect("Measures, the first decides", offered, **PAGE.kept("measures"))
     stop = st.toggle("Stop when decided", **PAGE.kept("stop"),
                      help="End as soon as all methods are told apart in the first measure. The "
                           "intervals hold although somebody looks on, and are wider for it.")

@@ -41,22 +41,21 @@ class Spread:
     pairs: int
 
 
-def cost(engine: Engine, study: Study) -> tuple[Forecast, int]:
+def cost(engine: Engine, study: Study, with_log: bool = True) -> tuple[Forecast, int]:
     """What is still to be made, the references among it (those that are there already are not
-    known of), and how many cells the log has."""
+    known of), and how many cells the log has, where it is looked into, which takes the libraries.
+    """
     wanted: list[RunRequest] = []
     in_log = 0
     for comparison in study.comparisons:
-        there = set(engine.in_log(comparison))
+        there = set(engine.in_log(comparison)) if with_log else set()
         in_log += len(there)
         wanted += [cell.request for number, cell in enumerate(comparison.cells)
                    if not cell.left_out and number not in there]
     if study.reference == CONVERGED and wanted:
-        models: dict[tuple, Any] = {}
         distinct = {}
         for request in study.requests:
-            info = engine.model_of(request, models)[0]
-            reference = converged_request(info.fill_in(request))
+            reference = converged_request(_filled_in(engine, request))
             distinct[reference.model_dump_json()] = reference
         wanted += list(distinct.values()) * (len(study.prompts) * len(study.seeds))
     return forecast(wanted, engine.run_log, engine.registry, shared=True), in_log
@@ -93,11 +92,8 @@ def spreads_in_log(engine: Engine, study: Study) -> dict[str, Spread]:
     """By measure, the widest spread of any two of the study's methods that the log has measured for
     the same prompts, seeds and references."""
     names = [name for name in study.measures if hasattr(Distance, name)]
-    models: dict[tuple, Any] = {}
-    methods: dict[str, int] = {}
-    for number, request in enumerate(study.requests):
-        info = engine.model_of(request, models)[0]
-        methods[_method(info.fill_in(request))] = number
+    methods = {_method(_filled_in(engine, request)): number
+               for number, request in enumerate(study.requests)}
     query = (select(Run.request, Run.prompt, Run.seed, Distance.reference_id,
                     *(getattr(Distance, name) for name in names))
              .join(Distance, Distance.run_id == Run.id)
@@ -137,6 +133,12 @@ def _spread(values: dict[tuple, dict[int, tuple]], place: int, a: int, b: int) -
     seeds = max(map(len, by_prompt.values()))
     table = [row for row in by_prompt.values() if len(row) == seeds]
     return Spread(float(np.std(differences, ddof=1)), correlation_within(table), len(differences))
+
+
+def _filled_in(engine: Engine, request: RunRequest) -> RunRequest:
+    """With the model's own steps and guidance where they were left open."""
+    info = engine.registry.describe(request.model_id, request.revision, request.variant)
+    return info.fill_in(request)
 
 
 def _method(request: RunRequest) -> str:

@@ -24,6 +24,7 @@ MEASURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "rms_latents": ("RMS distance of latents", "RMS", lambda v: f"{v:.3g}"),
     "psnr": ("PSNR", "", lambda v: f"{v:.1f} dB"),
     "ssim": ("SSIM", "SSIM", lambda v: f"{v:.3f}"),
+    "flip": ("FLIP", "FLIP", lambda v: f"{v:.4f}"),
     "clip_distance": ("CLIP distance", "CLIP", lambda v: f"{v:.4f}"),
     "clip_score": ("CLIP score", "score", lambda v: f"{v:.1f}"),
     "text_encoding": ("text encoding", "text", lambda v: f"{v:.1f} ms"),
