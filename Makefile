@@ -13,7 +13,7 @@ help:
 	@echo "make run   start the dashboard on http://localhost:8501 (PORT=... for another)"
 	@echo "make test  lint and all tests"
 	@echo "make bench the engine against plain diffusers, as ratios"
-	@echo "make lint  ruff and oxlint;  make fix: mend what they can;  make clean: remove .venv"
+	@echo "make lint  ruff, mypy and oxlint;  make fix: mend what they can;  make clean: remove .venv"
 
 run: .venv/run.stamp
 	@echo "Contact Sheet: http://localhost:$(PORT)"
@@ -26,6 +26,7 @@ test: .venv/dev.stamp lint
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/oxlint --deny-warnings
 
 fix: .venv/dev.stamp
