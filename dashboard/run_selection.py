@@ -152,8 +152,16 @@ def empty_dialog(count: int) -> None:
     space = sum(size for *_, size in files)
     words(f"{count} run{'s' * (count != 1)} and {len(files)} files, {size_text(space)}, are "
           "removed for good. Files that other runs use stay.")
-    if st.button("Remove for good", type="primary", key=PAGE.key("empty_now")):
-        empty_bin(state.engine())
-        PAGE.set("where", "")
-        PAGE.pop("undo")
+    if st.button("Remove for good", type="primary", key=PAGE.key("empty_now"), on_click=_empty):
         st.rerun()
+
+
+def _empty() -> None:
+    """Before the page is drawn, since it leaves the bin."""
+    try:
+        empty_bin(state.engine())
+    except PipelineError as error:
+        notice("error", str(error))
+        return
+    PAGE.set("where", "")
+    PAGE.pop("undo")

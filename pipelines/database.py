@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from pipelines.errors import StorageError, first_line
 from pipelines.schema import migrate
 
+WAIT_SECONDS = 30  # for another program that writes
 DEEPEST = 100  # levels of nesting in a JSON column
 # Texts in which json.loads may see what no JSON can hold again: half a character, no finite number.
 _SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}|NaN|Infinity")
@@ -40,7 +41,7 @@ class Database:
         self.path = path
         self.read_only = path.exists() and not (
             os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
-        self._engine = create_engine(self._url(), connect_args={"timeout": 30},
+        self._engine = create_engine(self._url(), connect_args={"timeout": WAIT_SECONDS},
                                      json_deserializer=read_json)
         self._engine.dialect.statement_compiler = _Compiler
         event.listen(self._engine, "connect", self._set_up)
@@ -74,6 +75,16 @@ class Database:
         self._check_present()
         return version
 
+    def copy_to(self, path: Path) -> None:
+        """Write what the database holds now to another file, whole, whoever writes meanwhile."""
+        with self._errors(), contextlib.closing(sqlite3.connect(path)) as target:
+            source = self._engine.raw_connection()
+            try:
+                source.driver_connection.backup(target)
+            finally:
+                source.close()
+            target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+
     def check_writable(self) -> None:
         """Raise StorageError where nothing can be written."""
         if self.read_only:
@@ -97,6 +108,8 @@ class Database:
             yield
         except (SQLAlchemyError, sqlite3.Error, OverflowError, UnicodeError) as error:
             reason = first_line(getattr(error, "orig", None) or error)
+            if reason == "database is locked":
+                reason = f"another program has been writing to it for {WAIT_SECONDS} s; try again"
             raise StorageError(f"the run log {self.path} cannot be used: {reason}") from error
 
     def _file(self) -> tuple[int, int] | None:

@@ -27,15 +27,19 @@ def migrate(path: Path, engine: Any, read_only: bool = False, to: str = "head") 
         # References are off meanwhile: a table that is made anew is dropped in between, and the
         # runs of a chain name each other. Within a transaction the pragma has no effect.
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-        try:
-            current = MigrationContext.configure(connection).get_current_revision()
-        except CommandError as error:  # several versions at once
-            raise StorageError(f"{path} is damaged: {first_line(error)}") from error
-        if current == scripts.get_current_head():
-            connection.exec_driver_sql("ROLLBACK")
-            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-            return
+        # Whether there is anything to do is read first: it waits for nobody who writes.
+        for begin in ("BEGIN", "BEGIN IMMEDIATE")[: 1 if read_only else 2]:
+            connection.exec_driver_sql(begin)
+            try:
+                current = MigrationContext.configure(connection).get_current_revision()
+            except CommandError as error:  # several versions at once
+                raise StorageError(f"{path} is damaged: {first_line(error)}") from error
+            if current == scripts.get_current_head():
+                connection.exec_driver_sql("ROLLBACK")
+                connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+                return
+            if begin == "BEGIN" and not read_only:
+                connection.exec_driver_sql("ROLLBACK")
         if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
             raise StorageError(
                 f"{path} was written by a newer version of Contact Sheet (schema {current}); "

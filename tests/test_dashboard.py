@@ -233,3 +233,46 @@ def test_a_size_that_does_not_fit_is_said_before_anything_runs(home):
     assert "nearest 96 and 104" in html(app)
     app.button(key="generate.go").click().run()
     assert not state.job_queue().jobs()
+
+
+def test_a_query_is_kept_in_the_address_and_its_mistakes_are_marked(filled):
+    app = page("runs", where="steps>0 scheduler:euler", sort="seed-up")
+    assert shown(app) == [3]
+    assert app.text_input(key="runs.where").value == "steps>0 scheduler:euler"
+    app.text_input(key="runs.where").set_value("-scheduler:euler").run()
+    assert len(shown(app)) == 4 and "-scheduler:euler" in app.query_params["where"]
+    assert "seed-up" in app.query_params["sort"]
+    app.text_input(key="runs.where").set_value("stepz<3").run()
+    assert not app.exception and "steps is" in html(app)
+    assert app.code[0].value == "stepz<3\n^^^^^"
+
+
+def test_any_field_can_be_filtered_without_typing_a_query(filled):
+    app = page("runs")
+    app.selectbox(key="runs.filter.field").set_value("seed").run()
+    app.text_input(key="runs.filter.low").set_value("0").run()
+    app.button(key="runs.filter.add").click().run()
+    assert app.text_input(key="runs.where").value == "seed:0.."
+    assert len(shown(app)) == 5
+
+
+def test_selected_runs_are_marked_deleted_and_brought_back(filled):
+    app = page("runs", {"runs.selected": [3, 4]})
+    app.text_input(key="runs.tag").set_value("best").run()
+    app.button(key="runs.add_tag").click().run()
+    app.button(key="runs.star").click().run()
+    rows = {row["id"]: row for row in component_data(app, "contact_sheet.run_table")["rows"]}
+    assert rows[3]["tags"] == ["best"] and rows[3]["starred"] and not rows[5]["starred"]
+    app.button(key="runs.delete").click().run()
+    assert shown(app) == [5, 2, 1]
+    app.button(key="runs.undo_button").click().run()
+    assert shown(app) == [5, 4, 3, 2, 1]
+    app.session_state["runs.selected"] = [4]
+    app.run()
+    app.button(key="runs.delete").click().run()
+    app.button(key="runs.open_bin").click().run()
+    assert shown(app) == [4]
+    app.button(key="runs.empty").click().run()
+    assert "removed for good" in html(app)
+    app.button(key="runs.empty_now").click().run()
+    assert shown(app) == [5, 3, 2, 1] and filled.run_log.run(4) is None

@@ -16,6 +16,7 @@ import typer
 from pipelines.cli import (
     compare,
     conformance,
+    data,
     generate,
     hub,
     inpaint,
@@ -32,8 +33,8 @@ UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 for command in (generate.generate, compare.compare, runs.runs, models.models, models.schedulers,
-                inpaint.inpaint, inpaint.segment, reproduce.reproduce, conformance.conformance,
-                study.study):
+                inpaint.inpaint, inpaint.segment, study.study, reproduce.reproduce, data.doctor,
+                data.backup, data.restore, conformance.conformance):
     app.command()(command)
 
 hub_app = typer.Typer(help=hub.__doc__)

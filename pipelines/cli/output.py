@@ -60,7 +60,7 @@ def print_table(head: list[str], rows: list[list[Any]]) -> None:
             highlight=False).print(table)
 
 
-def progress(total: int, unit: str) -> tqdm:
+def progress(total: int | None, unit: str) -> tqdm:
     """A progress bar on standard error."""
     return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
 
