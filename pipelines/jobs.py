@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 PREVIEW_SECONDS = 0.4
 
 
-def open_queue(engine: Engine, resume: bool = False) -> JobQueue:
-    """The queue of an engine's data folder; `resume`: what was interrupted goes on."""
-    return JobQueue(engine, KINDS, resume)
+def open_queue(engine: Engine, resume: bool = False, work: bool = True) -> JobQueue:
+    """The queue of an engine's data folder; `resume`: what was interrupted goes on; without `work`
+    it is only looked at."""
+    return JobQueue(engine, KINDS, resume, work)
 
 
 class _Progress:

@@ -110,8 +110,11 @@ class JobQueue:
     """The queue of an engine's data folder. `kinds`: what does the jobs of a kind, from their
     settings; it raises RequestError where it cannot read those."""
 
-    def __init__(self, engine: Engine, kinds: Kinds, resume: bool = False) -> None:
-        """Begin to work; `resume`: with what was interrupted, too."""
+    def __init__(
+        self, engine: Engine, kinds: Kinds, resume: bool = False, work: bool = True
+    ) -> None:
+        """Begin to work; `resume`: with what was interrupted, too. Without `work` the jobs are left
+        to other processes."""
         self.engine, self.kinds = engine, kinds
         self.log = JobLog(engine.run_log)
         self._presence = Presence(engine.home)
@@ -122,8 +125,10 @@ class JobQueue:
         self.work: Work | None = None
         if engine.run_log.database.read_only:
             return
-        self._presence.__enter__()
         self.log.sweep()
+        if not work:
+            return
+        self._presence.__enter__()
         if resume:
             self.resume_all()
         threading.Thread(
@@ -245,7 +250,10 @@ class JobQueue:
         return False
 
     def _do(self, row: JobRow) -> None:
+        """A job whose files or rows could not be written, as on a full disk, is interrupted: what
+        it has is whole, and somebody may let it go on when there is room."""
         work = self.work = Work(row, self)
+        not_stored: list[StorageError] = []
 
         def do() -> None:
             if row.damage:
@@ -255,13 +263,19 @@ class JobQueue:
                                    f"{', '.join(self.kinds)}; it may be of another version")
             work.save()
             work.check()
-            self.kinds[row.kind](work, row.settings)
+            try:
+                self.kinds[row.kind](work, row.settings)
+            except StorageError as error:
+                not_stored.append(error)
+                raise
             work.check()
 
         try:
             status, error = outcome(row.title, do, self.engine.home)
             if status == "cancelled" and work.wish == PAUSE:
                 status = PAUSED
+            elif not_stored and status == "failed":
+                status = INTERRUPTED
             columns = {"message": work.message, "total": work.total, "done": work.done,
                        "seconds_left": work.seconds_left()}
             while not self._closed.is_set():

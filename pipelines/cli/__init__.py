@@ -20,6 +20,7 @@ from pipelines.cli import (
     generate,
     hub,
     inpaint,
+    jobs,
     models,
     reproduce,
     runs,
@@ -32,9 +33,9 @@ from pipelines.errors import Cancelled, PipelineError, RequestError, StorageErro
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-for command in (generate.generate, compare.compare, runs.runs, models.models, models.schedulers,
-                inpaint.inpaint, inpaint.segment, study.study, reproduce.reproduce, data.doctor,
-                data.backup, data.restore, conformance.conformance):
+for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.compare, study.study,
+                reproduce.reproduce, runs.runs, jobs.jobs, data.doctor, data.backup, data.restore,
+                models.models, models.schedulers, conformance.conformance):
     app.command()(command)
 
 hub_app = typer.Typer(help=hub.__doc__)
