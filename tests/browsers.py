@@ -115,9 +115,9 @@ class Browser:
 
 def jobs_of(home: Path) -> list[tuple[str, str, int | None]]:
     """Browser, status and turn of each job."""
-    with contextlib.closing(sqlite3.connect(home / "runs.sqlite")) as log:
-        with contextlib.suppress(sqlite3.OperationalError):  # no table yet
-            return log.execute("SELECT browser, status, turn FROM jobs ORDER BY id").fetchall()
+    with (contextlib.closing(sqlite3.connect(home / "runs.sqlite")) as log,
+          contextlib.suppress(sqlite3.OperationalError)):  # no table yet
+        return log.execute("SELECT browser, status, turn FROM jobs ORDER BY id").fetchall()
     return []
 
 

@@ -25,6 +25,7 @@ MAX_TEXTS = 2**26  # bytes of all texts
 MAX_CHUNKS = 1_000_000
 FORMATS = ("JPEG", "WEBP", "AVIF")
 COMMENT_MARK = 8  # bytes in front of an Exif comment that say how it is written
+BYTE_ORDER_MARKS = {b"\xfe\xff": "utf-16-be", b"\xff\xfe": "utf-16-le", b"\xef\xbb\xbf": "utf-8"}
 EXIF_IFD, USER_COMMENT, PNG_EXIF = 0x8769, 0x9286, b"eXIf"
 XMP = "XML:com.adobe.xmp"  # what PNG calls it
 
@@ -174,11 +175,16 @@ def _pillow_blocks(file: BinaryIO) -> Blocks | None:
 
 
 def _read_exif(blocks: Blocks, data: bytes) -> None:
+    import warnings
+
     from PIL import Image
 
     try:
         exif = Image.Exif()
-        exif.load(data)
+        with warnings.catch_warnings():  # of broken entries, which are left out
+            warnings.simplefilter("ignore")
+            exif.load(data)
+            exif.get_ifd(EXIF_IFD)
         comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
         if isinstance(comment, str):
             comment = comment.encode("utf-8", "surrogateescape")
@@ -202,13 +208,14 @@ def comment_text(data: bytes) -> str:
     if mark != b"UNICODE\0":
         marked = mark in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * COMMENT_MARK)
         return _latin_or_utf8(rest if marked else data).rstrip("\0")
-    for byte_order_mark, encoding in ((b"\xfe\xff", "utf-16-be"), (b"\xff\xfe", "utf-16-le"),
-                                      (b"\xef\xbb\xbf", "utf-8")):
-        if rest.startswith(byte_order_mark):
-            return rest[len(byte_order_mark):].decode(encoding, "replace").rstrip("\0")
     # The high byte of ASCII signs is 0, which is at even places where it comes first.
     even, odd = rest[::2].count(0), rest[1::2].count(0)
-    if not even and not odd:
-        with contextlib.suppress(UnicodeDecodeError):
-            return rest.decode("utf-8")
-    return rest.decode("utf-16-be" if even >= odd else "utf-16-le", "replace").rstrip("\0")
+    if even == odd:
+        for byte_order_mark, encoding in BYTE_ORDER_MARKS.items():
+            if rest.startswith(byte_order_mark):
+                return rest.removeprefix(byte_order_mark).decode(encoding, "replace")
+        if not even:
+            with contextlib.suppress(UnicodeDecodeError):
+                return rest.decode("utf-8")
+    text = rest.decode("utf-16-be" if even >= odd else "utf-16-le", "replace")
+    return text.rstrip("\0").removeprefix("\ufeff")

@@ -77,6 +77,8 @@ def scheduler_values(
         head, _, tail = sampler.rpartition(" ")
         if tail.casefold() in ("karras", "exponential") and head.casefold() in names:
             entry, schedule = names[head.casefold()], schedule or tail
+    if not sampler:
+        return {}, ["sampler: it names none; the model's own is taken"]
     if entry is None:
         return {}, [f"sampler: {sampler[:80]!r} has no scheduler of the same kind here; the "
                     "model's own is taken"]
