@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SAME = 2  # of 255: colours that differ by no more are the rounding of sRGB itself
+LARGEST_PROFILE = 2**19  # bytes; Pillow reads texts of up to 1 MB, and this one is in base64
 BAND = 256  # rows that are converted at once
 # What a picture's info says of its colours; `cicp` is put there by pictures_in.py.
 KEYS = ("cicp", "icc_profile", "srgb", "gamma", "chromaticity")
@@ -35,6 +36,7 @@ HDR = {16: "HDR, PQ", 18: "HDR, HLG"}
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367],
                      [0.0389, -0.0685, 1.0296]])
 TAKEN = "its colours were taken as sRGB"
+CONVERTED = "its colours were converted from"
 
 Convert = Callable[["Image"], "Image"]  # opaque pixels of one mode -> sRGB
 
@@ -45,6 +47,35 @@ def to_srgb(image: Image) -> Image:
     result, note = _converted(image)
     result.info = {key: value for key, value in result.info.items() if key not in KEYS}
     return noted(result, *filter(None, [note]))
+
+
+def rgb_profile(data: Any) -> bytes | None:
+    """An ICC profile that pictures in RGB can be written with again; None for others, and for those
+    too large to be kept."""
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        of_rgb = profile.profile.xcolor_space.strip() == "RGB"
+        ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "RGB")
+    except Exception:  # anything may stand there, or it has no tables for this way
+        return None
+    return data if of_rgb and len(data) <= LARGEST_PROFILE else None
+
+
+def from_srgb(image: Image, data: bytes) -> Image:
+    """A picture in sRGB, in the colours of a profile that `rgb_profile` let through; its
+    transparency stays."""
+    from PIL import ImageCms
+
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(data)), "RGB", "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION)
+    result = transform.apply(image.convert("RGB"))
+    if opacity := opacity_of(image):
+        result.putalpha(opacity)
+    result.info = {}
+    return result
 
 
 def _converted(image: Image) -> tuple[Image, str]:
@@ -160,7 +191,7 @@ def _applied(image: Image, mode: str, convert: Convert, name: str) -> tuple[Imag
     if opacity:
         result.putalpha(opacity)
     result.info = {key: value for key, value in image.info.items() if key != "transparency"}
-    return result, f"its colours were converted from {name} to sRGB"
+    return result, f"{CONVERTED} {name} to sRGB"
 
 
 def _is_adobe_rgb(image: Image) -> bool:

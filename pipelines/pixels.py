@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NOTES = "contact_sheet_notes"  # in a picture's info, and the PNG's text chunk: a line for each
+# The same for the ICC profile, in base64, that its colours were in before they became sRGB.
+PROFILE = "contact_sheet_profile"
 
 
 def notes_of(image: Image) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pipelines.colour import to_srgb
 from pipelines.errors import StorageError
 from pipelines.files import write_file
 from pipelines.names import SHA256
-from pipelines.pixels import NOTES, notes_of
+from pipelines.pixels import NOTES, PROFILE, notes_of
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ class PictureStore(Store):
         """Store a picture once and return its name; raises StorageError.
 
         Its colours are made sRGB, whatever profile it brings. Of what else it says of itself, only
-        what was changed on its way in is kept.
+        what was changed on its way in is kept, and the profile that its colours had before.
         """
         from PIL.PngImagePlugin import PngInfo
 
@@ -126,6 +126,8 @@ class PictureStore(Store):
         text = PngInfo()
         if notes := notes_of(image):
             text.add_itxt(NOTES, "\n".join(notes))
+        if profile := image.info.get(PROFILE):
+            text.add_text(PROFILE, profile)
         buffer = io.BytesIO()
         image.save(buffer, "PNG", pnginfo=text, icc_profile=None)
         return self.write(buffer.getvalue())

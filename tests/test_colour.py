@@ -15,7 +15,7 @@ from dashboard.inpaint.draft import Draft
 from pipelines import RunRequest
 from pipelines.hub.pictures import small_picture
 from pipelines.inpainting.pictures_in import open_mask, open_picture
-from pipelines.pixels import notes_of
+from pipelines.pixels import NOTES, PROFILE, notes_of
 
 COLOUR = (200, 60, 40)
 # What these values of other spaces are in sRGB: gamma 2.2 with the primaries of P3, and others.
@@ -72,7 +72,8 @@ CONVERTED = {
 def test_other_colour_spaces_become_srgb_and_it_is_said(kind, engine):
     data, expected, note = CONVERTED[kind]
     image = open_picture(data)
-    assert image.mode == "RGB" and set(image.info) == {"contact_sheet_notes"}
+    assert image.mode == "RGB" and set(image.info) - {PROFILE} == {NOTES}
+    assert (PROFILE in image.info) == ("from Wide" in note and "cICP" not in note)
     assert np.abs(np.asarray(image).astype(int) - expected).max() <= 3, image.getpixel((4, 4))
     (told,) = [text for text in notes_of(image) if "16 bits" not in text]
     assert "colours were converted" in told and note in told

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from profiles import rgb_profile
 
 from pipelines.comparison import Comparison
 from pipelines.errors import RequestError
@@ -122,6 +123,26 @@ def test_a_picture_that_is_painted_into_is_a_composite(run, tmp_path):
     assert code == 0
     first, second = (read_record(tmp_path / name)[0]["requests"] for name in ("a.webp", "b.png"))
     assert first == second and first[0]["mask_feather"] == 3
+
+
+def test_the_colour_profile_of_a_picture_that_is_painted_into_is_kept(run, tmp_path):
+    wide = rgb_profile()
+    source = np.asarray(Image.linear_gradient("L").resize((64, 64)).convert("RGB")).copy()
+    source[:, :, 2] = 90  # colours that sRGB has
+    Image.fromarray(source).save(tmp_path / "in.png", icc_profile=wide)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 20, 20))
+    mask.save(tmp_path / "mask.png")
+    for name in ("a.png", "a.webp", "a.jpg"):
+        code, *_ = run("inpaint", "in.png", "a house", "--mask", "mask.png", *QUICK, "-o", name)
+        assert code == 0
+        with Image.open(tmp_path / name) as image:
+            assert image.info["icc_profile"] == wide
+            kept = np.asarray(image.convert("RGB"))[24:, 24:].astype(int)
+        assert np.abs(kept - source[24:, 24:]).mean() < 2
+    run("generate", "a cat", *QUICK, "-o", "plain.png")
+    with Image.open(tmp_path / "plain.png") as image:
+        assert "icc_profile" not in image.info
 
 
 def test_no_metadata_leaves_the_pixels_alone(run, tmp_path):

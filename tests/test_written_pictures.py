@@ -1,5 +1,5 @@
-"""What a written picture says of itself: some 1,000 texts through every format and every reader, and
-what exiftool and sd-parsers make of them."""
+"""What a written picture says of itself: some 1,000 texts through every format and every reader,
+and what exiftool and sd-parsers make of them."""
 
 import io
 import json

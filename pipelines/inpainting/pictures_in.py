@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import struct
@@ -9,9 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.colour import to_srgb
+from pipelines.colour import CONVERTED, rgb_profile, to_srgb
 from pipelines.errors import RequestError
-from pipelines.pixels import NOTES, eight_bits, flat, mask_of, noted, notes_of, opacity_of, over
+from pipelines.pixels import (
+    NOTES,
+    PROFILE,
+    eight_bits,
+    flat,
+    mask_of,
+    noted,
+    notes_of,
+    opacity_of,
+    over,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -143,13 +154,17 @@ def _plain(image: Image, data: bytes, colours: Callable[[Image], Image]) -> Imag
                 image = image.convert("LA")
         if code_points := _code_points(data):
             image.info["cicp"] = code_points
+    before = image.info
     image = colours(eight_bits(image))
+    profile = None
+    if any(note.startswith(CONVERTED) for note in notes_of(image)) and "cicp" not in before:
+        profile = rgb_profile(before.get("icc_profile"))
     notes = (*notes, *notes_of(image))
     opaque = opacity_of(image) is None
     if opaque:
         image.info = {}  # a colour that is transparent, and does not occur
     image = image.convert("RGB" if opaque else "RGBA")
-    image.info = {}
+    image.info = {PROFILE: base64.b64encode(profile).decode()} if profile else {}
     return noted(image, *notes)
 
 

@@ -158,7 +158,8 @@ def _carried(
         head = file.read(16)
     if "requests" in record:
         image = open_picture(source, "reproduce", ("PNG", "JPEG", "WEBP", "AVIF"))
-        lossless = head.startswith(PNG) or pixels_sha256(image) == _first_hash(record)
+        recorded = _first_hash(record)
+        lossless = pixels_sha256(image) == recorded if recorded else head.startswith(PNG)
         return [image if lossless else None]
     if not head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
         return images

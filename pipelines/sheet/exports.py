@@ -5,14 +5,17 @@ A new format is a line in EXPORTS and the function that writes it.
 
 from __future__ import annotations
 
+import base64
 import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.colour import from_srgb, rgb_profile
 from pipelines.comparison import Comparison
 from pipelines.log_tables import Run
+from pipelines.pixels import PROFILE
 from pipelines.provenance.encode import Truth, encode
 from pipelines.provenance.record import run_truth
 from pipelines.sheet.cells import Results, as_json, spreadsheet, to_csv
@@ -53,9 +56,16 @@ def run_file(
     engine: Engine, run: Run, suffix: str = ".png", truthful: bool = True
 ) -> tuple[bytes, tuple[str, ...]]:
     """A run's picture as a file of the format that `suffix` names, and notes on what that cannot
-    hold; `truthful`: it carries how it was made. Raises StorageError."""
-    image = engine.pictures.get(run.image_sha256)
-    return encode(image, suffix, run_truth(engine, run) if truthful else None)
+    hold; `truthful`: it carries how it was made. An in-painted picture is written in the colours of
+    the profile that its original had. Raises StorageError."""
+    image, profile = engine.pictures.get(run.image_sha256), None
+    original = run.request.get("image") if run.task == "inpainting" else None
+    if engine.pictures.whole(original):
+        kept = engine.pictures.get(original).info.get(PROFILE, "")
+        profile = rgb_profile(base64.b64decode(kept)) if kept else None
+    if profile:
+        image = from_srgb(image, profile)
+    return encode(image, suffix, run_truth(engine, run) if truthful else None, profile)
 
 
 def _zip(results: Results) -> bytes:
