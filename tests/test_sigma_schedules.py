@@ -1,4 +1,4 @@
-"""Noise schedules of a run: as in the literature, followed or refused, and an axis like others."""
+"""Noise schedules of a run: those of the literature, followed or refused, an axis like others."""
 
 import numpy as np
 import pytest

@@ -71,6 +71,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     """The table, with what it was made with and how to read it."""
     import diffusers
 
+    from pipelines.laboratory.history import since_table
+
     lines = [
         "# Schedulers against an exact solution",
         "",
@@ -80,6 +82,15 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         "100 points whose spread is about 1; a stochastic scheduler has no such end. 'strength' "
         "starts in the middle of 10 steps, as image-to-image does. Entries of the catalogue have "
         "their key, the other rows are diffusers' classes as they are.",
+        "",
+        "## Since when",
+        "",
+        "The first release of diffusers that had it, read from the history of its source; the old "
+        "releases were not run.",
+        "",
+        *since_table(),
+        "",
+        "## Every case",
         "",
         f"| {' | '.join(HEAD)} |",
         "|---" * len(HEAD) + "|",

@@ -37,6 +37,7 @@ STRENGTHS = (0.1, 0.3, 0.5, 0.8)
 MIDDLE_STEPS = 10
 POINTS = 100
 WORSE = 1.6  # than Euler's steps through the same sigmas
+MISPLACED = 0.01  # of a spread of 1; below it are timesteps that were rounded
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,9 @@ def examine(case: Case, mixture: Mixture | None = None) -> Outcome:
         place = f"strength {strength:g} of {MIDDLE_STEPS} steps"
         path = _path(case, mixture, outcome, place, MIDDLE_STEPS, noise, clean, strength)
         outcome.middle[strength] = path.error if path and path.finite else None
+        if path and path.misplaced > MISPLACED:
+            outcome.problems.setdefault("noise is added as at another noise level", []).append(
+                place)
         if path and path.finite and not outcome.stochastic:
             _compare_with_first_order(outcome, strength, path)
     _check_timesteps(case, outcome)

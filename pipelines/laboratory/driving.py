@@ -22,12 +22,14 @@ from pipelines.painting.starts import start_anywhere
 class Path:
     """What a scheduler made of some points of a mixture: `start` is their x / signal at the first
     of `sigmas`, or pure noise where that is None; `end` (n, D). `sigmas`: noise / signal at each
-    evaluation of the network."""
+    evaluation of the network. `misplaced`: of a start in the middle, the root mean square distance
+    of what the network sees first to clean points with the noise of that timestep."""
 
     mixture: Mixture
     start: Tensor
     sigmas: tuple[float | None, ...]
     end: Tensor
+    misplaced: float | None = None
 
     @property
     def evaluations(self) -> int:
@@ -104,7 +106,7 @@ def run(
         timesteps, _ = pipe.get_timesteps(steps, strength)
         points = add_noise(scheduler, clean[:, :, None, None], points, timesteps)
     arguments = _step_arguments(scheduler, seed)
-    start, sigmas = None, []
+    start, sigmas, misplaced = None, [], None
     for timestep in timesteps:
         seen = points
         if hasattr(scheduler, "scale_model_input"):
@@ -114,11 +116,14 @@ def run(
         sigmas.append(noise_part / signal if signal else None)
         if start is None:
             start = seen / signal if signal else seen
+            if clean is not None:
+                place = signal * clean + noise_part * noise
+                misplaced = (seen - place).square().sum(1).mean().sqrt().item()
         if watch:
             watch(seen, signal, noise_part)
         answer = scale.answer(mixture, seen, timestep)[:, :, None, None]
         points = scheduler.step(answer, timestep, points, return_dict=False, **arguments)[0]
-    return Path(mixture, start, tuple(sigmas), points[:, :, 0, 0].double())
+    return Path(mixture, start, tuple(sigmas), points[:, :, 0, 0].double(), misplaced)
 
 
 def set_timesteps(scheduler: Any, steps: int) -> None:
