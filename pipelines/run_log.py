@@ -188,8 +188,9 @@ class RunLog:
     def tries(self, image_sha256: str, limit: int = 24) -> Sequence[Run]:
         """In-paintings of one picture that went well, the newest first."""
         image = case((func.json_valid(Run.request) == 1, Run.request["image"].as_string()))
-        query = select(Run).where(Run.task == "inpainting", Run.status == "ok",
+        query = select(Run).where(LISTED, Run.task == "inpainting", Run.status == "ok",
                                   image == image_sha256)
+        query = query.with_hint(Run, "INDEXED BY listed_task", "sqlite")
         with self._session() as session:
             return session.scalars(query.order_by(Run.id.desc()).limit(limit)).all()
 

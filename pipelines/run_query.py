@@ -13,13 +13,13 @@ import math
 import re
 from dataclasses import dataclass
 
+from sqlalchemy import Float, Integer
+
 from pipelines.log_tables import MEASURE_NUMBERS, Run
 from pipelines.notation import AxisError
 
-NUMBERS = ("id", "num_inference_steps", "guidance_scale", "seed", "height", "width", "nfe",
-           "denoiser_rows", "load_ms", "warm_up_ms", "text_encoding_ms", "denoising_ms",
-           "decoding_ms", "total_ms", "peak_memory_bytes", "parent_id", "unmasked_pixels",
-           "changed_unmasked_pixels", *MEASURE_NUMBERS)
+NUMBERS = (*(column.name for column in Run.__table__.columns
+             if isinstance(column.type, Integer | Float)), *MEASURE_NUMBERS)
 CHOICES = ("status", "comparison_id", "model_id", "task", "scheduler", "device", "dtype")
 DATES = ("datetime_utc",)
 WORDS = ("prompt", "negative_prompt", "remark", "error")  # a part of the text is enough

@@ -288,3 +288,23 @@ def test_a_full_database_is_a_storage_error(tmp_path):
         for _ in range(50):
             log.add(a_run(prompt="x" * 5000))
     assert RunLog(tmp_path).count() >= 1
+
+
+def test_the_search_of_prompts_follows_every_change_of_the_rows(tmp_path):
+    """By triggers, so that a migration that makes the table anew must make them anew, too."""
+    log = RunLog(tmp_path)
+    log.add(a_run(prompt="a red car"))
+    log.add(a_run(prompt="a boat"))
+
+    def found(text):
+        return [run.id for run in log.page(text=text).runs]
+
+    assert found("red c") == [1] and found("b") == [2]
+    with sqlite3.connect(log.path) as database:
+        database.execute("UPDATE runs SET prompt = 'a blue cart' WHERE id = 1")
+        database.execute("DELETE FROM runs WHERE id = 2")
+    assert found("red") == [] and found("boat") == [] and found("b") == found("cart") == [1]
+    with sqlite3.connect(log.path) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    assert sorted(name for (name,) in names) == ["prompts_delete", "prompts_insert",
+                                                 "prompts_update"]

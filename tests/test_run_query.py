@@ -10,7 +10,7 @@ from test_run_log import a_run
 
 from pipelines import run_pages
 from pipelines.errors import RequestError
-from pipelines.log_tables import SORTED, ComparisonRow, Distance, Run, Tag, utc_now
+from pipelines.log_tables import ComparisonRow, Distance, Run, Tag, utc_now
 from pipelines.run_log import RunLog
 from pipelines.run_pages import FIRST, LAST
 from pipelines.run_query import parse_query, quoted
@@ -129,7 +129,7 @@ def test_a_query_finds_what_it_says(log, way):
 @pytest.mark.parametrize("query", ["", "scheduler:ddim", "red"])
 def test_pages_from_both_ends_show_each_run_once_in_order(log, way, query):
     log.forget()
-    for sort, ascending in itertools.product(("id", *SORTED), (True, False)):
+    for sort, ascending in itertools.product(("id", "prompt", "total_ms"), (True, False)):
         every = [run.id for run in log.page(where=query, sort=sort, ascending=ascending,
                                             size=400).runs]
         assert len(every) > 20 and len(set(every)) == len(every)
@@ -184,7 +184,7 @@ def test_any_text_is_read_or_refused_and_a_quoted_value_comes_back(log):
     signs = ["steps", "psnr", "tag", "is", ":", "<", ">=", "!=", "..", ",", '"', "\\", "-", " ",
              "3", "1e5", "é", "車", "*", "[", "]", "?", "%", "'", "\0", "\n", "NEAR", "AND", "^"]
     refused = 0
-    for _ in range(400):
+    for _ in range(150):
         query = "".join(dice.choices(signs, k=dice.randint(1, 7)))
         try:
             log.page(where=query)
@@ -194,7 +194,7 @@ def test_any_text_is_read_or_refused_and_a_quoted_value_comes_back(log):
             continue
         (condition,) = parse_query(f"tag:{quoted(query)}")
         assert condition.alternatives == ((("is", query),),)
-    assert 50 < refused < 350
+    assert 20 < refused < 130
 
 
 def test_exports_hold_a_few_runs_in_memory(tmp_path):

@@ -104,6 +104,9 @@ def questions(log: RunLog) -> dict[str, Callable[[], Any]]:
     asked["the list of comparisons"] = log.comparisons
     asked["a comparison with its runs"] = lambda: (
         log.comparison(newest), log.runs(comparison_id=newest), log.steps_of(newest))
+    asked["tries of a picture, for In-paint"] = lambda: log.tries("0" * 64)
+    asked["what a model's runs cost"] = lambda: log.costs("postcards")
+    asked["the newest picture"] = lambda: log.runs(status="ok", limit=1)
     for column in ("model_id", "scheduler"):
         asked[f"which there are: {column}"] = lambda column=column: log.distinct(column)
     return asked
