@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,11 +114,13 @@ class Browser:
             self.errors.append(element.html.body)
 
 
-def jobs_of(home: Path) -> list[tuple[str, str, int | None]]:
-    """Browser, status and turn of each job."""
-    with (contextlib.closing(sqlite3.connect(home / "runs.sqlite")) as log,
-          contextlib.suppress(sqlite3.OperationalError)):  # no table yet
-        return log.execute("SELECT browser, status, turn FROM jobs ORDER BY id").fetchall()
+def jobs_of(home: Path, browsers: Sequence[Browser]) -> list[tuple[str, str, int | None]]:
+    """Browser, status and turn of each of their jobs."""
+    ids = {browser.id for browser in browsers}
+    log = sqlite3.connect(home / "runs.sqlite")
+    with contextlib.closing(log), contextlib.suppress(sqlite3.OperationalError):  # no table yet
+        rows = log.execute("SELECT browser, status, turn FROM jobs ORDER BY id").fetchall()
+        return [row for row in rows if row[0] in ids]
     return []
 
 
@@ -131,7 +134,7 @@ async def visits(url: str, home: Path, count: int, jobs: int, seconds: float) ->
         for task in tasks:
             if task.done():
                 task.result()
-        rows = jobs_of(home) if (home / "runs.sqlite").exists() else []
+        rows = jobs_of(home, browsers) if (home / "runs.sqlite").exists() else []
         ended = len(rows) == count * jobs and all(
             status not in ("waiting", "running") for _, status, _ in rows)
         if ended and time.monotonic() - begin > seconds:
@@ -145,7 +148,14 @@ def measure(home: Path, count: int, jobs: int, seconds: float) -> dict[str, obje
     """The figures of a fresh dashboard in a folder."""
     with dashboard(home, {}) as running:
         browsers = asyncio.run(visits(running.url, home, count, jobs, seconds))
-    rows = jobs_of(home)
+    return figures(browsers, jobs_of(home, browsers), jobs)
+
+
+def figures(
+    browsers: Sequence[Browser], rows: Sequence[tuple[str, str, int | None]], jobs: int
+) -> dict[str, object]:
+    """What the visits came to; `jobs` were asked for by each."""
+    count = len(browsers)
     turns = [browser for browser, _, _ in sorted(
         (row for row in rows if row[2] is not None), key=lambda row: row[2])]
     begun = {browser.id: 0 for browser in browsers}

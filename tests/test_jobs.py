@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipelines import Comparison, JobQueue, RequestError, RunRequest
+from pipelines import Comparison, Engine, JobQueue, RequestError, RunRequest
 from pipelines.error_log import NAME
 from pipelines.job_log import INTERRUPTED, PAUSE, PAUSED, WAITING, JobRow, fair_order
 from pipelines.jobs import KINDS, submit_comparison, submit_generation
@@ -346,3 +346,24 @@ def test_a_generation_goes_on_with_what_is_missing(engine, jobs):
     assert sorted((run.seed, run.task) for run in runs) == [
         (seed, task) for seed in range(3) for task in ("image-to-image", "text-to-image")]
     assert {run.id for run in job.runs} == {run.id for run in runs}
+
+
+def test_the_command_jobs_lists_the_queue_and_goes_on(run, tmp_path, session_engine):
+    engine = Engine(tmp_path / "home", device="cpu")
+    engine.registry = session_engine.registry
+    with Presence(engine.home) as gone:
+        queue = JobQueue(engine, KINDS, work=False)
+        request = BASE.changed(prompt="a boat")
+        row = JobRow(
+            datetime_utc="2026-01-01", kind="generate", title="a boat", key="", owner=gone.owner,
+            status="running", asked_with="Firefox on Linux", settings={
+                "requests": [request.model_dump(mode="json")], "stages": [], "parent_id": None})
+        queue.log.add(row)
+    code, output, _ = run("jobs")
+    assert code == 0 and "interrupted" in output and "Firefox on Linux" in output
+    code, output, _ = run("jobs", "--resume-jobs", "--json")
+    (record,) = json.loads(output)
+    assert code == 0 and record["status"] == "done" and record["run_ids"] == [1]
+    assert engine.run_log.count(status="ok") == 1
+    code, output, _ = run("jobs", "--resume-jobs", "--json")
+    assert (code, json.loads(output)) == (0, [])
