@@ -132,7 +132,7 @@ def restored_from(
     if lost & {"image", "mask_image"} & values.keys() or {"image", "mask_image"} & chosen.keys():
         values.pop("task", None)  # it follows from the pictures
     values = {name: value for name, value in values.items() if name not in lost} | chosen
-    if "strength" in values and "image" not in {*values, *fields_of(context)}:
+    if "strength" in values and "image" not in {*values, *required_parameters(context)}:
         notes.append("strength: left out, since there is no picture to start from")
         del values["strength"]
     for note in notes:
@@ -140,7 +140,7 @@ def restored_from(
     return fields | values, restored
 
 
-def fields_of(context: typer.Context) -> set[str]:
+def required_parameters(context: typer.Context) -> set[str]:
     """The names of a command's parameters that have no default."""
     return {parameter.name for parameter in context.command.params if parameter.required}
 

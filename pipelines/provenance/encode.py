@@ -91,10 +91,9 @@ def _json(record: Mapping[str, Any]) -> str:
 def _chunks(truth: Truth) -> PngInfo:
     info = PngInfo()
     info.add_itxt(CHUNK, _json(truth.record))
-    if truth.parameters.isascii():
-        info.add_text("parameters", truth.parameters)
-    elif truth.parameters:
-        info.add_itxt("parameters", truth.parameters)
+    if truth.parameters:
+        add = info.add_text if truth.parameters.isascii() else info.add_itxt
+        add("parameters", truth.parameters)
     info.add_itxt(XMP, write_xmp(truth.source_type))
     return info
 

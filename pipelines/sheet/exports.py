@@ -18,6 +18,7 @@ from pipelines.log_tables import Run
 from pipelines.pixels import PROFILE
 from pipelines.provenance.encode import Truth, encode
 from pipelines.provenance.record import run_truth
+from pipelines.provenance.xmp import SourceType
 from pipelines.sheet.cells import Results, as_json, spreadsheet, to_csv
 from pipelines.sheet.draw import draw
 from pipelines.sheet.page import html_page
@@ -42,9 +43,17 @@ class Export:
 
 def sheet_pngs(results: Results) -> list[bytes]:
     """The labelled sheets as PNG files that carry their recipe."""
-    truth = Truth(recipe_of(results)) if results.truthful else None
+    truth = None
+    if results.truthful:
+        truth = Truth(recipe_of(results), source_type=sheet_source(results))
     return [encode(picture, ".png", truth)[0]
             for picture in draw(results.comparison, results.runs, results.pictures)]
+
+
+def sheet_source(results: Results) -> SourceType:
+    """IPTC's word for a sheet of these pictures."""
+    painted_into = results.comparison.base.task == "inpainting"
+    return "compositeWithTrainedAlgorithmicMedia" if painted_into else "trainedAlgorithmicMedia"
 
 
 def recipe_of(results: Results) -> dict[str, Any]:
