@@ -86,14 +86,16 @@ def test_image_to_image_asks_for_a_picture_and_runs_with_one(home):
     assert not state.job_queue().jobs()
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((72, 64)).save(buffer, "PNG")
-    app = app.file_uploader[0].set_value([("in.png", buffer.getvalue(), "image/png")]).run()
+    app = keyed(app, "file_uploader", "generate.image.upload").set_value([
+        ("in.png", buffer.getvalue(), "image/png")]).run()
     assert app.session_state["generate.strength"] == 0.8  # diffusers' own
     keyed(app, "slider", "generate.strength").set_value(0.5)
     keyed(app, "number_input", "generate.num_inference_steps").set_value(4)
     app = finish(keyed(app, "button", "generate.go").click().run())
     run = state.engine().run_log.runs()[0]
     assert (run.status, run.task, run.nfe, run.width) == ("ok", "image-to-image", 2, 72), run.error
-    app = app.file_uploader[0].set_value([("in.png", b"nothing", "image/png")]).run()
+    app = keyed(app, "file_uploader", "generate.image.upload").set_value([
+        ("in.png", b"nothing", "image/png")]).run()
     assert "no picture that can be read" in html(app)
 
 
@@ -175,7 +177,8 @@ def test_a_controlnet_asks_for_its_picture(with_model, tiny_folder):
     assert "control_image: StableDiffusionControlNetPipeline needs one" in html(app)
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).save(buffer, "PNG")
-    app = app.file_uploader[0].set_value([("edges.png", buffer.getvalue(), "image/png")]).run()
+    app = keyed(app, "file_uploader", "generate.control_image.upload").set_value([
+        ("edges.png", buffer.getvalue(), "image/png")]).run()
     assert "needs one" not in html(app)
     for name, value in (("num_inference_steps", 2), ("width", 64), ("height", 64)):
         keyed(app, "number_input", f"generate.{name}").set_value(value)

@@ -326,7 +326,7 @@ def compare_strengths(page):
 def test_hostile_uploads_are_refused_and_others_taken(page, address):
     open_page(page, f"{address}/inpaint", "In-paint")
     settled(page)
-    chooser = page.locator("input[type=file]").first.element_handle()
+    chooser = page.locator(".st-key-in-paint-upload input[type=file]").element_handle()
     chooser.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
     expect(page.get_by_text("picture x.png: this file is no picture")).to_be_visible()
     settled(page)
@@ -335,7 +335,7 @@ def test_hostile_uploads_are_refused_and_others_taken(page, address):
     picture.paste((0, 0, 0, 0), (0, 0, 30, 30))
     data = io.BytesIO()
     picture.save(data, "WEBP", lossless=True)
-    page.locator("input[type=file]").first.set_input_files(
+    page.locator(".st-key-in-paint-upload input[type=file]").set_input_files(
         {"name": "y.webp", "mimeType": "image/webp", "buffer": data.getvalue()})
     expect(page.locator("canvas.upper-canvas")).to_be_visible()
     page.get_by_role("button", name="Grow, load, extend").click()
