@@ -296,3 +296,12 @@ def test_a_cancelled_start_can_be_started_again(home, busy_queue):
     busy_queue.set()
     finish(app)
     assert second.status == "done" and Engine(home).run_log.count() == 4
+
+
+@pytest.mark.parametrize(("name", "cells"), [("Schedulers at few steps", 30),
+                                             ("Guidance 1 to 15", 28), ("Seeds", 12)])
+def test_a_preset_fills_the_axes_and_keeps_the_prompt(home, name, cells):
+    app = page("compare", {"compare.prompt": "a blue boat at sea"})
+    app.button(key=f"compare.preset.{name}").click().run()
+    assert f"{cells} cells" in "\n".join(caption.value for caption in app.caption)
+    assert app.session_state["compare.prompt"] == "a blue boat at sea"

@@ -85,7 +85,7 @@ def asked(question: Question, name: str) -> bool:
     if guess is None:
         st.button("Commit to this guess", type="primary", key=PAGE.key(f"{name}.commit"),
                   disabled=chosen is None, icon=":material/lock:",
-                  on_click=PAGE.set, args=(committed, chosen))
+                  on_click=commit, args=(name,))
         return False
     with st.spinner("Computing the answer …"):
         try:
@@ -104,6 +104,11 @@ def asked(question: Question, name: str) -> bool:
 @st.cache_resource(show_spinner=False, max_entries=200)
 def graded(text: str, choices: tuple[str, ...], _question: Question) -> Answer:
     return _question.grade()
+
+
+def commit(name: str) -> None:
+    """What the browser has chosen by now, not when the button was drawn."""
+    PAGE.set(f"{name}.committed", PAGE.get(name))
 
 
 def guess_again(name: str) -> None:

@@ -45,6 +45,13 @@ from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
 
 PAGE = state.COMPARE
+# What shows a difference: the axes of each.
+PRESETS = {
+    "Schedulers at few steps": ("scheduler=ddim,euler,dpmpp_2m,unipc,heun,euler_a",
+                                "num_inference_steps=4,6,8,12,20"),
+    "Guidance 1 to 15": ("guidance_scale=1,2,3,5,7.5,10,15", "seed=0..3"),
+    "Seeds": ("seed=0..11",),
+}
 ICONS = {"png": "image", "zip": "image", "html": "html", "csv": "table",
          "spreadsheet": "table_view", "recipe": "receipt_long"}
 
@@ -87,6 +94,10 @@ def recent() -> None:
 
 def setup() -> None:
     """The base request, the axes, the forecast and the start."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption("Start from")
+        for name in PRESETS:
+            st.button(name, key=PAGE.key(f"preset.{name}"), on_click=use_preset, args=(name,))
     axes = PAGE.get("axes", ["scheduler", "guidance_scale"])
     names = {part for name in axes for part in name.split("+")}
     restore_control(PAGE, take_comparison)
@@ -343,6 +354,11 @@ def take_comparison(comparison: Comparison) -> list[str]:
 @last_net()
 def use_again(comparison: Comparison) -> None:
     take_comparison(comparison)
+
+
+@last_net()
+def use_preset(name: str) -> None:
+    put_comparison(PAGE, Comparison.parse(PAGE.request(), PRESETS[name]))
 
 
 PAGE.start_request()

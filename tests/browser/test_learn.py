@@ -1,0 +1,69 @@
+"""Learn as a class sees it: every lesson with a wrong and a right guess, and the presentation."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.actions import open_page, settled
+
+pytestmark = pytest.mark.browser
+
+# Lesson -> a wrong and the right choice, and what the chart shows.
+LESSONS = {
+    "forward": ("Around 500", "Around 300", "density of x_t, exact"),
+    "reverse": ("Neither layout nor detail", "Both are settled", "predicted x0"),
+    "solvers": ("Yes, with both", "Only with DDIM", "exact end of each point"),
+    "guidance": ("Points of the sharper", "Points still narrower", "guided points"),
+    "flow": ("One: its paths", "More than five", "paths of 24 points"),
+}
+
+
+def guess(page, choice):
+    page.get_by_text(re.compile(f"^{choice}")).first.click()
+    page.get_by_role("button", name="Commit to this guess").first.click()
+
+
+def test_every_lesson_with_a_wrong_and_a_right_guess(page, address):
+    open_page(page, f"{address}/learn", "Learn")
+    for lesson, (wrong, right, shown) in LESSONS.items():
+        page.get_by_role("radio", name=re.compile(f"^[0-9] {lesson}", re.I)).click()
+        expect(page).to_have_url(re.compile(f"lesson={lesson}"))
+        commit = page.get_by_role("button", name="Commit to this guess")
+        expect(commit).to_have_count(1)
+        expect(page.get_by_text(shown)).to_have_count(0)
+        guess(page, wrong)
+        verdict = page.locator(".cs-notice").first
+        expect(verdict).to_contain_text(f"Not so: {right}")
+        expect(page.get_by_text(shown).first).to_be_visible()
+        page.get_by_role("button", name="Guess again").first.click()
+        expect(page.get_by_text(shown)).to_have_count(0)
+        guess(page, right)
+        expect(verdict).to_contain_text("Right.")
+        expect(page.locator(".cs-gallery img").first).to_be_visible()
+        settled(page)
+        assert page.locator(".cs-gallery img:not([alt])").count() == 0
+        assert page.get_by_text("not foreseen").count() == 0
+
+    # A new case, by keyboard.
+    page.get_by_test_id("stRadio").nth(1).get_by_role("radio").first.focus()
+    page.keyboard.press("Space")
+    expect(commit).to_be_enabled()
+    commit.press("Enter")
+    expect(page.get_by_role("button", name="Guess again")).to_have_count(2)
+    page.get_by_role("button", name="Another case").click()
+    expect(page.get_by_role("button", name="Guess again")).to_have_count(1)
+    page.get_by_role("button", name="Open in Compare").click()
+    expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
+    expect(page.get_by_text("12 cells")).to_be_visible()
+
+
+def test_a_presentation_hides_the_sidebar_and_turns_by_keys(page, address):
+    page.goto(f"{address}/learn?lesson=reverse&present=1")
+    expect(page.get_by_role("heading", name="Reverse", exact=True)).to_be_visible()
+    expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    for key, title in (("ArrowRight", "Solvers"), ("PageDown", "Guidance"),
+                       ("ArrowLeft", "Solvers"), ("PageUp", "Reverse")):
+        settled(page)
+        page.keyboard.press(key)
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
