@@ -129,7 +129,6 @@ def test_a_denoiser_answers_with_the_score_of_what_is_left(engine, kind):
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"prompt": "a cat"}, "prompt: received 'a cat', accepted the names of components .right"),
     ({"model_id": "exact-latents", "width": 128}, "accepted for a mixture of whole pictures: 64 x"),
     ({"model_id": "exact-2d@fp16"}, "revision: received 'fp16', accepted for exact-2d: epsilon"),
     ({"model_id": "postcards", "scheduler": "exact"}, "'exact', accepted for postcards"),
@@ -138,6 +137,15 @@ def test_what_does_not_fit_is_refused(engine, fields, message):
     run = engine.run(RunRequest(**{"model_id": "exact-2d", "num_inference_steps": 2, **fields}))
     assert run.status == "failed"
     assert re.search(message, run.error)
+
+
+def test_a_prompt_that_names_no_component_is_noted(engine):
+    base = RunRequest(model_id="exact-2d", num_inference_steps=2, **SIZE)
+    plain, other = engine.run(base), engine.run(base.changed(prompt="a cat"))
+    assert other.image_sha256 == plain.image_sha256
+    assert other.notes == ["prompt: no effect, it names none of the components right, top, bottom; "
+                           "all are left"]
+    assert not engine.run(base.changed(prompt="A Top")).notes
 
 
 def test_the_command_line_takes_them_without_a_prompt(run):

@@ -264,3 +264,14 @@ def test_a_broken_list_of_folders_takes_no_page_down(home):
     app = page("hub", {"hub.view": "This machine"})
     assert not app.exception
     assert "models.json cannot be read" in html(app)
+
+
+def test_an_exact_model_runs_from_the_page_without_a_prompt(home):
+    app = page("generate")
+    app = keyed(app, "selectbox", "generate.model_id").set_value("exact-latents").run()
+    assert not app.exception
+    assert own_numbers(app) == ["20", "1"]
+    keyed(app, "number_input", "generate.num_inference_steps").set_value(2)
+    finish(keyed(app, "button", "generate.go").click().run())
+    run = state.engine().run_log.runs()[0]
+    assert (run.model_id, run.status, run.nfe) == ("exact-latents", "ok", 2), run.error

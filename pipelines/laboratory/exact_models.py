@@ -173,7 +173,7 @@ class LinearDecoder(ModelMixin, ConfigMixin):
 
 class ExactPipeline(DiffusionPipeline):
     """Text-to-image with a perfect denoiser: the words of a prompt pick components of the mixture,
-    an empty prompt means all of them."""
+    a prompt that names none means all of them."""
 
     model_cpu_offload_seq = "denoiser->vae"
 
@@ -184,15 +184,18 @@ class ExactPipeline(DiffusionPipeline):
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
     def encode_prompt(self, prompt: str) -> Tensor:
-        """(1, K): true for the components that a prompt names; raises RequestError where it has
-        words and none of them is a component's name."""
-        names = self.denoiser.config.component_names
+        """(1, K): true for the components that a prompt names, for all where it names none."""
         words = re.findall(r"\w+", prompt.lower())
-        chosen = [not words or name in words for name in names]
-        if not any(chosen):
-            raise RequestError(f"prompt: received {prompt!r}, accepted the names of components "
-                               f"({', '.join(names)}), or nothing for all of them")
+        named = [name in words for name in self.denoiser.config.component_names]
+        chosen = named if any(named) else [True] * len(named)
         return torch.tensor([chosen], device=self.denoiser.device)
+
+    def prompt_note(self, prompt: str) -> str | None:
+        """That the words of a prompt have no effect, None where they have one."""
+        names = self.denoiser.config.component_names
+        if not prompt.strip() or set(names) & set(re.findall(r"\w+", prompt.lower())):
+            return None
+        return f"no effect, it names none of the components {', '.join(names)}; all are left"
 
     def prepare_latents(
         self, height: int, width: int, generator: torch.Generator | None, latents: Tensor | None

@@ -200,6 +200,10 @@ def effect_notes(
     if (request.image and "input_images" in known_arguments(pipe)
             and OMNIGEN_PICTURE not in request.prompt):
         yield f"prompt: {OMNIGEN_PICTURE} was put in front, where the model sees the picture"
+    if hasattr(pipe, "prompt_note"):  # the exact models, which know a few words only
+        for name in ("prompt", "negative_prompt"):
+            if note := pipe.prompt_note(getattr(request, name)):
+                yield f"{name}: {note}"
     if request.negative_prompt and request.guidance_scale <= 1:
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
     if request.guidance_rescale and request.guidance_scale <= 1:
