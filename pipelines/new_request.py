@@ -38,7 +38,7 @@ def new_request(engine: Engine, fields: Mapping[str, Any]) -> RunRequest:
     if "image" in values:
         values.setdefault("strength", default_strength(info))
     elif "strength" in values:
-        raise RequestError("strength needs an image: without one all steps run")
+        raise RequestError("strength needs an image (--image): without one all steps run")
     takes_prompt = info.takes(values["task"], "prompt")
     if info.needs_prompt(values["task"]) and "prompt" not in values:
         raise RequestError(f"prompt: {info.model_id} needs one, such as \"a red car\"")
