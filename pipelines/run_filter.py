@@ -131,6 +131,12 @@ class Clauses:
         """`listed`: an index may make a list of the few runs that fit."""
         relation, value = bounds[0]
         if field == "is":
+            if value == "starred":
+                other = aliased(Run)
+                ids = select(other.id).where(other.starred)
+                ids = ids.with_hint(other, "INDEXED BY runs_starred", "sqlite")
+                if self._selective(ids):
+                    return Run.id.in_(ids)
             return FLAGS[value]
         if field == "tag":
             return self._source.in_(select(Tag.run_id).where(_like_text(Tag.tag, value)))

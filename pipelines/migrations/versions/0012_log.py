@@ -36,7 +36,7 @@ def upgrade() -> None:
     for name in SORTED:
         op.create_index(f"listed_{name}", "runs", [name], sqlite_where=sa.text(LISTED))
     op.create_index("runs_facts", "runs", list(FACTS))
-    op.create_index("runs_starred", "runs", ["starred"], sqlite_where=sa.text("starred"))
+    op.create_index("runs_starred", "runs", ["starred"], sqlite_where=sa.text("starred = 1"))
     op.create_index("runs_deleted", "runs", ["deleted_utc"],
                     sqlite_where=sa.text("deleted_utc IS NOT NULL"))
     op.create_index("comparisons_datetime_utc", "comparisons", ["datetime_utc"])
