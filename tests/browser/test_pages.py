@@ -112,10 +112,18 @@ def test_a_click_on_a_heading_sorts_the_runs(page, address, server_engine):
     open_page(page, f"{address}/runs", "Runs")
     page.get_by_label("Prompt contains").fill("blue house")
     page.get_by_label("Prompt contains").press("Enter")
-    cells = page.locator("tbody tr td:nth-child(5)")
+    cells = page.locator("tbody tr td:nth-child(6)")
     expect(cells).to_have_text(["5", "12", "1", "3"])  # the newest first
     page.get_by_role("button", name=re.compile("^Guidance")).click()
     expect(cells).to_have_text(["1", "3", "5", "12"])
+    page.reload()  # the address keeps filter and order
+    expect(cells).to_have_text(["1", "3", "5", "12"])
+    for number in (0, 1):
+        page.get_by_label(re.compile("^Select run")).nth(number).check()
+        expect(page.get_by_text(f"{number + 1} selected")).to_be_visible()
+    page.get_by_role("button", name="Differences").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("cell", name="guidance_scale")).to_be_visible()
 
 
 def test_headings_stay_and_a_cell_opens_by_keyboard(page, address):
