@@ -11,13 +11,15 @@ import json
 import secrets
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from streamlit.runtime import get_instance
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard.browser import browser, remember_browser
+from dashboard.browser import browser, is_mine, remember_browser
 from dashboard.inpaint.draft import Draft
 from pipelines.axes import format_values, make_axis, parse_values
 from pipelines.comparison import Comparison, Forecast
@@ -42,7 +44,8 @@ from pipelines.study.outlook import cost, outlook
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0
+ACTIVE_SECONDS, IDLE_SECONDS = 0.5, 3.0  # between two polls of a page
+FEW_SESSIONS, LATELY_SECONDS = 4, 60.0  # more than these poll less often, so that work gets on
 KEEP = {"persist_state": "session"}  # a widget's value survives the visit of another page
 KEPT = "kept"  # the keys of the widgets made with PageState.kept
 OPENED_RUN = "opened_run"
@@ -205,10 +208,28 @@ def end() -> None:
 
 
 def job_states() -> list[tuple[str, int, str]]:
-    """Every job and download with its state."""
-    return [(kind, task.id, task.status)
-            for kind, tasks in (("job", listed_jobs()), ("download", downloads().all()))
-            for task in tasks]
+    """What a page is drawn again for: this browser's jobs and those of the comparison on show, the
+    downloads, and whether anything is busy. The queue's own panel draws the jobs of others."""
+    jobs, shown = listed_jobs(), st.session_state.get(COMPARISON)
+    mine = [job for job in jobs if is_mine(job) or (shown and job.comparison_id == shown)]
+    return [("busy", int(any(job.busy for job in jobs)), ""),
+            *((kind, task.id, task.status)
+              for kind, tasks in (("job", mine), ("download", downloads().all()))
+              for task in tasks)]
+
+
+@st.cache_resource(show_spinner=False)
+def _sessions() -> dict[str, float]:
+    """The sessions, and when each was drawn last (time.monotonic())."""
+    return {}
+
+
+def _sessions_now() -> int:
+    """How many sessions were drawn lately, this one among them."""
+    context, sessions, now = get_script_run_ctx(), _sessions(), time.monotonic()
+    if context:
+        sessions[context.session_id] = now
+    return sum(now - seen < LATELY_SECONDS for seen in list(sessions.values()))
 
 
 def listed_jobs() -> list[Job]:
@@ -222,11 +243,12 @@ def listed_jobs() -> list[Job]:
 def poll_seconds() -> float:
     running = any(download.status == "running" for download in downloads().all())
     busy = running or any(job.busy for job in listed_jobs())
-    return ACTIVE_SECONDS if busy else IDLE_SECONDS
+    return (ACTIVE_SECONDS if busy else IDLE_SECONDS) * max(1.0, _sessions_now() / FEW_SESSIONS)
 
 
 def rerun_on_change() -> None:
     """In a polling fragment: draw the whole page again, once, when a job's state has changed."""
+    _sessions_now()
     if st.session_state.get(SEEN_JOBS) != job_states():
         st.rerun()
 
