@@ -276,3 +276,12 @@ def test_selected_runs_are_marked_deleted_and_brought_back(filled):
     assert "removed for good" in html(app)
     app.button(key="runs.empty_now").click().run()
     assert shown(app) == [5, 3, 2, 1] and filled.run_log.run(4) is None
+
+
+def test_the_first_page_shows_a_picture_and_three_ways_to_go_on(home):
+    app = page("generate")
+    assert "a red car on a road at night" in html(app) and "cs-first" in html(app)
+    assert {"generate.first.inpaint", "generate.first.learn"} <= {b.key for b in app.button}
+    app.button(key="generate.first.compare").click().run()
+    assert app.title[0].value == "Compare"
+    assert "30 cells" in "\n".join(caption.value for caption in app.caption)

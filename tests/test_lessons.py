@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from apptest import html, page
+from apptest import APP, html, page
+from PIL import Image
 
 from pipelines import RunRequest
 from pipelines.errors import RequestError
@@ -227,3 +228,14 @@ def test_a_lesson_is_drawn_and_opens_in_compare(home, key):
 def test_an_address_opens_its_lesson(home):
     app = page("learn", lesson="guidance")
     assert app.session_state["learn.lesson"] == "guidance"
+
+
+def test_the_picture_of_the_first_page_is_what_the_model_makes(session_engine):
+    folder = APP.parent / "first"
+    with session_engine.registry.borrow(postcards.MODEL) as (model, _):
+        made = postcards.denoise(model, [postcards.PROMPT], postcards.noise([0]), "ddim", 8, 5.0)
+    for name, latents in (("picture", made.latents), ("steps", made.x0[:, 0])):
+        strip = Image.open(folder / f"{name}.png")
+        for number, picture in enumerate(postcards.pictures(session_engine.registry, latents)):
+            shown = strip.crop((64 * number, 0, 64 * (number + 1), 64))
+            assert postcards.difference(picture, shown) < 2

@@ -62,7 +62,7 @@ def test_every_option_the_text_names_exists():
 
 
 def test_environment_variables_are_read_somewhere():
-    modules = (ROOT / "pipelines").rglob("*.py")
+    modules = [path for part in ("pipelines", "dashboard") for path in (ROOT / part).rglob("*.py")]
     source = "".join(path.read_text(encoding="utf-8") for path in modules)
     for name in set(re.findall(r"CONTACT_SHEET_[A-Z_]+", README)):
         assert f'"{name}"' in source, name

@@ -364,6 +364,8 @@ def use_preset(name: str) -> None:
 PAGE.start_request()
 PAGE.start(shared=True)
 take_link(PAGE, take_comparison)
+if preset := PAGE.pop("preset"):  # another page asks for it
+    use_preset(preset)
 comparison_id = chosen_id()
 if comparison_id:
     st.query_params[state.COMPARISON] = comparison_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -38,6 +39,8 @@ from pipelines.queue import Job
 from pipelines.request import TO_COME, RunRequest, limits
 
 PAGE = state.GENERATE
+FIRST = Path(__file__).parents[1] / "first"
+FIRST_PROMPT = "a red car on a road at night"
 MAX_STAGES = 3
 STAGE_NUMBERS = {"strength": 0.05, "num_inference_steps": 1, "guidance_scale": 0.5}  # step
 
@@ -243,9 +246,29 @@ def show() -> None:
     if runs := latest_runs(job):
         results(runs, job)
     else:
-        picture_viewer([Picture(None, 64, 64, "No picture yet")], key="empty", share_of_height=0.45)
-        words("No picture yet. Type a prompt, or take one of the examples, and press Generate "
-              "(Ctrl+Enter).", "quiet")
+        first_minutes()
+
+
+def first_minutes() -> None:
+    """Before the first picture: what one looks like, and ways to go on."""
+    picture, steps = (state.picture_url(FIRST / name, f"first-{name}")
+                      for name in ("picture.png", "steps.png"))
+    picture_viewer([Picture(picture, 64, 64, f"{FIRST_PROMPT}, made by postcards")], key="empty",
+                   share_of_height=0.45)
+    st.html(f"<img class='cs-first' src='{steps}' alt='What the model predicts at "
+            "each of 8 steps, from noise to the picture'>")
+    words(f"“{FIRST_PROMPT}”, made beforehand by the bundled model: below, what it predicts at "
+          "each of its 8 steps (DDIM, seed 0, guidance 5). Yours: type a prompt, or take one of "
+          "the examples, and press Generate (Ctrl+Enter). Or:", "quiet")
+    with st.container(horizontal=True, gap="small"):
+        for page, label, icon in (("compare", "Compare schedulers at few steps", "grid_on"),
+                                  ("inpaint", "In-paint a picture", "brush"),
+                                  ("learn", "Learn how it works", "school")):
+            if st.button(label, icon=f":material/{icon}:", key=PAGE.key(f"first.{page}")):
+                if page == "compare":
+                    state.COMPARE.set("preset", "Schedulers at few steps")
+                    state.open_comparison_setup()
+                st.switch_page(f"views/{page}.py")
 
 
 PAGE.start_request()
