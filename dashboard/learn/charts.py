@@ -86,11 +86,12 @@ def lines(
         return alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False)
 
     values = [dict(row) for row in rows]
+    columns = 1 if max(len(row[colour]) for row in values) > 20 else 2
     base = alt.Chart(alt.Data(values=values)).encode(
-        x=alt.X(f"{x}:Q", scale=scale(log_x), axis=alt.Axis(tickCount=6, format="~g")),
-        y=alt.Y(f"{y}:Q", scale=scale(log_y), axis=alt.Axis(tickCount=5, format="~g")),
+        x=alt.X(f"{x}:Q", scale=scale(log_x), axis=alt.Axis(tickCount=6, format=".4~r")),
+        y=alt.Y(f"{y}:Q", scale=scale(log_y), axis=alt.Axis(tickCount=5, format=".4~r")),
         color=alt.Color(f"{colour}:N", title=None, sort=None, scale=alt.Scale(range=COLOURS),
-                        legend=alt.Legend(orient="bottom", columns=2, labelLimit=240)),
+                        legend=alt.Legend(orient="bottom", columns=columns, labelLimit=320)),
         tooltip=[f"{colour}:N", f"{x}:Q", alt.Tooltip(f"{y}:Q", format=".4g")])
     layers = [base.mark_line(strokeWidth=2)]
     if not bare:

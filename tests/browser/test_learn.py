@@ -20,7 +20,9 @@ LESSONS = {
 
 
 def guess(page, choice):
-    page.get_by_text(re.compile(f"^{choice}")).first.click()
+    option = page.get_by_text(re.compile(f"^{choice}")).first
+    expect(option).to_be_visible()
+    option.click()
     page.get_by_role("button", name="Commit to this guess").first.click()
 
 
@@ -45,7 +47,13 @@ def test_every_lesson_with_a_wrong_and_a_right_guess(page, address):
         assert page.locator(".cs-gallery img:not([alt])").count() == 0
         assert page.get_by_text("not foreseen").count() == 0
 
-    # A new case, by keyboard.
+
+def test_a_new_case_is_answered_by_keyboard_and_opens_in_compare(page, address):
+    page.goto(f"{address}/learn?lesson=flow")
+    guess(page, "One: its paths")
+    expect(page.get_by_role("button", name="Guess again")).to_have_count(1)
+    settled(page)
+    commit = page.get_by_role("button", name="Commit to this guess")
     page.get_by_test_id("stRadio").nth(1).get_by_role("radio").first.focus()
     page.keyboard.press("Space")
     expect(commit).to_be_enabled()
