@@ -75,8 +75,8 @@ def outlook(engine: Engine, study: Study) -> list[str]:
     adjusted = (f"{comparisons} comparisons are adjusted together (Holm)" if comparisons > 1
                 else "one comparison is made")
     sentences = [f"With {prompts} prompts × {seeds} seed{'s' * (seeds != 1)} a true win rate of "
-                 f"{math.ceil(100 * win_rate_of(effect))} % is found with 80 % probability; "
-                 f"{adjusted}, and {alike}."]
+                 f"{math.ceil(100 * win_rate_of(effect))} % is found with 80 % probability, "
+                 f"where differences are spread about normally; {adjusted}, and {alike}."]
     for name, spread in spreads.items():
         known = MEASURES[name]
         sentences.append(f"In {known.label} that is a difference of "
