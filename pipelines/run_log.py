@@ -209,10 +209,7 @@ class RunLog:
         filtered = bool(run_filter.conditions)
         fitting = self._fitting(run_filter) if filtered else None
         with self._session() as session:
-            runs = page_of(session, run_filter, fitting, sort, ascending, place, size + 1)
-        more = len(runs) > size
-        if more:
-            runs = runs[1:] if place.backwards else runs[:size]
+            runs, more = page_of(session, run_filter, fitting, sort, ascending, place, size)
         earlier, later = ((more, place.run_id is not None) if place.backwards
                           else (place.run_id is not None, more))
         if not runs:

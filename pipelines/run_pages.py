@@ -57,10 +57,11 @@ def page_of(
     ascending: bool,
     place: Place,
     size: int,
-) -> Sequence[Run]:
-    """Up to `size` runs from a place on, in the order of the list; `fitting` is what `few` found,
-    None without conditions."""
+) -> tuple[Sequence[Run], bool]:
+    """Up to `size` runs from a place on, in the order of the list, and whether there are more that
+    way; `fitting` is what `few` found, None without conditions."""
     ascending = ascending != place.backwards
+    wanted = size + 1
     clauses = Clauses(session, run_filter)
 
     def ids(query: Select) -> list[int]:
@@ -68,8 +69,8 @@ def page_of(
         order = _ordered(query, sort, ascending, place)
         numbers: list[int] = []
         for part in order:
-            if len(numbers) < size:
-                numbers += session.scalars(part.limit(size - len(numbers))).all()
+            if len(numbers) < wanted:
+                numbers += session.scalars(part.limit(wanted - len(numbers))).all()
         return numbers
 
     by_facts = select(Run.id).where(clauses.scope).with_hint(Run, BY_FACTS, "sqlite")
@@ -78,12 +79,14 @@ def page_of(
     elif len(fitting) <= FEW:
         numbers = ids(by_facts.where(Run.id.in_(_listed(fitting))))
     else:
-        numbers = _walk(session, clauses, sort, ascending, place, size)
-        if len(numbers) < size:
+        numbers = _walk(session, clauses, sort, ascending, place, wanted)
+        if len(numbers) < wanted:
             numbers = ids(by_facts.where(clauses.by_index()))
+    more = len(numbers) == wanted
+    numbers = numbers[:size]
     runs = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(numbers)))}
     return [runs[number] for number in (reversed(numbers) if place.backwards else numbers)
-            if number in runs]
+            if number in runs], more
 
 
 def few(session: Session, run_filter: RunFilter) -> Sequence[int]:
