@@ -80,7 +80,8 @@ def test_every_family_does_its_tasks(folders, family_engine, stack, name):
     ("sd3", "flow_euler flow_heun flow_lcm"),
     ("flux", "flow_euler flow_lcm"),
     ("lumina_2", "flow_euler flow_lcm"),
-    ("sana_of_the_hub", "dpmpp_2m flow_euler flow_heun flow_lcm"),
+    ("sana_of_the_hub", "dpmpp_2m dpmpp_3m dpmpp_2s dpmpp_2m_sde unipc flow_euler "
+                            "flow_heun flow_lcm"),
     ("cogview3_plus", ""),
     ("pixart_sigma", None), ("dit", None), ("ddpm", None),
 ])  # fmt: skip

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[1]
 LISTS = {name: value for name, value in vars(fields).items()
          if name.isupper() and isinstance(value, tuple) and name not in ("SETUP", "WEIGHTS")}
 # Lists that say something of their own: an order of widgets, columns of a table, arguments.
-OTHER_LISTS = {"dashboard/form/axes.py": 1, "dashboard/views/compare.py": 1,
-               "pipelines/cli/options.py": 1, "pipelines/engine.py": 1, "pipelines/making.py": 2}
+OTHER_LISTS = {"dashboard/form/axes.py": 1, "dashboard/form/restore.py": 1,
+               "dashboard/views/compare.py": 1, "pipelines/engine.py": 1, "pipelines/making.py": 2,
+               "pipelines/new_request.py": 1, "pipelines/provenance/programs.py": 2,
+               "pipelines/provenance/record.py": 2, "pipelines/study/outlook.py": 1}
 # Requests and their identities, on a machine made up, as the code hashed them before `Role`.
 IDENTITIES = {
     "60dc90ed4a65047d4708557fd7feb9cb569d0f2132e1357405b1b2837e32049e": {

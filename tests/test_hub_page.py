@@ -92,7 +92,7 @@ def test_the_token_is_named_by_its_account_and_never_shown(fake, monkeypatch):
 def test_filters_reach_both_lists(fake):
     app = page("hub")
     app.text_input(key="hub.text").set_value("card").run()
-    assert set(lines(app)) == {*BUNDLED, "ada/cards"}
+    assert set(lines(app)) == {*(name for name in BUNDLED if "card" in name), "ada/cards"}
     app.text_input(key="hub.text").set_value("")
     app.selectbox(key="hub.task").set_value("unconditional-image-generation").run()
     assert set(lines(app)) == {"postcards-ddpm", "ada/small"}
@@ -205,7 +205,7 @@ def test_a_model_joins_the_models_of_compare(fake):
 def test_a_card_is_shown_and_its_script_is_not(fake):
     app = page("hub", model="ada/small")
     assert "The card of it" in html(app)
-    assert "<script" not in html(app)
+    assert html(app).count("<script") == html(page("hub")).count("<script")  # the browser's id
     assert "DDPMScheduler" in html(app)  # the config
 
 

@@ -31,7 +31,7 @@ def raise_(error: Exception):
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 def test_an_error_that_nobody_foresaw_is_one_line_and_a_traceback_in_a_file(
         run, tmp_path, monkeypatch, error):
-    monkeypatch.setattr("pipelines.cli.runs.print_json", raise_(error))
+    monkeypatch.setattr("pipelines.cli.runs.print_json_list", raise_(error))
     code, out, err = run("runs", "--json")
     assert (code, out) == (1, "") and len(err.splitlines()) == 1, err
     assert err.startswith(f"error: {type(error).__name__}")
@@ -41,7 +41,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_a_traceback_in_a_file(
 
 
 def test_endless_recursion_is_one_line(run, monkeypatch):
-    monkeypatch.setattr("pipelines.cli.runs.print_json", lambda _: deep())
+    monkeypatch.setattr("pipelines.cli.runs.print_json_list", lambda _: deep())
     code, _, err = run("runs", "--json")
     assert code == 1 and len(err.splitlines()) == 1 and "RecursionError" in err
 

