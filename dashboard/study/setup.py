@@ -23,7 +23,7 @@ from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError
 from pipelines.jobs import submit_study
 from pipelines.measuring import CONVERGED
-from pipelines.models.files import BUNDLED
+from pipelines.postcards.vocabulary import CAPTIONED_MODELS
 from pipelines.request import RunRequest
 from pipelines.study.design import MOST_METHODS, NOT_METHODS, Study
 from pipelines.study.measures import DEFAULT, MEASURES
@@ -160,7 +160,7 @@ def _design(base: RunRequest, prompts_problem: PipelineError | None) -> Study:
         reference = st.selectbox("Reference", list(references), **PAGE.kept("reference"),
                                  format_func=references.get, width=220)
         offered = [name for name, known in MEASURES.items()
-                   if (name != "judge" or base.model_id in BUNDLED)
+                   if (name != "judge" or base.model_id in CAPTIONED_MODELS)
                    and (reference or not known.to_reference)]
         kept = [name for name in PAGE.get("measures") if name in offered]
         PAGE.set("measures", kept)

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from pipelines.errors import RequestError
-from pipelines.models.files import BUNDLED
+from pipelines.postcards.vocabulary import CAPTIONED_MODELS, plain_caption, sample_scene
 
 BUNDLED_PROMPTS = "bundled"
 OWN_LIST = Path(__file__).parent / "prompts.csv"
@@ -72,10 +72,10 @@ def parse_prompts(text: str, is_csv: bool, where: str = "prompts") -> tuple[Prom
 
 
 def bundled_prompts(count: int, model_id: str) -> tuple[Prompt, ...]:
-    """For the bundled model captions of its grammar, with their subject as the category; for other
-    models the first of a list of our own, whose categories take turns. A longer list begins with a
-    shorter one. Raises RequestError."""
-    prompts = _captions(count) if model_id in BUNDLED else parse_prompts(
+    """For the bundled models that paint captions those of their grammar, with their subject as the
+    category; for other models the first of a list of our own, whose categories take turns. A longer
+    list begins with a shorter one. Raises RequestError."""
+    prompts = _captions(count) if model_id in CAPTIONED_MODELS else parse_prompts(
         OWN_LIST.read_text(encoding="utf-8"), True)
     if count > len(prompts):
         raise RequestError(f"prompts: received bundled:{count}, accepted up to bundled:"
@@ -84,8 +84,6 @@ def bundled_prompts(count: int, model_id: str) -> tuple[Prompt, ...]:
 
 
 def _captions(count: int) -> tuple[Prompt, ...]:
-    from pipelines.postcards.vocabulary import plain_caption, sample_scene
-
     rng, prompts = Random("prompts of a study"), dict[str, str]()
     for _ in itertools.repeat(None, 20 * count + 100):
         scene = sample_scene(rng)
