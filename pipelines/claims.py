@@ -64,6 +64,11 @@ def make_once(
                     time.sleep(POLL_SECONDS)
 
 
+def waiting_text(cells: int) -> str:
+    """What `on_wait` tells people."""
+    return f"another process makes {cells} of them"
+
+
 class Claims:
     """What one piece of work has claimed; given up at the end of its `with` block. `presence` is
     the work's, where it shows one already."""

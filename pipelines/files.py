@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import os
 import secrets
 import stat
@@ -52,6 +54,13 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     flush_folder(folder.parent)
+
+
+@functools.lru_cache(65_536)
+def sha256_of(path: Path, _size: int, _changed_ns: int, _number: int) -> str:
+    """SHA-256 of a file, read once for each size, time of change and inode; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.chain import next_request
+from pipelines.claims import waiting_text
 from pipelines.comparison import Comparison, forecast
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError, first_line
@@ -226,7 +227,7 @@ def _compare(work: Work, settings: Mapping[str, Any]) -> None:
         work.message, work.waits_for = f"{len(ended)} of {count} cells", ""
 
     def on_wait(cells: int) -> None:
-        work.waits_for = f"another process makes {cells} of them"
+        work.waits_for = waiting_text(cells)
 
     engine.compare(comparison, progress.step, on_cell, comparison_id, shared, fresh=fresh,
                    check=work.check_further, on_wait=on_wait)
@@ -238,7 +239,7 @@ def _compare(work: Work, settings: Mapping[str, Any]) -> None:
     work.check_further()
 
 
-# --- what is measured of a comparison
+# --- studies
 
 
 def submit_study(jobs: JobQueue, study: Study, **asked: str) -> Job:
@@ -263,11 +264,14 @@ def _study(work: Work, settings: Mapping[str, Any]) -> None:
         work.message, work.waits_for = f"{len(ended)} of {count} cells", ""
 
     def on_wait(cells: int) -> None:
-        work.waits_for = f"another process makes {cells} of them"
+        work.waits_for = waiting_text(cells)
 
     conduct(engine, study, lambda _step: work.advance(), on_cell, work.check_further, on_wait)
     work.check_further()
     work.done = work.total
+
+
+# --- what is measured of a comparison
 
 
 def submit_measurement(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.chain import default_strength
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES
-from pipelines.inpainting.pictures_in import open_mask, open_picture
+from pipelines.inpainting.pictures_in import open_input
 from pipelines.names import SHA256
 from pipelines.request import RunRequest
 
@@ -29,8 +29,7 @@ def new_request(engine: Engine, fields: Mapping[str, Any]) -> RunRequest:
         if isinstance(picture, str) and re.fullmatch(SHA256, picture):
             continue
         if isinstance(picture, str | Path):
-            read = open_mask if name == "mask_image" else open_picture
-            picture = read(Path(picture), name)
+            picture = open_input(Path(picture), name)
         if picture:
             values[name] = engine.pictures.put(picture)
     info = engine.registry.describe(*(values.get(k) for k in ("model_id", "revision", "variant")))

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pipelines import measuring
 from pipelines.axes import Axis, make_axis
+from pipelines.claims import waiting_text
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
@@ -164,8 +165,7 @@ def compare(
     with _interruptible() as check, _own_state(), tqdm(total=len(wanted), unit=" cells") as bar:
         engine.compare(comparison, lambda _number, _step: check(), lambda _number, _run:
                        bar.update(), comparison_id, shared, fresh=fresh, check=check,
-                       on_wait=lambda cells: bar.set_postfix_str(
-                           f"another process makes {cells} of them"))
+                       on_wait=lambda cells: bar.set_postfix_str(waiting_text(cells)))
     return ComparisonResult(engine, comparison_id)
 
 

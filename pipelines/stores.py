@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.colour import to_srgb
 from pipelines.errors import StorageError
-from pipelines.files import write_file
+from pipelines.files import sha256_of, write_file
 from pipelines.names import SHA256
 from pipelines.pixels import NOTES, PROFILE, notes_of
 
@@ -54,7 +54,7 @@ class Store:
             stat = path.stat()
             # What was written just now may be written again at what the clock takes for one time.
             recent = time.time_ns() - stat.st_mtime_ns < RECENT_NS
-            hashed = _sha256_of.__wrapped__ if recent else _sha256_of
+            hashed = sha256_of.__wrapped__ if recent else sha256_of
             return hashed(path, stat.st_size, stat.st_mtime_ns, stat.st_ino) == sha256
         except (OSError, StorageError):
             return False
@@ -100,12 +100,6 @@ class Store:
     def _unreadable(self, sha256: str, reason: object) -> StorageError:
         kind = self.kind.removeprefix("a ")
         return StorageError(f"{kind} {sha256[:12]} cannot be read: {reason}")
-
-
-@functools.lru_cache(65_536)
-def _sha256_of(path: Path, _size: int, _changed: int, _number: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class PictureStore(Store):

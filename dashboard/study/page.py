@@ -15,7 +15,7 @@ from dashboard.study.setup import setup, start_form
 from pipelines.errors import PipelineError
 from pipelines.jobs import Job, submit_study
 from pipelines.study.findings import Findings
-from pipelines.study.rows import StudyRow, study_row, study_rows
+from pipelines.study.rows import StudyRow, study_rows
 
 PAGE = state.STUDY
 
@@ -61,10 +61,6 @@ def show(study_id: str) -> None:
     if job and job.active:
         polled(in_work)(study_id, job)
         return
-    if job and job.status in ("cancelled", "failed") and not _logged(study_id):
-        notice("note" if job.status == "cancelled" else "error",
-               job.error or "Cancelled before it started.")
-        return
     findings = state.watched_study(study_id).look()
     if job and job.status == "failed":
         notice("error", job.error or "The study failed.")
@@ -81,8 +77,6 @@ def in_work(study_id: str, job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         job_progress(job)
         job_buttons(job, "page")
-    if not _logged(study_id):
-        return
     findings = state.watched_study(study_id).look()
     if not findings.pairs:
         words("The first intervals come with the first prompts.", "quiet")
@@ -104,10 +98,6 @@ def status_line(findings: Findings) -> None:
         st.button("Go on with what is missing", icon=":material/play_arrow:", key="study.resume",
                   on_click=last_net()(submit_study),
                   args=(state.job_queue(), study), kwargs=asked())
-
-
-def _logged(study_id: str) -> bool:
-    return study_row(state.engine().run_log, study_id) is not None
 
 
 def study_page() -> None:

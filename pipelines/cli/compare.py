@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import measuring
+from pipelines.claims import waiting_text
 from pipelines.cli.options import (
     From,
     Truthful,
@@ -126,7 +127,7 @@ def compare(
                 reference,
                 fresh,
                 interrupt.check,
-                lambda cells: bar.set_postfix_str(f"another process makes {cells} of them"),
+                lambda cells: bar.set_postfix_str(waiting_text(cells)),
             )
         extras = Extras()
         if reference and not interrupt.seen:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pipelines.axes import parse_option
+from pipelines.cli.output import print_notes
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
@@ -135,8 +136,7 @@ def restored_from(
     if "strength" in values and "image" not in {*values, *required_parameters(context)}:
         notes.append("strength: left out, since there is no picture to start from")
         del values["strength"]
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(*notes)
     return fields | values, restored
 
 

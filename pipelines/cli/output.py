@@ -178,8 +178,7 @@ def run_bytes(engine: Engine, run: Run, path: Path, truthful: bool) -> bytes:
     """A run's picture as a file of the format that a path names; what that format cannot hold is
     told on standard error."""
     data, notes = run_file(engine, run, path.suffix, truthful)
-    for note in notes:
-        print(f"note: {path}: {note}", file=sys.stderr)
+    print_notes(*(f"{path}: {note}" for note in notes))
     return data
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.output import Interrupt, Json, print_json, progress
+from pipelines.cli.output import Interrupt, Json, print_json, print_notes, progress
 from pipelines.comparison import Comparison
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES
 from pipelines.grid import new_comparison_id
 from pipelines.hub.folders import models_here
-from pipelines.inpainting.pictures_in import open_mask, open_picture
+from pipelines.inpainting.pictures_in import open_input
 from pipelines.provenance.reproduce import changes, exit_code, originals, report
 from pipelines.provenance.restore import OURS, restore
 from pipelines.sheet.recipe import read_record
@@ -53,8 +52,7 @@ def reproduce(
             engine.check(cell.request)
         kept = originals(engine, file, record, comparison)
         changed = [*restored.notes, *changes(engine, record, comparison)]
-        for line in changed:
-            print(f"note: {line}", file=sys.stderr)
+        print_notes(*changed)
         interrupt.check()
         with progress(len(wanted), "cells") as bar:
             runs = engine.compare(
@@ -87,11 +85,10 @@ def with_pictures(
     for name in PICTURES:
         sha256 = getattr(comparison.base, name)
         if path := given[name]:
-            read = open_mask if name == "mask_image" else open_picture
-            values[name] = engine.pictures.put(read(path, name))
+            values[name] = engine.pictures.put(open_input(path, name))
             if sha256 and values[name] != sha256:
-                print(f"note: {name}: {path} is another picture than {sha256[:12]}, or was "
-                      "stored by other versions", file=sys.stderr)
+                print_notes(f"{name}: {path} is another picture than {sha256[:12]}, or was "
+                            "stored by other versions")
         elif sha256 and not engine.pictures.whole(sha256):
             raise RequestError(f"{name}: the picture {sha256[:12]} is not on this machine; give it "
                                f"with --{name.replace('_', '-')} FILE")

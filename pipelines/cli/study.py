@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.claims import waiting_text
 from pipelines.cli.options import make_request, refuse_beside, request_options
-from pipelines.cli.output import Interrupt, Json, Outputs, print_json, print_table, progress
+from pipelines.cli.output import (
+    Interrupt,
+    Json,
+    Outputs,
+    print_json,
+    print_notes,
+    print_table,
+    progress,
+)
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.measuring import CONVERGED
@@ -19,7 +28,7 @@ from pipelines.study.measures import DEFAULT, MEASURES
 from pipelines.study.prompts import read_prompts
 
 if TYPE_CHECKING:
-    from pipelines.log_tables import Run
+    from pipelines.study.findings import Findings
 
 HELD = {*RunRequest.model_fields, "methods", "axis", "skip", "prompts", "seeds", "reference",
         "measure", "stop_when_decided"}
@@ -69,8 +78,7 @@ def study(
 ) -> None:
     """Compare methods over many prompts, and say what can be told apart."""
     from pipelines.study.conduct import conduct
-    from pipelines.study.outlook import cost, outlook
-    from pipelines.study.report import leading, pairs_csv, pairs_parquet, report
+    from pipelines.study.report import pairs_csv, pairs_parquet, report
 
     if prompt is not None:
         raise RequestError("prompt: a study takes its prompts from --prompts FILE|bundled:N")
@@ -89,50 +97,55 @@ def study(
                 tuple(skip or ()), stop_when_decided)
         for request in design.requests:
             engine.check(request)
-        files = [(name, path) for name, path in
-                 (("output", output), ("csv", csv), ("parquet", parquet)) if path]
-        outputs = Outputs(*files)
-        expected, in_log = cost(engine, design)
-        seconds = "time not known yet" if expected.seconds is None \
-            else f"about {expected.seconds:.0f} s"
-        print(f"study {design.id}: {expected.cells} pictures to make, references among them, "
-              f"{in_log} in the log, {expected.nfe} evaluations, {seconds}", file=sys.stderr)
-        for text in outlook(engine, design):
-            print(text, file=sys.stderr)
+        written = ((output, "output", lambda findings: report(engine, findings)),
+                   (csv, "csv", pairs_csv), (parquet, "parquet", pairs_parquet))
+        outputs = Outputs(*((name, path) for path, name, _ in written if path))
+        _tell_outlook(engine, design)
         if dry_run:
             return
         print(f"to go on if it is interrupted: python -m pipelines study --resume {design.id}",
               file=sys.stderr)
         cells = len(design.methods) * len(design.prompts) * len(design.seeds)
         with progress(cells, "cells") as bar:
-
-            def on_cell(_run: Run) -> None:
-                bar.update()
-
-            findings = conduct(engine, design, lambda _step: interrupt.check(), on_cell,
-                               interrupt.check, lambda count: bar.set_postfix_str(
-                                   f"another process makes {count} of them"))
-    if output:
-        outputs.write(lambda: [report(engine, findings)], output)
-    if csv:
-        outputs.write(lambda: [pairs_csv(findings)], csv)
-    if parquet:
-        outputs.write(lambda: [pairs_parquet(findings)], parquet)
+            findings = conduct(engine, design, lambda _step: interrupt.check(),
+                               lambda _run: bar.update(), interrupt.check,
+                               lambda count: bar.set_postfix_str(waiting_text(count)))
+    for path, _, make in written:
+        if path:
+            outputs.write(lambda make=make: [make(findings)], path)
     if as_json:
         print_json(findings.as_json())
     else:
-        for text in leading(findings):
-            print(text)
-        print_table(["a", "b", "measure", "difference", "low", "high", "n", "win rate", "p"],
-                    [[p.a, p.b, p.measure, f"{p.difference:.4g}", _number(p.low), _number(p.high),
-                      p.n, f"{p.win_rate:.0%}", f"{p.p_adjusted:.2g}"] for p in findings.pairs])
-    for note in findings.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _print_findings(findings)
+    print_notes(*findings.notes)
     if interrupt.seen:
         raise typer.Exit(130)
     outputs.finish()
     if findings.values.failed:
         raise typer.Exit(1)
+
+
+def _tell_outlook(engine: Engine, design: Study) -> None:
+    """What a study would cost and could show, on standard error."""
+    from pipelines.study.outlook import cost, outlook
+
+    expected, in_log = cost(engine, design)
+    seconds = "time not known yet" if expected.seconds is None \
+        else f"about {expected.seconds:.0f} s"
+    print(f"study {design.id}: {expected.cells} pictures to make, references among them, "
+          f"{in_log} in the log, {expected.nfe} evaluations, {seconds}", file=sys.stderr)
+    for text in outlook(engine, design):
+        print(text, file=sys.stderr)
+
+
+def _print_findings(findings: Findings) -> None:
+    from pipelines.study.report import leading
+
+    for text in leading(findings):
+        print(text)
+    print_table(["a", "b", "measure", "difference", "low", "high", "n", "win rate", "p"],
+                [[p.a, p.b, p.measure, f"{p.difference:.4g}", _number(p.low), _number(p.high),
+                  p.n, f"{p.win_rate:.0%}", f"{p.p_adjusted:.2g}"] for p in findings.pairs])
 
 
 def _number(value: float | None) -> str:

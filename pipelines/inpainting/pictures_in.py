@@ -76,6 +76,11 @@ def open_mask(source: Path | bytes, name: str = "mask_image") -> Image:
     return noted(mask, *notes)
 
 
+def open_input(source: Path | bytes, name: str) -> Image:
+    """An input picture by the request's field that takes it: a mask as a mask."""
+    return (open_mask if name == "mask_image" else open_picture)(source, name)
+
+
 def alpha_mask(image: Image) -> Image | None:
     """The transparent part of a picture as a mask (white: transparent), None where it has none."""
     from PIL import ImageChops

@@ -185,17 +185,21 @@ class ExactPipeline(DiffusionPipeline):
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """(1, K): true for the components that a prompt names, for all where it names none."""
-        words = re.findall(r"\w+", prompt.lower())
-        named = [name in words for name in self.denoiser.config.component_names]
+        named = self._named(prompt)
         chosen = named if any(named) else [True] * len(named)
         return torch.tensor([chosen], device=self.denoiser.device)
 
+    def _named(self, prompt: str) -> list[bool]:
+        """Which components the words of a prompt name."""
+        words = re.findall(r"\w+", prompt.lower())
+        return [name in words for name in self.denoiser.config.component_names]
+
     def prompt_note(self, prompt: str) -> str | None:
         """That the words of a prompt have no effect, None where they have one."""
-        names = self.denoiser.config.component_names
-        if not prompt.strip() or set(names) & set(re.findall(r"\w+", prompt.lower())):
+        if not prompt.strip() or any(self._named(prompt)):
             return None
-        return f"no effect, it names none of the components {', '.join(names)}; all are left"
+        names = ", ".join(self.denoiser.config.component_names)
+        return f"no effect, it names none of the components {names}; all are left"
 
     def prepare_latents(
         self, height: int, width: int, generator: torch.Generator | None, latents: Tensor | None

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.laboratory.mixture import Mixture
 from pipelines.lessons.plane import run
 from pipelines.lessons.question import Answer, Question, nearest
+from pipelines.postcards.behaviour import as_array, picture_figures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -173,8 +173,4 @@ class Figures:
 
 
 def figures(pictures: Sequence[Image]) -> Figures:
-    values = np.stack([np.asarray(picture) for picture in pictures]).astype(float)
-    top, bottom = values.max(-1), values.min(-1)
-    return Figures(float(np.sqrt(2 * values.var(0, ddof=1).mean())),
-                   float(((top - bottom) / top.clip(1)).mean()),
-                   float(((values == 0) | (values == 255)).mean()))
+    return Figures(*picture_figures(as_array(pictures)[None].astype(float)))

@@ -57,9 +57,9 @@ class Run:
 
     @property
     def exact(self) -> Tensor:
-        """Where the probability-flow ODE takes the same start, (n, 2)."""
-        start, sigma = self.path.start.numpy().round(4), self.path.sigmas[0]
-        return _exact(self.path.mixture, start.tobytes(), len(start), sigma and round(sigma, 4))
+        """Where the probability-flow ODE takes the same start, (n, 2); the starts for different
+        numbers of steps are equal but for their last digits."""
+        return self.path.exact(digits=4)
 
     @property
     def error(self) -> float:
@@ -69,13 +69,6 @@ class Run:
     def ways(self, count: int) -> list[Tensor]:
         """The ways of the first points, each (evaluations + 1, 2)."""
         return [*torch.cat([self.seen, self.path.end[None]])[:, :count].transpose(0, 1)]
-
-
-@functools.lru_cache(64)
-def _exact(mixture: Mixture, start: bytes, count: int, sigma: float | None) -> Tensor:
-    """Starts are equal but for their last bits for every number of steps: solved once."""
-    points = torch.frombuffer(bytearray(start), dtype=torch.float64).view(count, -1)
-    return driving.exact_end(mixture, points, sigma)
 
 
 def make_scheduler(key: str, seed: int = 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -72,9 +73,10 @@ def denoise(
     text, empty = pipe.encode_prompt(list(prompts), model.device, 1, True)
     scale = torch.as_tensor(guidance_scale, dtype=start.dtype).expand(len(start)).view(-1, 1, 1, 1)
     generator = make_generator(seed)
-    for _ in range(1 if len(start) == 1 else 0):
+    if len(start) == 1:
         torch.randn(start.shape, generator=generator)  # a run draws its first noise from it
-    arguments = {"generator": generator} if "generator" in solver.step.__code__.co_varnames else {}
+    takes = inspect.signature(solver.step).parameters
+    arguments = {"generator": generator} if "generator" in takes else {}
     latents, kept = start * solver.init_noise_sigma, []
     for timestep in solver.timesteps:
         seen = solver.scale_model_input(latents, timestep)

@@ -68,8 +68,13 @@ def guidance_figures(
     pictures = as_array(
         judge.generate(model, repeated, guidance_scale, num_inference_steps, seed=seed)
     ).astype(float)
-    groups = pictures.reshape(4, each, -1)
-    spread = np.sqrt((groups.var(1, ddof=1) * 2).mean())
+    return picture_figures(pictures.reshape(4, each, *pictures.shape[1:]))
+
+
+def picture_figures(pictures: np.ndarray) -> tuple[float, float, float]:
+    """Of pictures (prompts, seeds, height, width, 3), 0 to 255: the root mean square difference
+    between seeds of a prompt, mean saturation (0 to 1), and the share of values at 0 or 255."""
+    spread = np.sqrt((pictures.var(1, ddof=1) * 2).mean())
     top, bottom = pictures.max(-1), pictures.min(-1)
     saturation = ((top - bottom) / top.clip(1)).mean()
     return float(spread), float(saturation), float(((pictures == 0) | (pictures == 255)).mean())
@@ -157,9 +162,7 @@ def inpainting_figures(
         other = rng.choice([subject for subject in SUBJECTS if subject != scene.subject])
         before = Scene(other, scene.colour, scene.place, scene.time)
         picture, mask = paint_with_mask(before, rng)
-        left, top, right, bottom = mask.getbbox()
-        box = Image.new("L", mask.size)
-        box.paste(255, (max(0, left - 4), max(0, top - 4), right + 4, bottom + 4))
+        box = box_around(mask)
         pipe.scheduler = make_scheduler("default", model.info.original_scheduler_config)
         made = pipe(
             want.caption,
@@ -178,6 +181,14 @@ def inpainting_figures(
         repainted.append(made)
         wanted.append(want)
     return judge.accuracy(repainted, wanted), float(np.mean(changes))
+
+
+def box_around(mask: Image.Image) -> Image.Image:
+    """The mask of a box around what a mask shows, with four pixels more on each side."""
+    left, top, right, bottom = mask.getbbox()
+    box = Image.new("L", mask.size)
+    box.paste(255, (max(0, left - 4), max(0, top - 4), right + 4, bottom + 4))
+    return box
 
 
 def seconds_for_one(model: LoadedModel) -> float:

@@ -63,9 +63,7 @@ def train_unet(rank: int, settings: Settings) -> None:
         clean = clean.to(device)
         noise = torch.randn_like(clean)
         timesteps = sample_timesteps(batch)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        noisy, velocity = noised(clean, noise, alphas[timesteps])
         with loop.autocast():
             context = text_encoder(input_ids=ids.to(device)).last_hidden_state
             predicted = unet(noisy, timesteps.to(device), context).sample
@@ -99,6 +97,14 @@ class CaptionedLatents:
         ids = self.tokens[chosen, torch.randint(CAPTIONS_PER_PICTURE, (count,))].long()
         ids[torch.rand(count) < self.empty_share] = self.empty
         return chosen, self.latents[chosen].float(), ids
+
+
+def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents or pictures (n, c, h, w) with noise at some cumulative alphas (n,), and the velocity
+    that a v-prediction learns there (Salimans & Ho 2022, arXiv:2202.00512)."""
+    alpha = alphas.view(-1, 1, 1, 1).to(clean.device)
+    signal, share = alpha.sqrt(), (1 - alpha).sqrt()
+    return signal * clean + share * noise, signal * noise - share * clean
 
 
 def by_noise_level(error: Tensor, noise: Tensor) -> dict[str, Tensor]:

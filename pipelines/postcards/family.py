@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipelines.errors import PipelineError
 from pipelines.postcards import judge
-from pipelines.postcards.behaviour import as_array
+from pipelines.postcards.behaviour import as_array, box_around
 from pipelines.postcards.vocabulary import SUBJECTS, Scene
 
 if TYPE_CHECKING:
@@ -122,10 +122,7 @@ def _painted_over(
     picture, shape = paint_with_mask(before, rng)
     rng.setstate(state)
     behind = paint_background(before, rng)
-    left, top, right, bottom = shape.getbbox()
-    mask = Image.new("L", shape.size)
-    mask.paste(255, (max(0, left - 4), max(0, top - 4), right + 4, bottom + 4))
-    return want, picture, behind, mask
+    return want, picture, behind, box_around(shape)
 
 
 def _inpainted(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipelines.postcards import fine_tuning, model
 from pipelines.postcards.autoencoder import to_tensors
-from pipelines.postcards.diffusion import sample_timesteps
+from pipelines.postcards.diffusion import noised, sample_timesteps
 from pipelines.postcards.fine_tuning import Batch, FineTuning
 from pipelines.postcards.painter import paint_background
 from pipelines.postcards.settings import Settings, say
@@ -82,10 +82,7 @@ def train_inpaint(rank: int, settings: Settings) -> None:
             clean[:empty] = vae.encode(images[:empty]).latent_dist.mean.float()
             kept = vae.encode(images * (1 - mask)).latent_dist.mean.float()
         timesteps = sample_timesteps(count).to(tuning.device)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noise = torch.randn_like(clean)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        noisy, velocity = noised(clean, torch.randn_like(clean), alphas[timesteps])
         small = nn.functional.interpolate(mask, clean.shape[-2:])  # as the pipeline does it
         with autocast():
             predicted = unet(torch.cat([noisy, small, kept], 1), timesteps, context).sample

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 
 from pipelines.postcards.autoencoder import to_tensors
-from pipelines.postcards.diffusion import by_noise_level
+from pipelines.postcards.diffusion import by_noise_level, noised
 from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.model import keep_only
 from pipelines.postcards.settings import Settings
@@ -73,9 +73,7 @@ def train_ddpm(rank: int, settings: Settings) -> None:
         clean, _ = to_tensors(pictures[chosen.numpy()], device)
         noise = torch.randn_like(clean)
         timesteps = sample_timesteps(batch, alphas)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1).to(device)
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        noisy, velocity = noised(clean, noise, alphas[timesteps])
         with loop.autocast():
             predicted = unet(noisy, timesteps.to(device)).sample
         error = (predicted.float() - velocity).square().mean((1, 2, 3))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.notation import number_text
-from pipelines.provenance.reading import Collected, ModelName, Reading
+from pipelines.provenance.reading import LOST_PICTURE, Collected, ModelName, Reading
 from pipelines.provenance.samplers import A1111, a1111_names, scheduler_values
 
 NEGATIVE = "Negative prompt:"
@@ -114,8 +114,7 @@ def _denoising(found: Collected, parameters: dict[str, str]) -> None:
                            "first pass is what is restored")
         return
     found.number("strength", strength)
-    found.notes.append("the picture that it began from is not in the file: give it to make this "
-                       "image-to-image")
+    found.notes.append(LOST_PICTURE)
 
 
 def write_a1111(request: Mapping[str, Any], model: ModelName, size: tuple[int, int]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.provenance.reading import Collected, ModelName, Reading
+from pipelines.provenance.reading import LOST_PICTURE, Collected, ModelName, Reading
 from pipelines.provenance.samplers import COMFYUI, scheduler_values
 
 MAX_NODES = 5_000
@@ -127,8 +127,7 @@ def read_comfyui(graph: Mapping[str, Node]) -> Reading | None:
         if any(node["class_type"] in PICTURES for _, node in _back(graph, latents[0])):
             found.number("strength", value("denoise"))
             found.values.pop("width", None), found.values.pop("height", None)
-            found.notes.append("the picture that it began from is not in the file: give it to "
-                               "make this image-to-image")
+            found.notes.append(LOST_PICTURE)
     found.notes.append("seed: its noise is drawn for a whole batch and its samplers count sigmas "
                        "their own way: expect a picture like it, not the same")
     found.notes += sorted({

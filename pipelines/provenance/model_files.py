@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from pipelines.errors import PipelineError
+from pipelines.files import sha256_of
 from pipelines.models.info import ModelInfo
 from pipelines.models.reading import whole
 from pipelines.models.registry import Registry
@@ -41,19 +41,16 @@ def _name(info: ModelInfo, path: Path) -> str:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file; raises OSError."""
-    return _hub_sha256(path) or _sha256_of(path, path.stat().st_size, path.stat().st_mtime_ns)
+    if named := _hub_sha256(path):
+        return named
+    stat = path.stat()
+    return sha256_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _hub_sha256(path: Path) -> str | None:
     """The name of the blob that a file of the Hub cache is a link to."""
     blob = path.resolve() if path.is_symlink() else path
     return blob.name if (blob.parent.name == "blobs" and re.fullmatch(SHA256, blob.name)) else None
-
-
-@functools.lru_cache(4096)
-def _sha256_of(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ModelsHere:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.notation import shown
-from pipelines.provenance.reading import Collected, ModelName, Reading
+from pipelines.provenance.reading import LOST_PICTURE, Collected, ModelName, Reading
 from pipelines.provenance.samplers import (
     COMFYUI,
     DIFFUSERS,
@@ -17,8 +17,6 @@ from pipelines.provenance.samplers import (
 )
 from pipelines.request import RunRequest
 
-LOST_PICTURE = ("the picture that it began from is not in the file: give it to make this "
-                "image-to-image")
 # Names of diffusers' call arguments, and of those that people use, for fields that we call else.
 ALIASES = {"model": "model_id", "model_name": "model_id", "pretrained_model_name_or_path":
            "model_id", "repo_id": "model_id", "steps": "num_inference_steps", "cfg":

@@ -10,6 +10,8 @@ from typing import Any
 from pipelines.notation import shown
 
 MAX_NOTES = 60
+LOST_PICTURE = ("the picture that it began from is not in the file: give it to make this "
+                "image-to-image")
 
 
 @dataclass(frozen=True)

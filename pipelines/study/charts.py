@@ -4,7 +4,7 @@ their colours."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -47,24 +47,11 @@ def _matrix_cell(pair: Pair, row: str) -> str:
 def intervals(pairs: Sequence[Pair]) -> str:
     """The differences of pairs with their intervals, on one scale with its zero."""
     bounds = [bound for p in pairs for bound in (p.low, p.high, p.difference) if bound is not None]
-    low, high = min([0.0, *bounds]), max([0.0, *bounds])
-    room = (high - low or 1) * 0.05
-    low, high = low - room, high + room
-
-    def x(value: float) -> float:
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    height = LINE * len(pairs) + 34
-    parts = [f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"]
-    for tick in ticks(low, high):
-        parts.append(f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' "
-                     f"text-anchor='middle'>{tick:g}</text>")
+    x, height, parts = _scaffold(min([0.0, *bounds]), max([0.0, *bounds]), 0.05, len(pairs))
     for number, pair in enumerate(pairs):
-        y = LINE * number + LINE / 2 + 4
         kind = "told" if pair.distinguishable else "alike"
         name = f"{pair.category}: {pair.a} − {pair.b}" if pair.category else f"{pair.a} − {pair.b}"
-        parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
-                     f"{escape(name[:38])}</text>")
+        y = _row(number, name, parts)
         if pair.low is not None and pair.high is not None:
             parts.append(f"<line class='{kind}' x1='{x(pair.low):.1f}' x2='{x(pair.high):.1f}' "
                          f"y1='{y:.1f}' y2='{y:.1f}'/>")
@@ -82,21 +69,10 @@ def distributions(findings: Findings, measure: str) -> str:
     everything = np.concatenate([values for _, values in rows])
     if not everything.size:
         return ""
-    low, high = min(0.0, everything.min()), max(0.0, everything.max())
-    room = (high - low or 1) * 0.04
-    low, high = low - room, high + room
-
-    def x(value: float) -> float:
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    height = LINE * len(rows) + 34
-    parts = [f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"]
-    parts += [f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' text-anchor='middle'>"
-              f"{tick:g}</text>" for tick in ticks(low, high)]
+    x, height, parts = _scaffold(min(0.0, everything.min()), max(0.0, everything.max()), 0.04,
+                                 len(rows))
     for number, (name, values) in enumerate(rows):
-        y = LINE * number + LINE / 2 + 4
-        parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
-                     f"{escape(name[:38])}</text>")
+        y = _row(number, name, parts)
         shown = values[:: math.ceil(values.size / MOST_DOTS)] if values.size else values
         parts += [f"<circle class='dot' cx='{x(value):.1f}' cy='{y + (place * 7 % 11 - 5):.1f}' "
                   "r='2'/>" for place, value in enumerate(shown)]
@@ -106,6 +82,32 @@ def distributions(findings: Findings, measure: str) -> str:
                       f"x2='{x(q):.1f}' y1='{y - 9:.1f}' y2='{y + 9:.1f}'/>"
                       for rank, q in enumerate(quartiles)]
     return _svg(height, "Distributions of the paired differences", parts)
+
+
+def _scaffold(
+    low: float, high: float, room: float, rows: int
+) -> tuple[Callable[[float], float], int, list[str]]:
+    """Where a value lies across, the height for so many rows, and the drawing of zero and ticks;
+    `room`: what is left free beyond `low` and `high`, as a share."""
+    beyond = (high - low or 1) * room
+    low, high = low - beyond, high + beyond
+
+    def x(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    height = LINE * rows + 34
+    zero = f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"
+    return x, height, [zero, *(
+        f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' text-anchor='middle'>{tick:g}"
+        "</text>" for tick in ticks(low, high))]
+
+
+def _row(number: int, name: str, parts: list[str]) -> float:
+    """Write a row's name; the height of its middle."""
+    y = LINE * number + LINE / 2 + 4
+    parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
+                 f"{escape(name[:38])}</text>")
+    return y
 
 
 def ticks(low: float, high: float) -> list[float]:
