@@ -27,8 +27,7 @@ from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.new_request import new_request
 from pipelines.sheet.cells import Results
 from pipelines.sheet.draw import draw
-from pipelines.sheet.exports import EXPORTS
-from pipelines.sheet.recipe import recipe
+from pipelines.sheet.exports import EXPORTS, recipe_of
 
 if TYPE_CHECKING:
     import pandas
@@ -90,9 +89,9 @@ class ComparisonResult:
         return page.decode()
 
     def recipe(self) -> dict[str, Any]:
-        """What makes the same sheet again: `contact-sheet compare --recipe` takes it as JSON."""
-        results = self.results
-        return recipe(results.comparison, results.runs)
+        """What makes the same sheet again, with models and versions: `contact-sheet compare
+        --recipe` takes it as JSON."""
+        return recipe_of(self.results)
 
     def measure(self, reference: str = CONVERGED, repeats: int = 0) -> ComparisonResult:
         """This comparison, with the distance of each cell to a reference in the log: 'converged',

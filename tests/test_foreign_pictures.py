@@ -1,5 +1,6 @@
 """Settings out of the files of other programs, and out of files that mean harm."""
 
+import gzip
 import io
 import json
 import random
@@ -7,6 +8,7 @@ import struct
 import time
 import zlib
 
+import numpy as np
 import pytest
 from nasty import ENDLESS, TEXTS
 from PIL import Image
@@ -201,6 +203,40 @@ def test_comments_of_swarmui_and_novelai_in_other_formats(read):
     assert read(with_comment(comment)).program == "SwarmUI"
     novel = json.dumps({"Comment": json.dumps(NOVEL), "Source": "x"}).encode()
     assert read(with_comment(novel, "WEBP")).values == KARRAS | SAME
+
+
+def with_hidden(mark: str, data: bytes, mode: str = "RGBA", cut: int | None = None) -> bytes:
+    """A PNG whose lowest bits hold `data` behind `mark`, column by column."""
+    width, height = 96, 64
+    bits = np.unpackbits(np.frombuffer(
+        mark.encode() + struct.pack(">I", 8 * len(data)) + data[:cut], np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (width, height, len(mode)), np.uint8)
+    place = pixels[..., 3:] if mark.startswith("stealth_png") else pixels[..., :3]
+    values = place.reshape(-1)
+    values[:len(bits)] = values[:len(bits)] & 254 | bits
+    place[...] = values.reshape(place.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.swapaxes(0, 1).copy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_settings_hidden_in_the_lowest_bits(read):
+    novel = json.dumps({"Comment": json.dumps(NOVEL), "Source": "x"}).encode()
+    plain = b"a cat\nSteps: 4, Seed: 5, Sampler: Euler, CFG scale: 3"
+    restored = read(with_hidden("stealth_pngcomp", gzip.compress(novel)))
+    assert (restored.program, restored.values) == ("NovelAI", KARRAS | SAME)
+    for mark, data, mode in (("stealth_pnginfo", plain, "RGBA"), ("stealth_rgbinfo", plain, "RGB"),
+                             ("stealth_rgbcomp", gzip.compress(plain), "RGB")):
+        assert read(with_hidden(mark, data, mode)).values["num_inference_steps"] == 4, mark
+
+
+@pytest.mark.parametrize("data, cut", [
+    (b"no gzip", None), (gzip.compress(b"{" * 100_000), None), (gzip.compress(b"[1]"), None),
+    (gzip.compress(b"{}")[:9], None), (b"x" * 2**20, 5), (gzip.compress(b'{"Comment": 5}'), None),
+])
+def test_damaged_hidden_settings_are_none(read, data, cut):
+    with pytest.raises(RequestError, match="says nothing of how it was made"):
+        read(with_hidden("stealth_pngcomp", data, cut=cut))
 
 
 def test_a_model_is_found_by_its_hash(engine, tmp_path, monkeypatch):

@@ -167,6 +167,7 @@ def test_the_result_is_a_table_a_sheet_a_page_and_a_recipe(session_engine, compa
     # Its recipe makes the same comparison.
     (tmp_path / "recipe.json").write_text(json.dumps(result.recipe()))
     assert read_recipe(tmp_path / "recipe.json") == result.comparison
+    assert result.recipe()["versions"]["diffusers"] and result.recipe()["models"]
 
 
 def test_measured_distances_and_timings_stand_in_the_table(pipes, compare):

@@ -219,6 +219,39 @@ def test_a_recipe_is_read_in_any_unicode(tmp_path, encoding, name):
     assert read_recipe(tmp_path / name).base.prompt == "naïve 日本 🚗"
 
 
+YAML = """
+# a comment
+base:
+  prompt: "no"
+  num_inference_steps: 4
+  guidance_scale: 1e1
+axes:
+  - {name: seed, values: [1, 9223372036854775807]}
+  - name: negative_prompt
+    values: [no, 2026-01-01, 12:30, "010", '']
+"""
+
+
+def test_a_recipe_in_yaml_has_the_values_of_json(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(YAML)
+    comparison = read_recipe(tmp_path / "recipe.yaml")
+    assert comparison.base.prompt == "no" and comparison.base.guidance_scale == 10
+    assert comparison.axes[0].values == (1, 2**63 - 1)
+    assert comparison.axes[1].values == ("no", "2026-01-01", "12:30", "010", "")
+
+
+@pytest.mark.parametrize("text", [
+    "a: &a [x, x]\nb: &b [*a, *a]\nbase: {prompt: *b}\n",  # aliases: few lines, many values
+    "base: !!python/object/apply:os.getcwd []\n", "base: {prompt: [unclosed\n",
+    "- just\n- a list\n",
+    "[" * 100_000, "plain text",
+])
+def test_yaml_that_is_no_recipe_is_refused(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RequestError, match="holds none"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
 def hostile_recipes():
     """Name of a file -> its bytes: broken, cut, nested and wrong, in each of the three forms."""
     rng = Random(0)

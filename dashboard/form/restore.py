@@ -20,7 +20,7 @@ from pipelines.provenance.link import read_link
 from pipelines.provenance.restore import Restored, restore
 from pipelines.request import DEFAULTS, RunRequest
 
-TYPES = ["png", "jpg", "jpeg", "webp", "avif", "json", "html"]
+TYPES = ["png", "jpg", "jpeg", "webp", "avif", "json", "yaml", "yml", "html"]
 SHOWN = 8  # notes that are seen at once
 LINK = "recipe"  # the query parameter
 
@@ -37,8 +37,8 @@ def restore_control(page: PageState, take: Take, own_pictures: bool = False) -> 
                          on_change=_take_file, args=(page, take, own_pictures),
                          help="A picture of this program, A1111, Forge, ComfyUI, InvokeAI, "
                               "SwarmUI, NovelAI or with the arguments of a diffusers call; a "
-                              "recipe (JSON); an exported page (HTML). The picture itself is not "
-                              "used.")
+                              "recipe (JSON, YAML); an exported page (HTML). The picture itself "
+                              "is not used.")
         _told(page)
 
 

@@ -64,7 +64,7 @@ def show(study_id: str) -> None:
     findings = state.watched_study(study_id).look()
     if job and job.status == "failed":
         notice("error", job.error or "The study failed.")
-    status_line(findings)
+    status_line(findings, job)
     summary(findings)
     downloads(findings)
     figures(findings)
@@ -85,12 +85,14 @@ def in_work(study_id: str, job: Job) -> None:
     figures(findings)
 
 
-def status_line(findings: Findings) -> None:
+def status_line(findings: Findings, job: Job | None) -> None:
+    """How the study ended. One that is cancelled while it waits for its turn never ran: only its
+    job knows."""
     values, study = findings.values, findings.study
     made = f"{len(values.runs)} of {values.cells} cells"
     if values.status == "decided":
         notice("good", f"Stopped when it was decided, with {made}.")
-    elif values.status == "cancelled":
+    elif values.status == "cancelled" or (job and job.status == "cancelled"):
         notice("note", f"Cancelled; {made} are kept.")
     elif values.status == "running":
         notice("note", f"{made} so far: it runs in another program, or was interrupted.")

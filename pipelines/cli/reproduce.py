@@ -23,8 +23,8 @@ from pipelines.sheet.recipe import read_record
 
 def reproduce(
     file: Annotated[Path, typer.Argument(
-        help="A recipe (JSON), a picture of this program that carries its own, or an exported page "
-        "(HTML).")],
+        help="A recipe (JSON or YAML), a picture of this program that carries its own, or an "
+        "exported page (HTML).")],
     image: Annotated[Path | None, typer.Option(
         help="The picture to start from, where it is not on this machine.")] = None,
     mask_image: Annotated[Path | None, typer.Option(

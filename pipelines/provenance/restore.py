@@ -16,6 +16,7 @@ from pipelines.notation import shown
 from pipelines.provenance.a1111 import is_a1111, read_a1111
 from pipelines.provenance.blocks import Blocks, title
 from pipelines.provenance.comfyui import graph_of, read_comfyui
+from pipelines.provenance.hidden import hidden_texts
 from pipelines.provenance.model_files import ModelsHere
 from pipelines.provenance.programs import (
     is_diffusers,
@@ -32,7 +33,7 @@ from pipelines.stores import PictureStore
 
 ACCEPTED = ("accepted a picture (PNG, JPEG, WebP, AVIF) of Contact Sheet, A1111, Forge, ComfyUI, "
             "InvokeAI, SwarmUI or NovelAI, or with the arguments of a diffusers call; a recipe "
-            "(JSON); or an exported page (HTML)")
+            "(JSON or YAML); or an exported page (HTML)")
 OURS = "Contact Sheet"
 FLOW = {"euler": "flow_euler", "heun": "flow_heun", "lcm": "flow_lcm"}
 
@@ -67,6 +68,8 @@ def restore(
         except RequestError as error:
             raise RequestError(f"{name}: {title(source)}: {error}") from error
     reading = read_others(blocks) if blocks else None
+    if reading is None and blocks is not None:
+        reading = read_others(Blocks(hidden_texts(source)))
     if reading is None:
         what = "says nothing of how it was made" if blocks is not None else "is no such file"
         raise RequestError(f"{name}: {title(source)} {what}; {ACCEPTED}")

@@ -59,7 +59,7 @@ def _pinned(comparison: Comparison, axis: Axis, commits: Sequence[str | None]) -
 
 
 def read_recipe(source: Path | bytes) -> Comparison:
-    """The comparison of a recipe: its JSON, a picture that carries one, or an exported page.
+    """The comparison of a recipe: JSON or YAML, a picture that carries one, or an exported page.
 
     The recipe of a single picture is a comparison of one cell. Raises RequestError.
     """
@@ -73,7 +73,7 @@ def read_record(source: Path | bytes) -> tuple[dict[str, Any], Comparison]:
         with contextlib.suppress(NoRecipe):
             return comparison_of(text)
     raise RequestError(
-        f"recipe: {title(source)} holds none; accepted the JSON (UTF-8, UTF-16 or UTF-32), "
+        f"recipe: {title(source)} holds none; accepted JSON or YAML (UTF-8, UTF-16 or UTF-32), a "
         "labelled PNG or HTML page that Contact Sheet wrote, or a picture of its own"
     )
 
@@ -83,9 +83,10 @@ class NoRecipe(RequestError):
 
 
 def comparison_of(text: str) -> tuple[dict[str, Any], Comparison]:
-    """A recipe's JSON as its values, and the comparison; RequestError where it makes none."""
+    """A recipe's JSON or YAML as its values, and the comparison; RequestError where it makes none.
+    """
     try:
-        record = json.loads(text)
+        record = _values(text)
         columns = record
         if "requests" in columns:
             columns = {"base": columns["requests"][0], "axes": []}
@@ -99,8 +100,17 @@ def comparison_of(text: str) -> tuple[dict[str, Any], Comparison]:
     return record, comparison
 
 
+def _values(text: str) -> dict[str, Any]:
+    """The values of a text in JSON, else in YAML; raises anything where it is neither."""
+    with contextlib.suppress(json.JSONDecodeError):
+        return json.loads(text)
+    from pipelines.provenance.plain_yaml import parse_yaml
+
+    return parse_yaml(text)
+
+
 def carried(source: Path | bytes, name: str) -> tuple[str | None, Blocks | None]:
-    """The JSON of the recipe that a file carries, None where there is none, and the texts of a
+    """The text of the recipe that a file carries, None where there is none, and the texts of a
     picture, None where it is none. RequestError where the file cannot be read; `name` says what it
     was given for.
 
