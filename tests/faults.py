@@ -1,11 +1,15 @@
-"""Kills and write errors at random moments, and what is left of the work after them.
+"""Kills, write errors and power cuts at random moments, and what is left of the work after them.
 
-    python tests/faults.py --kills 100 --errors 20
+    python tests/faults.py --kills 100 --errors 20 --power-cuts 20
 
 A comparison is made by the command line, and by the dashboard's queue beside a generation. Each
 trial begins in an empty folder, in a process of its own that is killed with SIGKILL at a moment
 drawn from the time that an unbroken one takes, or whose n-th write fails as on a full disk; another
 process goes on. Processes are forked from one that has loaded the model.
+
+A power cut is a kill after which all that was not flushed to the disk is taken away (synced.c notes
+what was): the ends of files, and files whose new name was not flushed. What was written over inside
+a file is left, so that half a page of the database, from which SQLite recovers, is not tried.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +41,7 @@ from sqlalchemy import event
 
 import pipelines.engine
 from pipelines import Comparison, Engine, RunRequest, cli
+from pipelines.files import write_file
 from pipelines.jobs import open_queue, submit_comparison, submit_generation
 from pipelines.queue import Job
 from pipelines.sheet.cells import Results
@@ -47,6 +53,7 @@ BASE = RunRequest(prompt="a red car on a road", num_inference_steps=STEPS)
 BOAT, BOATS = "a blue boat", 3
 ROUNDING = 2  # of 255: a batch of other cells rounds in another way
 PATIENCE = 300.0  # seconds for one process
+SYNCED = "SYNCED"  # the environment variable: where synced.c writes
 
 
 @dataclass
@@ -121,7 +128,7 @@ class Harness:
                 queue, [BASE.changed(prompt=BOAT, seed=seed) for seed in missing]))
         _wait(again)
         (data,) = sheet_pngs(Results.of_log(engine, row.id))
-        (home / "sheet.png").write_bytes(data)
+        write_file(home / "sheet.png", data)
 
     # --- trials
 
@@ -130,6 +137,25 @@ class Harness:
         seconds, _ = self._unbroken(way)
         return self._series(way, trials, lambda home: self._process(
             way, home, kill_after=self.random.uniform(0.0, seconds)))
+
+    def power_cuts(self, way: str, trials: int) -> Figures:
+        """A SIGKILL, and the loss of what was not on the disk. Needs synced.c preloaded."""
+        seconds, _ = self._unbroken(way)
+        synced = Path(os.environ[SYNCED])
+
+        def cut(home: Path) -> bool:
+            synced.write_text("")
+            whole = self._process(way, home, kill_after=self.random.uniform(0.0, seconds))
+            with tempfile.TemporaryDirectory(dir=self.folder) as copy:  # reading changes the WAL
+                before = _pictures(Path(shutil.copytree(home, copy, dirs_exist_ok=True)))
+            _take_away(home, synced.read_text().splitlines(), self.random)
+            gone.append(len(before - _pictures(home)))
+            return whole
+
+        gone: list[int] = []
+        figures = self._series(way, trials, cut)
+        figures.lost += sum(gone)
+        return figures
 
     def write_errors(self, way: str, trials: int) -> Figures:
         """One write that fails in each trial, spread over all that there are."""
@@ -246,6 +272,38 @@ def _failing_write(fail_at: int | None, home: Path) -> Iterator[None]:
             (home / "writes").write_text(str(count))
 
 
+def _take_away(home: Path, notes: Sequence[str], rng: random.Random) -> None:
+    """Take from each file what was not flushed, all of it or a part, and the files whose new name
+    was not; the index of the log's WAL, too, which is memory."""
+    sizes: dict[int, int] = {}
+    unnamed: dict[int, int] = {}  # inode of a renamed file -> its folder, until that is flushed
+    for note in notes:
+        what, first, second = note.split()
+        if what == "sync":
+            sizes[int(first)] = int(second)
+            unnamed = {file: folder for file, folder in unnamed.items() if folder != int(first)}
+        else:
+            unnamed[int(first)] = int(second)
+    for path in [path for path in home.rglob("*") if path.is_file()]:
+        state = path.stat()
+        if path.name.endswith("-shm") or state.st_ino in unnamed:
+            path.unlink()
+        elif path.name != "log.txt" and state.st_size > (kept := sizes.get(state.st_ino, 0)):
+            os.truncate(path, rng.choice([kept, rng.randint(kept, state.st_size)]))
+
+
+def preload() -> None:
+    """Begin this program anew with synced.c before the C library; returns where it is there."""
+    if os.environ.get(SYNCED):
+        return
+    folder = tempfile.mkdtemp()
+    library = f"{folder}/synced.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library,
+                    str(Path(__file__).with_name("synced.c")), "-ldl"], check=True)
+    os.environ |= {"LD_PRELOAD": library, SYNCED: f"{folder}/notes"}
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
 def _pictures(home: Path) -> set[tuple[int, str, str]]:
     """Id, identity and picture of the runs that were really made and whose picture is whole."""
     if not (home / "runs.sqlite").exists():
@@ -302,8 +360,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="of each way")
     parser.add_argument("--errors", type=int, default=20, help="of each way; failing writes")
+    parser.add_argument("--power-cuts", type=int, default=0, help="of each way; needs cc")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
+    if given.power_cuts:
+        preload()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         engine = Engine(folder / "warm", device="cpu")
@@ -314,6 +375,8 @@ def main() -> None:
             print(f"{way}, SIGKILL: {harness.kills(way, given.kills)}", flush=True)
             print(f"{way}, failing write of {harness.writes[way]}: "
                   f"{harness.write_errors(way, given.errors)}", flush=True)
+            if given.power_cuts:
+                print(f"{way}, power cut: {harness.power_cuts(way, given.power_cuts)}", flush=True)
             print(f"{way}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
