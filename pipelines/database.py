@@ -94,10 +94,13 @@ class Database:
 
     @contextlib.contextmanager
     def session(self, write: bool = False) -> Iterator[Session]:
-        """A transaction that is committed at the end."""
+        """A transaction that is committed at the end; with `write`, nobody else writes from its
+        beginning to its end."""
         if write:
             self.check_writable()
         with self._errors(), Session(self._engine, expire_on_commit=False) as session:
+            if write:
+                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
             yield session
             session.commit()
         self._check_present()

@@ -18,6 +18,7 @@ from pipelines.fields import PICTURES
 from pipelines.files import TEMPORARY, make_folder
 from pipelines.log_tables import Run
 from pipelines.run_log import RunLog
+from pipelines.run_marks import named_files
 from pipelines.stores import LatentStore, PictureStore, Store
 
 SET_ASIDE = "set-aside"
@@ -63,7 +64,7 @@ def examine(home: Path, mend: bool = False, on_file: Callable[[], None] | None =
             findings.append(Finding("row", f"run {run.id}: {run.damage}"))
     for store, named in ((PictureStore(home / "pictures"), names.pictures),
                          (LatentStore(home / "latents"), names.latents)):
-        findings += _files(home, store, named, mend, on_file)
+        findings += _files(log, store, named, mend, on_file)
     findings += _temporary(home, mend)
     return findings
 
@@ -121,10 +122,10 @@ def _every_run(log: RunLog) -> Iterator[Run]:
 
 
 def _files(
-    home: Path, store: Store, named: dict[str, int | None], mend: bool,
+    log: RunLog, store: Store, named: dict[str, int | None], mend: bool,
     on_file: Callable[[], None] | None,
 ) -> Iterator[Finding]:
-    there = set()
+    home, there, unnamed = log.path.parent, set(), []
     for path in sorted(store.folder.glob(f"*/*{store.suffix}")):
         if on_file:
             on_file()
@@ -137,6 +138,11 @@ def _files(
             of_run = f", of run {named[name]}" if named.get(name) else ""
             yield Finding("damaged", f"{path}{of_run}", mend and _set_aside(home, path))
         elif name not in named and settled:
+            unnamed.append(path)
+    with log.database.session(write=mend) as session:  # a row may have come to name it since then
+        for name in named_files(session, [path.stem for path in unnamed]):
+            unnamed.remove(store.path(name))
+        for path in unnamed:
             yield Finding("unnamed", str(path), mend and _set_aside(home, path))
     for name, run_id in named.items():
         if name not in there and run_id is not None:

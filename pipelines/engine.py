@@ -336,8 +336,16 @@ class Engine:
             request=request.model_dump(mode="json"),
             **(columns | measured),
         )
-        self.run_log.add(run)
+        self.run_log.add(run, lambda: self._keep_files(run, outcome))
         return run
+
+    def _keep_files(self, run: Run, outcome: RunResult | Exception) -> None:
+        """Store the files of a run once more where they were removed since."""
+        if isinstance(outcome, RunResult):
+            if run.image_sha256 and not self.pictures.whole(run.image_sha256):
+                self.pictures.put(outcome.image)
+            if run.latents_sha256 and not self.latents.whole(run.latents_sha256):
+                self.latents.put(outcome.latents)
 
     def compare(
         self,

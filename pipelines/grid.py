@@ -123,9 +123,10 @@ class Grid:
                    if not self.runs[number]}
         for number, run in cells_in_log(self.engine, missing, before, fresh):
             if run is not before[number]:
-                run = run.copy_for(self.comparison_id, self.cells[number].axes)
-                self.engine.run_log.add(run)
-            self._ended(number, run, on_cell)
+                run = self.engine.run_log.add_copy(run, self.comparison_id,
+                                                   self.cells[number].axes, self.engine.complete)
+            if run:
+                self._ended(number, run, on_cell)
 
     def _make_one_by_one(
         self,

@@ -51,14 +51,33 @@ class RunLog:
         self.version, self._session = self.database.version, self.database.session
         self._answers: tuple[int, dict[Any, Any]] = -1, {}  # of which version
 
-    def add(self, row: Base) -> None:
-        """Write a row now; raises StorageError."""
+    def add(self, row: Base, keep_files: Callable[[], object] | None = None) -> None:
+        """Write a row now; raises StorageError. `keep_files` sees to the files that it names: it is
+        called when nobody else can write, as one must who removes a file (run_marks.py)."""
         with self._session(write=True) as session:
+            if keep_files:
+                keep_files()
             session.add(row)
 
-    def update(self, run: Run, **columns: Any) -> None:
-        """Write columns of a run that were not known yet when it was added."""
+    def add_copy(
+        self, run: Run, comparison_id: str, axes: dict[str, Any], complete: Callable[[Run], bool]
+    ) -> Run | None:
+        """Take a run into another comparison; None where it or its files have gone meanwhile."""
         with self._session(write=True) as session:
+            if session.get(Run, run.source_id) is None or not complete(run):
+                return None
+            copy = run.copy_for(comparison_id, axes)
+            session.add(copy)
+        return copy
+
+    def update(
+        self, run: Run, keep_files: Callable[[], object] | None = None, **columns: Any
+    ) -> None:
+        """Write columns of a run that were not known yet when it was added; `keep_files` as of
+        `add`."""
+        with self._session(write=True) as session:
+            if keep_files:
+                keep_files()
             session.add(run)
             for name, value in columns.items():
                 setattr(run, name, value)

@@ -6,15 +6,17 @@ row goes, and those of its files that no other row names.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES
+from pipelines.job_log import GO_ON
 from pipelines.log_tables import Distance, Run, Tag, Timing, utc_now
 from pipelines.run_log import RunLog
 from pipelines.stores import Store
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 LONGEST_TAG = 60
 FILES = ("image_sha256", "steps_sha256", "latents_sha256")
 AT_ONCE = 500  # rows of a statement
+FILES_AT_ONCE = 5000  # that are removed while nobody else can write
+
+Item = TypeVar("Item")
 
 
 class RunMarks:
@@ -95,18 +100,16 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 def bin_files(engine: Engine) -> list[tuple[Store, str, int]]:
     """The files that go when the bin is emptied: where each lies, its name and its bytes."""
-    stores = {"image_sha256": engine.pictures, "steps_sha256": engine.pictures,
-              "latents_sha256": engine.latents}
     with engine.run_log.database.session() as session:
-        return _files(session, stores)
+        return _files(session, engine)
 
 
 def empty_bin(engine: Engine) -> int:
     """Remove the runs in the bin for good; how many bytes of files went with them."""
-    run_log = engine.run_log
-    going = RunMarks(run_log).deleted()
-    files = bin_files(engine)
-    with run_log.database.session(write=True) as session:
+    session_of = engine.run_log.database.session
+    with session_of(write=True) as session:
+        going = list(session.scalars(select(Run.id).where(Run.deleted_utc.is_not(None))))
+        files = _files(session, engine)
         for run_id in going:
             _hand_on(session, run_id)
         for some in _some(going):
@@ -114,10 +117,16 @@ def empty_bin(engine: Engine) -> int:
             for column in (Tag.run_id, Timing.run_id, Distance.run_id, Distance.reference_id):
                 session.execute(delete(column.class_).where(column.in_(some)))
             session.execute(delete(Run).where(Run.id.in_(some)))
+    # After the rows: what is left over is found by the doctor. A job may have come to name a file
+    # since then; whoever adds a row looks for its files once nobody else can write (RunLog.add).
     freed = 0
-    for store, name, size in files:  # after the rows: what is left over is found by the doctor
-        store.remove(name)
-        freed += size
+    for some in _some(files, FILES_AT_ONCE):
+        with session_of(write=True) as session:
+            named = named_files(session, [name for _, name, _ in some])
+            for store, name, size in some:
+                if name not in named:
+                    store.remove(name)
+                    freed += size
     return freed
 
 
@@ -136,29 +145,38 @@ def _hand_on(session: Session, run_id: int) -> None:
             column == run_id).values({column.key: heir}))
 
 
-def _files(session: Session, stores: dict[str, Store]) -> list[tuple[Store, str, int]]:
+def _files(session: Session, engine: Engine) -> list[tuple[Store, str, int]]:
+    stores = {"image_sha256": engine.pictures, "steps_sha256": engine.pictures,
+              "latents_sha256": engine.latents}
     going: dict[str, Store] = {}
     rows = select(*(getattr(Run, name) for name in FILES))
     for row in session.execute(rows.where(Run.deleted_utc.is_not(None))):
         going |= {sha: stores[name] for name, sha in zip(FILES, row, strict=True) if sha}
-    if not going:
-        return []
-    kept = text(
-        "WITH going AS (SELECT value AS name FROM json_each(:names)) "
-        + " UNION ".join(
-            [f"SELECT {name} FROM runs WHERE deleted_utc IS NULL AND {name} IN going"
-             for name in FILES]
-            + [f"SELECT json_extract(request, '$.{name}') FROM runs WHERE deleted_utc IS NULL "
-               "AND task IN ('image-to-image', 'inpainting') AND json_valid(request) "
-               f"AND json_extract(request, '$.{name}') IN going" for name in PICTURES]))
-    for name in session.scalars(kept, {"names": json.dumps(list(going))}):
-        going.pop(name, None)
+    named = named_files(session, list(going), "deleted_utc IS NULL")
     return [(store, name, size) for name, store in going.items()
-            if (size := store.bytes_of(name)) is not None]
+            if name not in named and (size := store.bytes_of(name)) is not None]
 
 
-def _some(numbers: Iterable[int]) -> Iterator[tuple[int, ...]]:
-    """Numbers in parts that a statement takes."""
-    ordered = sorted(numbers)
-    for first in range(0, len(ordered), AT_ONCE):
-        yield tuple(ordered[first : first + AT_ONCE])
+def named_files(session: Session, names: Sequence[str], where: str = "true") -> set[str]:
+    """Those of these files that a run names, as what it made or started from, or what has not been
+    made yet: a comparison's base, or a job that has not ended. `where`: which runs count."""
+    if not names:
+        return set()
+    rows = (
+        [f"SELECT {name} FROM runs WHERE {where} AND {name} IN asked" for name in FILES]
+        + [f"SELECT json_extract(request, '$.{name}') FROM runs WHERE {where} "
+           "AND task IN ('image-to-image', 'inpainting') AND json_valid(request) "
+           f"AND json_extract(request, '$.{name}') IN asked" for name in PICTURES]
+        + [f"SELECT json_extract(base, '$.{name}') FROM comparisons WHERE json_valid(base) "
+           f"AND json_extract(base, '$.{name}') IN asked" for name in PICTURES]
+        + ["SELECT name FROM asked, jobs WHERE jobs.status IN "
+           f"({', '.join(map(repr, GO_ON))}) AND instr(jobs.settings, name)"])
+    query = "WITH asked AS (SELECT value AS name FROM json_each(:names)) " + " UNION ".join(rows)
+    return set(session.scalars(text(query), {"names": json.dumps(list(names))}))
+
+
+def _some(items: Iterable[Item], at_once: int = AT_ONCE) -> Iterator[tuple[Item, ...]]:
+    """Numbers, or others, in parts that a statement takes."""
+    parts = iter(items)
+    while part := tuple(itertools.islice(parts, at_once)):
+        yield part

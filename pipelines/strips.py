@@ -7,6 +7,7 @@ goes on with the comparison, or takes its runs, draws those that are missing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from pipelines.run_log import RunLog
 from pipelines.stores import PictureStore
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pipelines.models.loaded import LoadedModel
     from pipelines.models.registry import Registry
 
@@ -82,25 +85,28 @@ class Strips:
                 pass
             except Cancelled:
                 quick = True
-            if columns := self._drawn(model, run, result, quick):
-                self.run_log.update(run, **columns)
+            strip, columns = self._drawn(model, run, result, quick)
+            if columns:
+                self.run_log.update(run, strip and functools.partial(self.pictures.put, strip),
+                                    **columns)
             with contextlib.suppress(OSError):
                 self.path(run.identity).unlink(missing_ok=True)
         undrawn.clear()
 
     def _drawn(
         self, model: LoadedModel, run: Run, result: RunResult, quick: bool
-    ) -> dict[str, Any]:
-        """The steps as columns of the run log; stores their strip. Empty where there is none."""
+    ) -> tuple[Image | None, dict[str, Any]]:
+        """The steps as a strip and as columns of the run log; stores the strip. Empty where there
+        are none."""
         if result.steps is None:
-            return {}
+            return None, {}
         extras = Extras()
         with extras.attempt("steps"):
             pipe = model.view(result.request.task)
             strip = draw_strip(pipe, result.steps, result.image, result.timings, quick)
-            return {"steps_sha256": self.pictures.put(strip),
-                    "steps_shown": list(result.steps.numbers)}
-        return {"notes": [*run.notes, *extras.notes]}
+            return strip, {"steps_sha256": self.pictures.put(strip),
+                           "steps_shown": list(result.steps.numbers)}
+        return None, {"notes": [*run.notes, *extras.notes]}
 
     def complete(
         self, runs: Sequence[Run | None], check: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ import pytest
 
 from pipelines import Comparison, RunRequest, measuring
 from pipelines.errors import RequestError
+from pipelines.jobs import open_queue, submit_generation
 from pipelines.log_tables import Run
 from pipelines.run_marks import RunMarks, bin_files, differences, empty_bin
 
@@ -72,3 +73,59 @@ def test_the_bin_gives_back_and_takes_files_that_nobody_names(engine):
         assert session.connection().exec_driver_sql("PRAGMA foreign_key_check").all() == []
         assert session.connection().exec_driver_sql(
             "SELECT count(*) FROM prompts_docsize").scalar() == session.query(Run).count()
+
+
+def act_before(owner, name, act, monkeypatch, call=1):
+    """Let `act` happen just before a call of a method, as another process would."""
+    method, calls = getattr(owner, name), iter(range(1, 1000))
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == call:
+            act()
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+def test_a_file_of_the_bin_that_is_stored_again_is_kept(engine, monkeypatch):
+    """The bin is emptied after a job has found its picture in the store, before its row."""
+    old = engine.run(BASE, keep_latents=True)
+    RunMarks(engine.run_log).delete([old.id])
+    act_before(engine.run_log, "add", lambda: empty_bin(engine), monkeypatch)
+    again = engine.run(BASE, keep_latents=True)
+    assert engine.run_log.count() == 1 and not RunMarks(engine.run_log).deleted()
+    assert (again.image_sha256, again.latents_sha256) == (old.image_sha256, old.latents_sha256)
+    assert engine.complete(again)
+
+
+def test_a_file_of_the_bin_that_a_row_names_since_it_was_listed_is_kept(engine, monkeypatch):
+    old = engine.run(BASE)
+    RunMarks(engine.run_log).delete([old.id])
+    again = []
+    act_before(engine.run_log.database, "session", lambda: again.append(engine.run(BASE)),
+               monkeypatch, call=2)
+    freed = empty_bin(engine)
+    assert engine.run_log.count() == 1 and again[0].image_sha256 == old.image_sha256
+    assert engine.pictures.whole(old.image_sha256) and freed == 0
+
+
+def test_a_run_of_the_bin_that_a_comparison_takes_is_made_where_it_goes_meanwhile(
+        engine, monkeypatch):
+    (old,) = engine.compare(Comparison.parse(BASE, ["seed=0"]), comparison_id="first")
+    RunMarks(engine.run_log).delete([old.id])
+    act_before(engine.run_log, "add_copy", lambda: empty_bin(engine), monkeypatch)
+    (cell,) = engine.compare(Comparison.parse(BASE, ["seed=0"]), comparison_id="second")
+    assert cell.reused_from is None and cell.status == "ok" and engine.complete(cell)
+
+
+def test_the_bin_keeps_what_a_waiting_job_starts_from(engine):
+    old = engine.run(BASE)
+    request = RunRequest(prompt="a red car", task="image-to-image", strength=0.5,
+                         num_inference_steps=2, image=old.image_sha256)
+    queue = open_queue(engine, work=False)
+    job = submit_generation(queue, [request])
+    RunMarks(engine.run_log).delete([old.id])
+    empty_bin(engine)
+    assert engine.run_log.count() == 0 and engine.pictures.whole(old.image_sha256)
+    job.cancel()
+    assert job.status == "cancelled"
