@@ -23,24 +23,31 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 def checked(table: Table) -> Table:
     """A table whose rows are checked as they are read: what does not fit its column's annotation is
     replaced by None, or by the empty value of its type, and `damage` says so; a run with damage is
-    a failed one. `contradictions()` of the table adds what no single column shows."""
+    a failed one. `contradictions()` of the table adds what no single column shows;
+    `column_problems(values)` tells of values before they are a row."""
     hints = {name: get_args(hint)[0]
              for name, hint in inspect.get_annotations(table, eval_str=True).items()
              if get_origin(hint) is Mapped}
     model = create_model(table.__name__, __config__=STRICT,
                          **{name: (hint, ...) for name, hint in hints.items()})
 
-    @event.listens_for(table, "load")
-    def check(row: Any, _context: Any) -> None:
+    def column_problems(values: dict[str, Any]) -> dict[str, str]:
         problems = {}
         try:
-            model.model_validate({name: row.__dict__.get(name) for name in hints})
+            model.model_validate({name: values.get(name) for name in hints})
         except ValidationError as error:
             for problem in error.errors(include_url=False):
-                problems[problem["loc"][0]] = problem["msg"]
-        for name, reason in problems.items():
-            received, accepted = _shown(row.__dict__.get(name)), reason.removeprefix(SHOULD)
-            problems[name] = f"{name}: received {received}, accepted {accepted}"
+                name = problem["loc"][0]
+                received, accepted = _shown(values.get(name)), problem["msg"].removeprefix(SHOULD)
+                problems[name] = f"{name}: received {received}, accepted {accepted}"
+        return problems
+
+    table.column_problems = staticmethod(column_problems)
+
+    @event.listens_for(table, "load")
+    def check(row: Any, _context: Any) -> None:
+        problems = column_problems(row.__dict__)
+        for name in problems:
             nullable = type(None) in get_args(hints[name])
             empty = None if nullable else (get_origin(hints[name]) or hints[name])()
             set_committed_value(row, name, empty)

@@ -28,6 +28,11 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         """What is wrong with a row whose columns are each as they should be."""
         return []
 
+    @staticmethod
+    def column_problems(values: dict[str, Any]) -> dict[str, str]:
+        """What does not fit its column, by its name (checked_rows.py)."""
+        return {}
+
 
 @checked
 class ComparisonRow(Base):
@@ -195,6 +200,7 @@ Index("runs_deleted", Run.deleted_utc, sqlite_where=Run.deleted_utc.is_not(None)
 Index("comparisons_datetime_utc", ComparisonRow.datetime_utc)
 
 
+@checked
 class Tag(Base):
     """A word that a person gave a run."""
 
@@ -232,6 +238,7 @@ for _measure in MEASURE_NUMBERS:
 Index("distances_measures", Distance.run_id, *(getattr(Distance, n) for n in MEASURE_NUMBERS))
 
 
+@checked
 class Timing(Base):
     """One measured repeat of a run, made apart, after warm-up; milliseconds."""
 

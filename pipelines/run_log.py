@@ -18,7 +18,7 @@ from pipelines.database import Database
 from pipelines.errors import StorageError
 from pipelines.log_tables import LISTED, Base, ComparisonRow, Distance, Run, Timing
 from pipelines.run_filter import FEW, Clauses, RunFilter
-from pipelines.run_pages import FIRST, Page, Place, batches, distinct_values, few, page_of
+from pipelines.run_pages import BY_FACTS, FIRST, Page, Place, batches, distinct_values, few, page_of
 
 
 def data_home() -> Path:
@@ -252,8 +252,19 @@ class RunLog:
     def stream(self, **filters: Any) -> Iterator[Run]:
         """All runs that a RunFilter of these fields lets through, the newest first, of which a few
         are in memory at once."""
-        for runs in batches(self._session, RunFilter(**filters)):
+        return self.stream_of(RunFilter(**filters))
+
+    def stream_of(self, run_filter: RunFilter) -> Iterator[Run]:
+        """`stream` for a filter as a whole."""
+        for runs in batches(self._session, run_filter):
             yield from runs
+
+    def exact_count(self, run_filter: RunFilter) -> int:
+        """How many runs a filter lets through, however long that takes to say."""
+        with self._session() as session:
+            clauses = Clauses(session, run_filter)
+            return session.scalar(select(func.count(Run.id)).where(
+                clauses.scope, clauses.by_row()).with_hint(Run, BY_FACTS, "sqlite"))
 
     def distinct(self, column: str) -> list[str]:
         """The values that occur in a column of SORTED (log_tables.py), sorted."""

@@ -46,10 +46,7 @@ class RunMarks:
 
     def tag(self, run_ids: Collection[int], tag: str) -> None:
         """Give runs a tag; raises RequestError where it is empty or long."""
-        tag = " ".join(tag.split())
-        if not 0 < len(tag) <= LONGEST_TAG:
-            raise RequestError(f"tag: received {tag[:80]!r}, accepted 1 to {LONGEST_TAG} "
-                               "characters")
+        tag = check_tag(tag)
         rows = [{"run_id": run_id, "tag": tag} for run_id in run_ids]
         if rows:
             with self._session(write=True) as session:
@@ -87,6 +84,14 @@ class RunMarks:
         with self._session(write=True) as session:
             for some in _some(run_ids):
                 session.execute(update(Run).where(Run.id.in_(some)).values(**columns))
+
+
+def check_tag(tag: str) -> str:
+    """A tag without blanks too many; raises RequestError where it is empty or long."""
+    tag = " ".join(tag.split())
+    if not 0 < len(tag) <= LONGEST_TAG:
+        raise RequestError(f"tag: received {tag[:80]!r}, accepted 1 to {LONGEST_TAG} characters")
+    return tag
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -17,6 +17,7 @@ from pipelines.cli import (
     compare,
     conformance,
     data,
+    exchange,
     generate,
     hub,
     inpaint,
@@ -34,9 +35,11 @@ UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.compare, study.study,
-                reproduce.reproduce, runs.runs, jobs.jobs, data.doctor, data.backup, data.restore,
-                models.models, models.schedulers, conformance.conformance):
+                reproduce.reproduce, runs.runs, jobs.jobs, exchange.export, data.doctor,
+                data.backup, data.restore, models.models, models.schedulers,
+                conformance.conformance):
     app.command()(command)
+app.command("import")(exchange.import_)
 
 hub_app = typer.Typer(help=hub.__doc__)
 for command in (hub.search, hub.download, hub.cache):

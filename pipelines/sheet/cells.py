@@ -191,6 +191,15 @@ def runs_csv(runs: Iterable[Run]) -> Iterator[str]:
     return _csv_lines((run.as_dict() for run in runs), Run.__table__.columns.keys())
 
 
+def runs_json(runs: Iterable[Run]) -> Iterator[str]:
+    """Runs with every column as the lines of a JSON list, each made when it is asked for."""
+    sign = "["
+    for run in runs:
+        yield f"{sign}\n{json.dumps(run.as_dict(), ensure_ascii=False)}"
+        sign = ","
+    yield "[]\n" if sign == "[" else "\n]\n"
+
+
 def spreadsheet(rows: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> str:
     """Rows as CSV for people; see `spreadsheet_lines`."""
     return "".join(spreadsheet_lines(lambda: rows, axes))

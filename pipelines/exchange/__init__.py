@@ -1,0 +1,1 @@
+"""The run log in files that others read, and back from one of them."""
