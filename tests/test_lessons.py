@@ -8,13 +8,17 @@ import torch
 from apptest import APP, html, page
 from PIL import Image
 
+from dashboard import state
+from dashboard.learn.page import LESSONS
+from dashboard.study.setup import put_methods
 from pipelines import RunRequest
 from pipelines.errors import RequestError
 from pipelines.laboratory.mixture import Mixture, solve
 from pipelines.lessons import flow, forward, guidance, plane, postcards, reverse, solvers
 from pipelines.lessons.question import interval, nearest
+from pipelines.study.design import Study
+from pipelines.study.prompts import bundled_prompts
 
-LESSONS = ("forward", "reverse", "solvers", "guidance", "flow")
 
 
 def closed_form(schedule, timestep):
@@ -195,11 +199,8 @@ def test_layout_and_detail_make_up_the_latents(traced):
 
 
 @pytest.mark.parametrize("key", LESSONS)
-def test_check_questions_differ_and_are_graded_by_computing(session_engine, key):
-    module = {"forward": forward, "solvers": solvers, "guidance": guidance, "flow": flow,
-              "reverse": reverse}[key]
-    registry = (session_engine.registry,) if key == "reverse" else ()
-    questions = [module.check(*registry, case) for case in range(4)]
+def test_check_questions_differ_and_are_graded_by_computing(home, key):
+    questions = [LESSONS[key].check(case) for case in range(4)]
     assert len({(question.text, question.choices) for question in questions}) > 1
     for question in questions[:2]:
         answer = question.grade()
@@ -223,6 +224,22 @@ def test_a_lesson_is_drawn_and_opens_in_compare(home, key):
     assert app.title[0].value == "Compare"
     cells = next(caption.value for caption in app.caption if "cells" in caption.value)
     assert "cells" in cells and not app.exception
+
+
+def test_lessons_open_in_study_with_methods_that_it_takes(home):
+    for lesson in LESSONS.values():
+        if lesson.in_study:
+            put_methods(lesson.comparison())
+            axes = [axis for axis in lesson.comparison().axes
+                    if axis.name in state.STUDY.get("axes")]
+            study = Study(lesson.comparison().base, tuple(axes), bundled_prompts(2, "postcards"),
+                          (0,))
+            assert len(study.methods) > 1
+    app = page("learn", {"learn.lesson": "guidance", "learn.guidance.guess.committed": 0})
+    app.button(key="learn.study").click().run()
+    assert app.title[0].value == "Study" and not app.exception
+    assert app.session_state["study.axes"] == ["guidance_scale"]
+    assert "cs-error" not in html(app).split("</style>")[-1]
 
 
 def test_an_address_opens_its_lesson(home):

@@ -108,4 +108,4 @@ def comparison() -> Comparison:
 
 
 LESSON = Lesson("forward", "Forward", lambda: forward.QUESTION, pose, play, forward.check,
-                comparison)
+                comparison, in_study=False)  # a study has prompts, and no pictures

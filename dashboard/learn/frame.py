@@ -15,6 +15,7 @@ from dashboard import state
 from dashboard.components.text import notice, words
 from dashboard.form.axes import put_comparison
 from dashboard.last_net import last_net
+from dashboard.study.setup import put_methods
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError
 from pipelines.lessons.question import Answer, Question
@@ -26,7 +27,8 @@ PAGE = state.LEARN
 class Lesson:
     """`pose` draws what is seen before the guess, `play` the live run behind it, in the plane and
     on the bundled model, moved by one slider. `check(case)` asks about a
-    new case; `comparison()` is what 'Open in Compare' opens."""
+    new case; `comparison()` is what 'Open in Compare' opens, with what the lesson's widgets say,
+    and 'Open in Study', where many prompts can be asked the same."""
 
     key: str
     title: str
@@ -35,6 +37,7 @@ class Lesson:
     play: Callable[[], None]
     check: Callable[[int], Question]
     comparison: Callable[[], Comparison]
+    in_study: bool = True
 
 
 def draw(lesson: Lesson) -> None:
@@ -53,13 +56,18 @@ def draw(lesson: Lesson) -> None:
             if asked(lesson.check(case), check):
                 st.button("Another case", icon=":material/refresh:", key=PAGE.key("another"),
                           on_click=PAGE.set, args=(case_key, case + 1))
-            st.button("Open in Compare", icon=":material/grid_on:", key=PAGE.key("compare"),
-                      on_click=open_in_compare, args=(lesson,),
-                      help="The same question on the page Compare, its axes filled in.")
+            with st.container(horizontal=True):
+                st.button("Open in Compare", icon=":material/grid_on:", key=PAGE.key("compare"),
+                          on_click=open_in_compare, args=(lesson,),
+                          help="The same question on the page Compare, its axes filled in.")
+                if lesson.in_study:
+                    st.button("Open in Study", icon=":material/query_stats:",
+                              key=PAGE.key("study"), on_click=open_in_study, args=(lesson,),
+                              help="The same question of many prompts: what can be told apart.")
     with right:
         st.fragment(last_net()(told(lesson.play if guessed else lesson.pose)))()
-    if PAGE.pop("to_compare"):
-        st.switch_page("views/compare.py")
+    if view := PAGE.pop("to"):
+        st.switch_page(f"views/{view}.py")
 
 
 def told(show: Callable[[], None]) -> Callable[[], None]:
@@ -119,4 +127,12 @@ def guess_again(name: str) -> None:
 def open_in_compare(lesson: Lesson) -> None:
     put_comparison(state.COMPARE, lesson.comparison())
     state.open_comparison_setup()
-    PAGE.set("to_compare", True)
+    PAGE.set("to", "compare")
+
+
+@last_net()
+def open_in_study(lesson: Lesson) -> None:
+    put_methods(lesson.comparison())
+    st.session_state[state.STUDY_ID] = None
+    state.STUDY.set("setup.next", True)
+    PAGE.set("to", "study")
