@@ -32,14 +32,14 @@ def _paint_set(settings: Settings, name: str, count: int, held_out: bool) -> Non
     side = settings.config.image_size
     fresh = settings.work / f"{name}.new"
     array = np.lib.format.open_memmap(fresh, "w+", np.uint8, (count, side, side, 4))
-    paint_one = partial(_paint_one, size=side, held_out=held_out)
+    paint = partial(paint_numbered, size=side, held_out=held_out)
     started = time.monotonic()
     with ExitStack() as stack:
         scenes = stack.enter_context((settings.work / f"{name}.jsonl").open("w"))
-        painted = map(paint_one, range(count))
+        painted = map(paint, range(count))
         if settings.workers > 1:
             pool = stack.enter_context(get_context("spawn").Pool(settings.workers))
-            painted = pool.imap(paint_one, range(count), chunksize=64)
+            painted = pool.imap(paint, range(count), chunksize=64)
         for index, (scene, picture) in enumerate(painted, start=1):
             array[index - 1] = picture
             scenes.write(json.dumps(asdict(scene) | {"extras": sorted(scene.extras)}) + "\n")
@@ -51,9 +51,18 @@ def _paint_set(settings: Settings, name: str, count: int, held_out: bool) -> Non
     fresh.replace(settings.work / f"{name}.npy")
 
 
-def _paint_one(index: int, size: int, held_out: bool) -> tuple[Scene, np.ndarray]:
+def numbered_scene(index: int, held_out: bool = False) -> tuple[Scene, Random]:
+    """What picture `index` of the training set shows, or of the validation set, and the generator
+    that goes on to paint it."""
     rng = Random(f"{'held out' if held_out else 'training'} {index}")
-    scene = sample_scene(rng, held_out)
+    return sample_scene(rng, held_out), rng
+
+
+def paint_numbered(
+    index: int, size: int = 64, held_out: bool = False
+) -> tuple[Scene, np.ndarray]:
+    """That scene and its picture with the mask, (size, size, 4)."""
+    scene, rng = numbered_scene(index, held_out)
     picture, mask = paint_with_mask(scene, rng, size)
     return scene, np.dstack([np.asarray(picture), np.asarray(mask)])
 
