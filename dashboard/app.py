@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.components.queue import queue_panel
 from dashboard.last_net import last_net
+from dashboard.learn.class_mode import class_of_address, learner
 from dashboard.state import begin, end
 
 icon = Path(__file__).parent / "icon.svg"
@@ -19,9 +20,13 @@ pages = [
     st.Page("views/hub.py", title="Hub", icon=":material/hub:"),
     st.Page("views/learn.py", title="Learn", icon=":material/school:"),
 ]
-page = st.navigation({"Contact Sheet": pages})
+code = class_of_address()
+page = st.navigation({"Contact Sheet": pages}, position="hidden" if code else "sidebar")
 with last_net():
-    begin(page.title)
-    queue_panel()
-    page.run()
-    end()
+    if code:
+        learner(code)
+    else:
+        begin(page.title)
+        queue_panel()
+        page.run()
+        end()

@@ -1,7 +1,8 @@
 """Who is let in where the dashboard can be reached from other machines.
 
 Nothing of the dashboard is served before the secret was given: no page, no picture, no stream. A
-browser that gave it has a cookie until the dashboard is started again.
+browser that gave it has a cookie until the dashboard is started again. A learner's browser is let
+in by the code of a class that is open, and sees that class only.
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.lessons.classroom import classrooms
+
 SECRET = "CONTACT_SHEET_PASSWORD"
 FIELD = "token"  # of the form and of an address
 COOKIE = "contact_sheet"
+CLASS = "class"  # of a learner's address
+CLASS_COOKIE = "contact_sheet_class"
+CLASS_HEADER = "X-Contact-Sheet-Class"  # tells the pages that they show a class and nothing else
+LOOKING = ("GET", "HEAD")
 MAX_BYTES = 4096  # of what the form sends
 WRONG_SECONDS = 1.0  # between two wrong secrets, whoever tries them
 PAGE = Path(__file__).with_name("door.html")
@@ -45,6 +52,9 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._admitted(HTTPConnection(scope)):
             await self.app(scope, receive, send)
+        elif code := _joined(HTTPConnection(scope)):
+            header = CLASS_HEADER.lower().encode(), code.encode()
+            await self.app({**scope, "headers": [*scope["headers"], header]}, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -60,6 +70,8 @@ class Door:
         text = request.query_params.get(FIELD)
         if request.method == "POST":
             text = await self._sent(request)
+        elif text is None and (code := request.query_params.get(CLASS)):
+            return await self._let_into_class(code)
         if text is None:
             return _page(401)
         if not secrets.compare_digest(text.encode(errors="replace"), self.secret):
@@ -74,6 +86,17 @@ class Door:
                             secure=request.url.scheme == "https")
         return response
 
+    async def _let_into_class(self, code: str) -> Response:
+        """The way to a class for who knows its code."""
+        code = code.strip().upper()
+        if not classrooms.is_open(code):
+            async with self._wrong:
+                await asyncio.sleep(WRONG_SECONDS)
+            return _page(403, "No class of that code is open now.")
+        response = RedirectResponse(f"/?{urlencode({CLASS: code})}", 303, HEADERS)
+        response.set_cookie(CLASS_COOKIE, code, httponly=True, samesite="lax")
+        return response
+
     async def _sent(self, request: Request) -> str:
         """What the form sent; '' where that is too much or no text."""
         data = b""
@@ -82,6 +105,16 @@ class Door:
             if len(data) > MAX_BYTES:
                 return ""
         return parse_qs(data.decode(errors="replace")).get(FIELD, [""])[0]
+
+
+def _joined(connection: HTTPConnection) -> str | None:
+    """The open class that a learner's browser was let into, where it only looks and asks neither
+    for another nor for all."""
+    code = connection.cookies.get(CLASS_COOKIE, "")
+    asked = connection.query_params.get(CLASS, code).strip().upper()
+    looks = (connection.scope.get("method", "GET") in LOOKING
+             and FIELD not in connection.query_params)
+    return code if looks and asked == code and classrooms.is_open(code) else None
 
 
 def _page(status: int, problem: str = "") -> HTMLResponse:

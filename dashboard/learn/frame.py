@@ -15,6 +15,7 @@ from dashboard import state
 from dashboard.components.text import notice, words
 from dashboard.form.axes import put_comparison
 from dashboard.last_net import last_net
+from dashboard.learn.class_mode import asked_of_class, begin_lesson, class_code, open_class
 from dashboard.study.setup import put_methods
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError
@@ -46,8 +47,10 @@ def draw(lesson: Lesson) -> None:
     PAGE.start(**{case_key: 0})
     st.html(f"<h2 class='cs-model'>{lesson.title}</h2>")
     left, right = st.container(key="lesson").columns([4, 7], gap="large")
-    guessed = PAGE.get(f"{name}.committed") is not None
+    begin_lesson(lesson.key, name)
     with left:
+        if classroom := open_class():
+            class_code(classroom)
         answered = asked(lesson.question(), name)
         if answered:
             st.html("<h3 class='cs-section'>A new case</h3>")
@@ -65,7 +68,7 @@ def draw(lesson: Lesson) -> None:
                               key=PAGE.key("study"), on_click=open_in_study, args=(lesson,),
                               help="The same question of many prompts: what can be told apart.")
     with right:
-        st.fragment(last_net()(told(lesson.play if guessed else lesson.pose)))()
+        st.fragment(last_net()(told(lesson.play if answered else lesson.pose)))()
     if view := PAGE.pop("to"):
         st.switch_page(f"views/{view}.py")
 
@@ -83,7 +86,11 @@ def told(show: Callable[[], None]) -> Callable[[], None]:
 
 
 def asked(question: Question, name: str) -> bool:
-    """Draw a question; whether a guess was committed, which is then graded."""
+    """Draw a question; whether a guess was committed, which is then graded, or the class was
+    shown the answer."""
+    if classroom := open_class():
+        return asked_of_class(classroom, question, name,
+                              lambda: graded(question.text, question.choices, question))
     committed = f"{name}.committed"
     guess = PAGE.get(committed)
     words(question.text, "large")

@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.learn import distillation, flow, forward, guidance, latents, reverse, solvers
+from dashboard.learn.class_mode import class_button
 from dashboard.learn.frame import PAGE, draw
 
 LESSONS = {lesson.key: lesson for lesson in (
@@ -28,6 +29,7 @@ def learn() -> None:
                              **PAGE.kept(LESSON))
         st.toggle("Presentation", **PAGE.kept(PRESENT),
                   help="Large type, no sidebar. The arrow keys and a clicker change the lesson.")
+        class_button()
         if PAGE.get(PRESENT):
             turning_buttons()
     if PAGE.get(PRESENT):
