@@ -25,6 +25,7 @@ from pipelines.postcards.vocabulary import PLACE_PHRASES, TIME_PHRASES, Scene, s
 CHANNELS = 2 * model.LATENT_CHANNELS + 1  # noisy latents, mask, latents of what is kept
 BACKGROUND_SHARE = 0.3  # of a batch: pictures without a subject, whose caption names none
 CAPTIONED_BACKGROUND_SHARE = 0.4  # of them; the others' captions are empty
+KEPT_WEIGHT = 0.2  # of what is kept, in the loss: the network sees it, and it is soon learned
 
 
 def paint_backgrounds(settings: Settings) -> None:
@@ -86,7 +87,9 @@ def train_inpaint(rank: int, settings: Settings) -> None:
         small = nn.functional.interpolate(mask, clean.shape[-2:])  # as the pipeline does it
         with autocast():
             predicted = unet(torch.cat([noisy, small, kept], 1), timesteps, context).sample
-        error = (predicted.float() - velocity).square().mean((1, 2, 3))
+        weight = KEPT_WEIGHT + (1 - KEPT_WEIGHT) * small
+        squared = (predicted.float() - velocity).square().mean(1, keepdim=True)
+        error = (weight * squared).mean((1, 2, 3)) / weight.mean((1, 2, 3))
         return error.mean(), error, timesteps
 
     tuning.learn(rank, "inpaint", unet, loss, learning_rate=1e-3, seed=8)
