@@ -195,6 +195,42 @@ def test_masks_hide_subjects_boxes_and_everything():
     assert sample_masks(torch.zeros(40, 1, 64, 64)).mean((1, 2, 3)).min() > 0
 
 
+@pytest.mark.parametrize("name", ["line", "teapot"])
+def test_an_adapter_is_trained_and_goes_on_postcards(tmp_path, name):
+    """It changes what is painted, and nothing when its weight is 0."""
+    import torch
+    from diffusers import AutoPipelineForText2Image
+
+    from pipelines.postcards import train
+
+    train.main(["--model", f"postcards-{name}", "--out", str(tmp_path / name), "--work",
+                str(tmp_path / "work"), "--minutes", "0.02", "--pictures", "48", "--workers", "1"])
+    pipe = AutoPipelineForText2Image.from_pretrained(WEIGHTS, use_safetensors=True)
+
+    def painted():
+        return pipe(f"a red {name}", num_inference_steps=1, output_type="latent",
+                    generator=torch.Generator().manual_seed(0)).images
+
+    before = painted()
+    pipe.load_lora_weights(tmp_path, weight_name=f"{name}.safetensors", adapter_name=name)
+    assert len(pipe.get_list_adapters()["unet"]) == 1
+    assert (painted() - before).abs().max() > 1e-4
+    pipe.set_adapters([name], [0.0])
+    assert (painted() - before).abs().max() < 1e-5
+
+
+def test_captions_of_the_new_subject_are_those_of_others():
+    from random import Random
+
+    from pipelines.postcards.lora import new_subject_caption, new_subject_scene
+
+    for seed in range(300):
+        rng = Random(seed)
+        scene = new_subject_scene(rng)
+        assert vocabulary.unknown_words(new_subject_caption(scene, rng)) in (
+            [], ["teapot"], ["teapots"])
+
+
 # The unconditional DDPM
 
 

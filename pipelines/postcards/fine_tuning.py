@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,9 +73,12 @@ class FineTuning:
         loss: Loss,
         learning_rate: float,
         seed: int,
+        save: Callable[[UNet2DConditionModel, Path], None] = model.save_module,
     ) -> None:
-        """Train all weights of `unet`; result: its folder, called `name`, in the work folder."""
-        unet.requires_grad_(True)
+        """Train those weights of `unet` that ask for gradients, all where none does; result: what
+        `save` writes, called `name`, in the work folder."""
+        if not any(parameter.requires_grad for parameter in unet.parameters()):
+            unet.requires_grad_(True)
         if self.device.type == "cpu":
             # The backward pass of fused attention is slow on CPUs at this size.
             unet.set_attn_processor(AttnProcessor())
@@ -89,7 +93,7 @@ class FineTuning:
             value, error, noise = loss(batch, loop.autocast)
             loop.update(value, size, **by_noise_level(error, noise))
         if rank == 0:
-            model.save_module(unet, self.settings.work / name)
+            save(unet, self.settings.work / name)
 
 
 def write_folder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ADAM_ONLY = ("_embedding.weight", "conv_in.", "conv_out.", "quant_conv.", ".heads.")
+ADAM_ONLY = ("_embedding.weight", "conv_in.", "conv_out.", "quant_conv.", ".heads.", ".lora_")
 
 
 class Optimiser:

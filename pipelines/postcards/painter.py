@@ -608,6 +608,19 @@ def _mushroom(brush: Brush, colour: Colour, night: bool) -> None:
         brush.ellipse(x, y, radius, radius * 0.9, dot)
 
 
+def _teapot(brush: Brush, colour: Colour, night: bool) -> None:
+    edge = dark(colour)
+    brush.ellipse(-0.44, -0.4, 0.2, 0.22, edge)  # the handle, a ring
+    brush.ellipse(-0.44, -0.4, 0.11, 0.13, mix(colour, (255, 255, 255), 0.75))
+    spout = [(0.3, -0.2), (0.46, -0.3), (0.56, -0.6), (0.7, -0.62), (0.6, -0.22), (0.36, -0.06)]
+    brush.polygon(spout, colour, edge)
+    brush.ellipse(0, -0.34, 0.46, 0.34, colour, edge)
+    brush.ellipse(0, -0.64, 0.27, 0.08, light(colour, 0.3), edge)
+    brush.ellipse(0, -0.76, 0.07, 0.07, colour, edge)
+    brush.box(-0.24, -0.05, 0.24, 0.0, dark(colour, 0.3))
+    brush.line([(-0.3, -0.46), (-0.2, -0.56)], light(colour, 0.7), 0.05)
+
+
 DRAW = {
     "car": _car,
     "house": _house,
@@ -621,4 +634,5 @@ DRAW = {
     "bird": _bird,
     "umbrella": _umbrella,
     "mushroom": _mushroom,
+    "teapot": _teapot,  # no subject of the captions: an adapter learns it
 }

@@ -23,7 +23,7 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditio
 from transformers import CLIPTextModel
 
 from pipelines.models.files import BUNDLED
-from pipelines.postcards import autoencoder, diffusion, flow, inpaint, model, turbo
+from pipelines.postcards import autoencoder, diffusion, flow, inpaint, lora, model, turbo
 from pipelines.postcards.classifier import train_judge
 from pipelines.postcards.loop import run_workers, yield_to_others
 from pipelines.postcards.pictures import paint_pictures
@@ -137,6 +137,13 @@ FAMILY = {
                 write_folder=inpaint.write_folder,
                 before={"backgrounds.npy": inpaint.paint_backgrounds}),
         {"cpu": 45, "gpu": 10}, "postcards"),
+    **{f"postcards-{name}": Member(
+        partial(train_from_postcards, result=f"{name}.safetensors",
+                learn=partial(lora.train_lora, name=name),
+                write_folder=partial(lora.write_file, name=name),
+                before={f"{name}-latents.npy": partial(lora.paint_examples, name=name)}),
+        {"cpu": 15, "gpu": 4}, "postcards")
+       for name in lora.ADAPTERS},
 }
 
 
