@@ -2,7 +2,7 @@
 python -m pipelines.postcards.family MEMBER
 
 turbo: what few evaluations paint. flow: accuracy and convergence of both. inpaint: what lies under
-a mask, painted anew or removed.
+a mask, painted anew or removed. line, teapot: the adapters.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipelines.errors import PipelineError
 from pipelines.postcards import judge
+from pipelines.postcards.adapter_figures import style_table, subject_table
 from pipelines.postcards.behaviour import as_array, box_around
 from pipelines.postcards.vocabulary import SUBJECTS, Scene
 
@@ -157,21 +158,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.postcards.family", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("member", choices=("turbo", "flow", "inpaint"))
-    parser.add_argument("--model", metavar="DIR", help="its folder; default: the bundled one")
+    tables: dict[str, Callable[..., list[str]]] = {
+        "turbo": turbo_table, "flow": flow_table, "inpaint": inpaint_table, "line": style_table,
+        "teapot": subject_table}
+    parser.add_argument("member", choices=tables)
+    parser.add_argument("--model", metavar="PATH",
+                        help="its folder, or an adapter's file; default: the bundled one")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     from pipelines.engine import Engine
     from pipelines.models.registry import Registry
 
-    tables: dict[str, Callable[..., list[str]]] = {"turbo": turbo_table, "flow": flow_table}
     about: tuple[Any, ...] = (options.model or f"{BASE}-{options.member}", options.count,
                               options.seed)
     try:
         if options.member == "inpaint":
             with tempfile.TemporaryDirectory() as home:
-                rows = inpaint_table(Engine(Path(home)), *about)
+                rows = tables[options.member](Engine(Path(home)), *about)
         else:
             rows = tables[options.member](Registry(), *about)
     except PipelineError as error:
