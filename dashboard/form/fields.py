@@ -20,6 +20,7 @@ from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_picture
+from pipelines.models.files import BUNDLED_LORAS
 from pipelines.notation import number_text
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import (
@@ -28,7 +29,7 @@ from pipelines.postcards.vocabulary import (
     known_words,
     unknown_words,
 )
-from pipelines.request import limits
+from pipelines.request import RunRequest, limits
 from pipelines.schedulers import BY_KEY
 
 TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to image",
@@ -148,14 +149,16 @@ def example_prompts(page: PageState) -> None:
                           type="tertiary")
 
 
-def unknown_words_note(model_id: str, *prompts: str) -> None:
-    """A gentle note where the bundled model does not know words of the prompt."""
-    if model_id not in CAPTIONED_MODELS:
+def unknown_words_note(request: RunRequest, *prompts: str) -> None:
+    """A gentle note where the bundled model does not know words of the prompts."""
+    if request.model_id not in CAPTIONED_MODELS:
         return
-    unknown = list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt)))
+    adapters = [lora.path for lora in request.loras]
+    unknown = list(dict.fromkeys(
+        word for prompt in prompts for word in unknown_words(prompt, adapters)))
     if unknown:
         listed = ", ".join(unknown[:8]) + (" and more" if len(unknown) > 8 else "")
-        notice("note", f"{model_id} does not know: {listed}. It paints postcards of "
+        notice("note", f"{request.model_id} does not know: {listed}. It paints postcards of "
                        "simple things; the examples show its words.")
 
 
@@ -246,9 +249,10 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
                   placeholder='{"use_karras_sigmas": true}',
                   help="Constructor options of the diffusers scheduler, as JSON.")
     st.text_area("LoRA adapters", **page.kept("loras"), height=68,
-                 placeholder="style.safetensors = 0.8",
-                 help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
-                      "behind = its weight, else 1. JSON names any path: "
+                 placeholder="postcards-line = 0.8",
+                 help=f"One per line: {', '.join(BUNDLED_LORAS)} (for postcards), a .safetensors "
+                      "file, a folder, or a Hub id in the cache; behind = its weight, else 1. JSON "
+                      "names any path: "
                       '`{"path": "rank=8", "weight": 0.5}`.')
     left, middle, right = st.columns(3)
     left.selectbox("dtype", [None, *choices("torch_dtype")], **page.kept("torch_dtype"),

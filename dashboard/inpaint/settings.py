@@ -147,4 +147,4 @@ def tell(draft: Draft, requests: Sequence[RunRequest]) -> None:
                + forecast_text(expected.seconds))
     if draft.summary(request.mask_feather, request.differential).share == 1:
         notice("note", "The mask covers the whole picture: nothing of it would be kept.")
-    unknown_words_note(request.model_id, request.prompt, request.negative_prompt)
+    unknown_words_note(request, request.prompt, request.negative_prompt)

@@ -100,7 +100,7 @@ def setup() -> str | None:
         else:
             for sentence in sentences:
                 words(sentence, "quiet")
-            unknown_words_note(base.model_id, *(prompt.text for prompt in design.prompts))
+            unknown_words_note(base, *(prompt.text for prompt in design.prompts))
     if go and not problem:
         PAGE.pop("left_out")
         submit_study(state.job_queue(), design, **asked())

@@ -137,7 +137,7 @@ def setup() -> None:
         if problem:
             problem_notice(problem)
         elif comparison:
-            unknown_words_note(comparison.base.model_id, *prompts_of(comparison))
+            unknown_words_note(comparison.base, *prompts_of(comparison))
     if go and comparison:
         job = submit_comparison(state.job_queue(), comparison, PAGE.get("shared"),
                                 PAGE.get("fresh"), **asked())

@@ -153,7 +153,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
     plural = "s" if expected.cells > 1 else ""
     st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · "
                + forecast_text(expected.seconds))
-    unknown_words_note(base.model_id, base.prompt, base.negative_prompt)
+    unknown_words_note(base, base.prompt, base.negative_prompt)
 
 
 def progress(job: Job) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.postcards import judge, vocabulary
+from pipelines.postcards.vocabulary import NEW_SUBJECT
 from pipelines.request import Lora
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def style_table(registry: Registry, adapter: str, count: int, seed: int) -> list
 def subject_table(registry: Registry, adapter: str, count: int, seed: int) -> list[str]:
     """How often the new subject is seen where it is asked for, in colour and place, and the judge's
     shares on the captions that the base knows, by the adapter's weight."""
-    from pipelines.postcards.lora import NEW_SUBJECT, new_subject_caption
+    from pipelines.postcards.lora import new_subject_caption
 
     known = judge.held_out_captions(count, seed)
     new = [judge.Wanted(new_subject_caption(want.scene, Random(f"new {seed} {number}"),

@@ -23,13 +23,12 @@ from pipelines.postcards.fine_tuning import Batch, FineTuning
 from pipelines.postcards.loop import train_device
 from pipelines.postcards.painter import OVERSAMPLING, paint
 from pipelines.postcards.settings import Settings, say
-from pipelines.postcards.vocabulary import Scene, caption, sample_scene
+from pipelines.postcards.vocabulary import NEW_SUBJECT, Scene, caption, sample_scene
 
 RANK = 16
 # The layers that are adapted: convolutions of the residual blocks, attention, and what follows it.
 TARGETS = ("conv1", "conv2", "to_q", "to_k", "to_v", "to_out.0", "proj", "net.2")
 ENCODED = 32  # pictures at a time
-NEW_SUBJECT = "teapot"
 PAPER, INK = (250, 246, 234), (38, 36, 52)
 WASH = 0.35  # of the picture's own colour, on the paper of a line drawing
 

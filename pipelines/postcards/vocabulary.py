@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -77,6 +78,7 @@ OPENINGS = (
 
 # The bundled models that paint these captions.
 CAPTIONED_MODELS = ("postcards", "postcards-turbo")
+NEW_SUBJECT = "teapot"  # which none of them knows, and an adapter brings
 EXAMPLE_PROMPTS = (
     "a red car on a road at night",
     "a white house in the snow at night with a moon",
@@ -262,9 +264,13 @@ def known_words() -> frozenset[str]:
     return frozenset(word for text in texts for word in _words(text))
 
 
-def unknown_words(prompt: str) -> list[str]:
-    """Words of the prompt that the model never saw, lower case, in order, each once."""
-    return list(dict.fromkeys(word for word in _words(prompt) if word not in known_words()))
+def unknown_words(prompt: str, adapters: Collection[str] = ()) -> list[str]:
+    """Words of the prompt that the model, with these bundled adapters on it, never saw: lower case,
+    in order, each once."""
+    known = known_words()
+    if f"postcards-{NEW_SUBJECT}" in adapters:
+        known |= {NEW_SUBJECT, _plural(NEW_SUBJECT)}
+    return list(dict.fromkeys(word for word in _words(prompt) if word not in known))
 
 
 def _words(text: str) -> list[str]:
