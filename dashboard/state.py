@@ -58,6 +58,8 @@ DRAFTS_KEPT = 24
 COMPARISON = "comparison"  # also the query parameter
 TRUTHFUL = "truthful"  # whether files carry how their picture was made
 STUDY_ID = "study"  # also the query parameter
+VOTE = "vote"  # the query parameter that a voter's link has
+RESULTS = "results"  # the vote that its owner looks at; also the query parameter
 
 MASK_FIELDS = {"mask_image", *MASK_OPTIONS}
 
@@ -151,8 +153,8 @@ def widget_value(name: str, value: Any) -> Any:
     return value
 
 
-GENERATE, INPAINT, COMPARE, STUDY, RUNS, HUB, LEARN = map(
-    PageState, ("Generate", "In-paint", "Compare", "Study", "Runs", "Hub", "Learn"))
+GENERATE, INPAINT, COMPARE, STUDY, VOTES, RUNS, HUB, LEARN = map(
+    PageState, ("Generate", "In-paint", "Compare", "Study", "Votes", "Runs", "Hub", "Learn"))
 
 
 @st.cache_resource(show_spinner=False)

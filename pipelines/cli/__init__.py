@@ -26,6 +26,7 @@ from pipelines.cli import (
     reproduce,
     runs,
     study,
+    votes,
 )
 from pipelines.cli.output import complain
 from pipelines.error_log import one_line
@@ -45,6 +46,12 @@ hub_app = typer.Typer(help=hub.__doc__)
 for command in (hub.search, hub.download, hub.cache):
     hub_app.command()(command)
 app.add_typer(hub_app, name="hub")
+
+votes_app = typer.Typer(help=votes.__doc__)
+for name, command in (("list", votes.list_votes), ("new", votes.new), ("reveal", votes.reveal),
+                      ("results", votes.results)):
+    votes_app.command(name)(command)
+app.add_typer(votes_app, name="votes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -44,20 +45,41 @@ def _matrix_cell(pair: Pair, row: str) -> str:
             f"title='{escape(pair.sentence, quote=True)}'>{'better' if better else 'worse'}</td>")
 
 
+@dataclass(frozen=True)
+class IntervalRow:
+    """A line of a chart of intervals: a value and its bounds, None where they are not known; `told`
+    gives it the colour of what can be told apart."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    told: bool
+    title: str
+
+
 def intervals(pairs: Sequence[Pair]) -> str:
     """The differences of pairs with their intervals, on one scale with its zero."""
-    bounds = [bound for p in pairs for bound in (p.low, p.high, p.difference) if bound is not None]
-    x, height, parts = _scaffold(min([0.0, *bounds]), max([0.0, *bounds]), 0.05, len(pairs))
-    for number, pair in enumerate(pairs):
-        kind = "told" if pair.distinguishable else "alike"
-        name = f"{pair.category}: {pair.a} − {pair.b}" if pair.category else f"{pair.a} − {pair.b}"
-        y = _row(number, name, parts)
-        if pair.low is not None and pair.high is not None:
-            parts.append(f"<line class='{kind}' x1='{x(pair.low):.1f}' x2='{x(pair.high):.1f}' "
+    return interval_rows("Differences with 95 % intervals", [
+        IntervalRow(f"{pair.category}: {pair.a} − {pair.b}" if pair.category
+                    else f"{pair.a} − {pair.b}", pair.difference, pair.low, pair.high,
+                    pair.distinguishable, pair.sentence) for pair in pairs])
+
+
+def interval_rows(label: str, rows: Sequence[IntervalRow], zero: float = 0.0) -> str:
+    """Values with their intervals on one scale, with a line at `zero`."""
+    bounds = [bound for row in rows for bound in (row.low, row.high, row.value)
+              if bound is not None]
+    x, height, parts = _scaffold(min([zero, *bounds]), max([zero, *bounds]), 0.05, len(rows), zero)
+    for number, row in enumerate(rows):
+        kind = "told" if row.told else "alike"
+        y = _row(number, row.name, parts)
+        if row.low is not None and row.high is not None:
+            parts.append(f"<line class='{kind}' x1='{x(row.low):.1f}' x2='{x(row.high):.1f}' "
                          f"y1='{y:.1f}' y2='{y:.1f}'/>")
-        parts.append(f"<circle class='{kind}' cx='{x(pair.difference):.1f}' cy='{y:.1f}' r='4.5'>"
-                     f"<title>{escape(pair.sentence)}</title></circle>")
-    return _svg(height, "Differences with 95 % intervals", parts)
+        parts.append(f"<circle class='{kind}' cx='{x(row.value):.1f}' cy='{y:.1f}' r='4.5'>"
+                     f"<title>{escape(row.title)}</title></circle>")
+    return _svg(height, label, parts)
 
 
 def distributions(findings: Findings, measure: str) -> str:
@@ -85,10 +107,10 @@ def distributions(findings: Findings, measure: str) -> str:
 
 
 def _scaffold(
-    low: float, high: float, room: float, rows: int
+    low: float, high: float, room: float, rows: int, at: float = 0.0
 ) -> tuple[Callable[[float], float], int, list[str]]:
-    """Where a value lies across, the height for so many rows, and the drawing of zero and ticks;
-    `room`: what is left free beyond `low` and `high`, as a share."""
+    """Where a value lies across, the height for so many rows, and the drawing of ticks and of a
+    line at the value `at`; `room`: what is left free beyond `low` and `high`, as a share."""
     beyond = (high - low or 1) * room
     low, high = low - beyond, high + beyond
 
@@ -96,7 +118,7 @@ def _scaffold(
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     height = LINE * rows + 34
-    zero = f"<line class='zero' x1='{x(0):.1f}' x2='{x(0):.1f}' y1='4' y2='{height - 26}'/>"
+    zero = f"<line class='zero' x1='{x(at):.1f}' x2='{x(at):.1f}' y1='4' y2='{height - 26}'/>"
     return x, height, [zero, *(
         f"<text class='tick' x='{x(tick):.1f}' y='{height - 8}' text-anchor='middle'>{tick:g}"
         "</text>" for tick in ticks(low, high))]

@@ -72,7 +72,7 @@ class Study:
         """Their names, in the order of the axes."""
         names = {axis.name: axis for axis in self.axes}
         return tuple(
-            " ".join(_text(names[axis], value) for axis, value in cell.axes.items())
+            " ".join(name_part(names[axis], value) for axis, value in cell.axes.items())
             for cell in self._grid.cells if not cell.left_out)
 
     @functools.cached_property
@@ -185,7 +185,7 @@ def parse_methods(texts: Sequence[str], base: RunRequest) -> tuple[Axis, ...]:
     return tuple(parse_axis(text, base) for text in texts)
 
 
-def _text(axis: Axis, value: object) -> str:
+def name_part(axis: Axis, value: object) -> str:
     """A value as a part of a method's name; a bare number says what it is a number of."""
     text = axis.label(value)
     if axis.name == "num_inference_steps":

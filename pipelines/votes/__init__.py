@@ -1,0 +1,1 @@
+"""Blind voting: which of the pictures of one prompt and seed do people choose?"""
