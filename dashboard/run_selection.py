@@ -109,9 +109,8 @@ def differences_dialog(ids: list[int]) -> None:
 
 
 def _picture(run: Run) -> None:
-    pictures = state.engine().pictures
-    if pictures.whole(run.image_sha256):
-        st.image(str(pictures.path(run.image_sha256)), alt=alt_text(run))
+    if path := state.engine().thumbnails.get(run.image_sha256):
+        st.image(str(path), alt=alt_text(run))
     words(f"Run {run.id}" + ("" if run.image_sha256 else f", {run.status}"), "quiet")
 
 

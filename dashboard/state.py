@@ -388,14 +388,25 @@ def picture_url(picture: Path | bytes, place: str) -> str:
     It lives until the session's next full script run, or until another picture takes its place.
     """
     data: bytes | str = picture if isinstance(picture, bytes) else str(picture)
-    jpeg = isinstance(data, bytes) and data.startswith(b"\xff\xd8")
-    return get_instance().media_file_mgr.add(data, "image/jpeg" if jpeg else "image/png", place)
+    kind = "png"
+    if isinstance(data, bytes):
+        kind = "jpeg" if data.startswith(b"\xff\xd8") else kind
+    elif data.endswith(".webp"):
+        kind = "webp"
+    return get_instance().media_file_mgr.add(data, f"image/{kind}", place)
 
 
 def stored_url(sha256: str | None, place: str) -> str | None:
     """The address of a picture of the store; None where it is missing or damaged."""
     pictures = engine().pictures
     return picture_url(pictures.path(sha256), place) if pictures.whole(sha256) else None
+
+
+def thumbnail_url(sha256: str | None, place: str) -> str | None:
+    """The address of a stored picture's small print; None where the picture is missing or
+    damaged."""
+    path = engine().thumbnails.get(sha256)
+    return picture_url(path, place) if path else None
 
 
 def preview_url(image: Image) -> str:

@@ -1,7 +1,8 @@
 """Whether a data folder is as it should be, and what can be done where it is not.
 
 Mending never removes a picture or a row: files that nobody names or that are damaged are moved into
-`set-aside/`, files that were left half written are removed, and the full-text index is made anew.
+`set-aside/`, files that were left half written and useless thumbnails are removed, and the
+full-text index is made anew.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from pathlib import Path
 from sqlalchemy import select
 
 from pipelines.errors import StorageError
+from pipelines.exchange.work import EXPORTS, IMPORTS
 from pipelines.fields import PICTURES
 from pipelines.files import TEMPORARY, make_folder
+from pipelines.job_log import GO_ON, JobRow
 from pipelines.log_tables import Run
 from pipelines.run_log import RunLog
 from pipelines.run_marks import named_files
 from pipelines.stores import LatentStore, PictureStore, Store
+from pipelines.thumbnails import FOLDER, Thumbnails, whole
 
 SET_ASIDE = "set-aside"
 SETTLED_SECONDS = 3600  # younger files may be in work
@@ -45,6 +49,7 @@ KINDS = {
     "missing": "files that a row names and that are not there",
     "damaged": "files whose bytes are not what their name says",
     "unnamed": "files that no row names",
+    "thumbnail": "thumbnails without a picture, or that cannot be drawn",
     "temporary": "files that were left half written",
 }
 
@@ -65,7 +70,8 @@ def examine(home: Path, mend: bool = False, on_file: Callable[[], None] | None =
     for store, named in ((PictureStore(home / "pictures"), names.pictures),
                          (LatentStore(home / "latents"), names.latents)):
         findings += _files(log, store, named, mend, on_file)
-    findings += _temporary(home, mend)
+    findings += _thumbnails(home, mend)
+    findings += _temporary(log, mend)
     return findings
 
 
@@ -149,19 +155,40 @@ def _files(
             yield Finding("missing", f"{store.kind} of run {run_id}: {name}{store.suffix}")
 
 
-def _temporary(home: Path, mend: bool) -> Iterator[Finding]:
-    folders = [home / name for name in ("pictures", "latents", "steps")]
+def _thumbnails(home: Path, mend: bool) -> Iterator[Finding]:
+    """Small prints of no picture, and such as cannot be drawn; whoever shows one makes it again."""
+    thumbnails = Thumbnails(PictureStore(home / "pictures"))
+    for path in sorted(thumbnails.folder.glob("*/*.webp")):
+        try:
+            useless = not thumbnails.pictures.path(path.stem).exists() or not whole(path)
+        except StorageError:  # its name is no picture's
+            useless = True
+        if useless and _settled(path):
+            yield Finding("thumbnail", str(path), mend and _removed(path))
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error}") from error
+    return True
+
+
+def _temporary(log: RunLog, mend: bool) -> Iterator[Finding]:
+    home = log.path.parent
+    folders = [home / name for name in ("pictures", "latents", "steps", FOLDER, EXPORTS)]
+    with log.database.session() as session:
+        waiting = {settings.get("file") for settings in session.scalars(
+            select(JobRow.settings).where(JobRow.status.in_(GO_ON), JobRow.kind == "import"))
+            if isinstance(settings, dict)}
     paths = [*home.glob(f"*{TEMPORARY}"), *home.glob(f".*{TEMPORARY}"),
-             *(path for folder in folders for path in folder.rglob(f"*{TEMPORARY}"))]
+             *(path for folder in folders for path in folder.rglob(f"*{TEMPORARY}")),
+             *(path for path in (home / IMPORTS).glob("*") if path.name not in waiting)]
     for path in sorted(set(paths)):
         if not _settled(path):
             continue
-        if mend:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StorageError(f"{path} cannot be removed: {error}") from error
-        yield Finding("temporary", str(path), mend)
+        yield Finding("temporary", str(path), mend and _removed(path))
 
 
 def _settled(path: Path) -> bool | None:

@@ -36,6 +36,7 @@ from pipelines.run_log import RunLog, data_home
 from pipelines.schedulers import make_scheduler
 from pipelines.stores import LatentStore, PictureStore
 from pipelines.strips import Strips
+from pipelines.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +54,7 @@ class Engine:
         self.run_log = RunLog(self.home)
         self.pictures = PictureStore(self.home / "pictures")
         self.latents = LatentStore(self.home / "latents")
+        self.thumbnails = Thumbnails(self.pictures)
         self.registry = Registry(device)
 
     @property

@@ -13,6 +13,7 @@ from pipelines.claims import waiting_text
 from pipelines.comparison import Comparison, forecast
 from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError, first_line
+from pipelines.exchange.work import do_export, do_import
 from pipelines.grid import new_comparison_id
 from pipelines.job_log import PAUSE, PAUSED
 from pipelines.log_tables import ComparisonRow, Run
@@ -362,4 +363,4 @@ def _readable(work: Work):
 
 
 KINDS = {"generate": _generate, "inpaint": _generate, "compare": _compare, "measure": _measure,
-         "timings": _time, "study": _study}
+         "timings": _time, "study": _study, "export": do_export, "import": do_import}

@@ -126,6 +126,16 @@ class PictureStore(Store):
         image.save(buffer, "PNG", pnginfo=text, icc_profile=None)
         return self.write(buffer.getvalue())
 
+    def remove(self, sha256: str) -> None:
+        """Delete a picture and its small print (thumbnails.py)."""
+        from pipelines.thumbnails import Thumbnails
+
+        super().remove(sha256)
+        try:
+            Thumbnails(self).path(sha256).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"the thumbnail of {sha256} cannot be removed: {error}") from error
+
     def size(self, sha256: str) -> tuple[int, int]:
         """Width and height of a stored picture, read from its header once; raises StorageError
         where it is missing or damaged."""

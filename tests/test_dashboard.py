@@ -205,8 +205,19 @@ def test_export_holds_what_is_filtered(filled):
 
 
 def test_the_log_is_exported_for_programs_and_for_people(filled):
-    labels = [button.proto.label for button in page("runs").get("download_button")]
-    assert labels == ["Export CSV", "Export for a spreadsheet"]
+    app = page("runs")
+    app.button(key="runs.export.spreadsheet").click()
+    app.run()
+    assert state.job_queue().jobs()[-1].wait(60)
+    app.run()
+    labels = [button.proto.label for button in app.get("download_button")]
+    assert labels == ["Download"]
+    (file,) = (filled.home / "exports").iterdir()
+    assert file.read_text("utf-8").startswith("\ufeff") and "5 runs" in str(
+        state.job_queue().jobs()[-1].message)
+    app.button(key=f"runs.remove.{file.name}").click()
+    app.run()
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("name", ["generate", "runs"])

@@ -16,6 +16,8 @@ from pipelines.errors import Cancelled, RequestError
 from pipelines.exchange import mlflow
 from pipelines.exchange.archive import write_archive
 from pipelines.exchange.bring_in import bring_in
+from pipelines.exchange.work import submit_export, submit_import
+from pipelines.jobs import open_queue
 from pipelines.log_tables import Run, Timing, utc_now
 from pipelines.run_filter import RunFilter
 from pipelines.run_marks import RunMarks
@@ -292,3 +294,19 @@ def test_timings_of_two_imports_are_not_added_up(full, engine, file):
         bring_in(engine, file)
     with engine.run_log.database.session() as session:
         assert session.query(Timing).count() == 4
+
+
+def test_an_import_is_a_job_that_leaves_no_file(full, engine, file, tmp_path):
+    queue = open_queue(engine)
+    try:
+        with file.open("rb") as data:
+            job = submit_import(queue, "theirs.zip", data)
+        assert job.wait(60) and job.status == "done" and "came in" in job.message
+        job = submit_import(queue, "theirs.zip", io.BytesIO(b"no zip"))
+        assert job.wait(60) and "theirs.zip is no ZIP file" in job.error
+        assert list((engine.home / "imports").iterdir()) == []
+        job = submit_export(queue, "zip", RunFilter(where="status:ok"))
+        assert job.wait(60) and "files" in job.message
+        assert zipfile.is_zipfile(next((engine.home / "exports").iterdir()))
+    finally:
+        queue.close()

@@ -17,9 +17,11 @@ from pipelines.job_log import CANCEL, INTERRUPTED, PAUSE, PAUSED, RUNNING, WAITI
 from pipelines.queue import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
-         "timings": "Timings", "inpaint": "In-paint", "study": "Study"}
+         "timings": "Timings", "inpaint": "In-paint", "study": "Study",
+         "export": "Export", "import": "Import"}
 UNITS = {"compare": "cell", "measure": "measurement", "timings": "run",
-         "study": "cell"}  # else a picture
+         "study": "cell", "export": "run", "import": "run"}  # else a picture
+MODELLESS = ("export", "import")
 MOST_LISTED = 6
 
 
@@ -81,7 +83,7 @@ def progress_text(job: Job) -> str:
     elif job.waits_for:
         parts.append(job.waits_for)
     elif not job.began:
-        parts.append("loading the model")
+        parts.append("" if job.kind in MODELLESS else "loading the model")
     elif job.done >= job.total:
         parts.append("drawing the steps" if job.kind == "compare" else "finishing")
     else:

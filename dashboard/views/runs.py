@@ -11,6 +11,7 @@ from dashboard import state
 from dashboard.components.run_details import alt_text, scheduler_label
 from dashboard.components.run_table import Column, run_table
 from dashboard.components.text import duration, notice, words
+from dashboard.run_exchange import exchanged, export_control, import_control
 from dashboard.run_selection import bin_bar, marks, redraw_after_change, selected, selection_bar
 from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
@@ -18,7 +19,6 @@ from pipelines.log_tables import Run
 from pipelines.notation import number_text
 from pipelines.run_pages import FIRST, LAST, Page
 from pipelines.run_query import DATES, EXAMPLE, FIELDS, FLAGS, NUMBERS, WORDS, QueryError, quoted
-from pipelines.sheet.cells import runs_csv, spreadsheet_lines
 
 PAGE_SIZE = 25
 PAGE = state.RUNS
@@ -172,7 +172,7 @@ def line(run: Run, tags: list[str]) -> dict[str, Any]:
     """One run as the texts of the table."""
     return {
         "id": run.id,
-        "url": state.stored_url(run.image_sha256, f"thumbnail-{run.id}"),
+        "url": state.thumbnail_url(run.image_sha256, f"thumbnail-{run.id}"),
         "large": max(run.width or 0, run.height or 0) > 64,
         "alt": alt_text(run),
         "prompt": run.prompt or "(no prompt)",
@@ -190,6 +190,11 @@ def line(run: Run, tags: list[str]) -> dict[str, Any]:
     }
 
 
+def _count(page: Page, mark: str = "") -> str:
+    return (f"{'more than ' * page.more}{mark}{page.count:,}{mark} "
+            f"run{'s' * (page.count != 1)}")
+
+
 def show() -> None:
     log = state.engine().run_log
     if not log.count() and not marks().deleted():
@@ -197,6 +202,8 @@ def show() -> None:
               "failures too.", "quiet")
         st.page_link("views/generate.py", label="Make a first picture",
                      icon=":material/photo_camera:")
+        import_control()
+        exchanged()
         return
     PAGE.start(sort=NEWEST)
     from_address()
@@ -214,18 +221,11 @@ def show() -> None:
         first_page()
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.caption(f"{'more than ' * page.more}**{page.count:,}** run{'s' * (page.count != 1)}")
-        st.download_button("Export CSV", lambda: "".join(runs_csv(log.stream(**chosen))),
-                           "contact-sheet-runs.csv", "text/csv", on_click="ignore",
-                           icon=":material/download:", disabled=not page.count,
-                           key=PAGE.key("export"))
-        st.download_button(
-            "Export for a spreadsheet",
-            lambda: "".join(spreadsheet_lines(
-                lambda: (run.as_dict() for run in log.stream(**chosen)))),
-            "contact-sheet-runs-spreadsheet.csv", "text/csv", on_click="ignore",
-            icon=":material/table:", disabled=not page.count, key=PAGE.key("spreadsheet"),
-            help="CSV with what people read; no text in it becomes a formula.")
+        st.caption(_count(page, "**"))
+        if page.count:
+            export_control(chosen, _count(page))
+        import_control()
+    exchanged()
     bin_bar("is:deleted" in chosen["where"])
     selection_bar()
     if page.runs:
