@@ -10,8 +10,11 @@ import streamlit as st
 from dashboard import state
 from dashboard.components.run_details import alt_text
 from dashboard.components.text import notice, words
+from dashboard.form.axes import put_comparison
 from dashboard.last_net import last_net
+from dashboard.run_charts import charts_dialog
 from pipelines.errors import PipelineError
+from pipelines.from_runs import comparison_of
 from pipelines.hub.plan import size_text
 from pipelines.log_tables import Run
 from pipelines.run_marks import RunMarks, bin_files, differences, empty_bin
@@ -39,6 +42,13 @@ def selection_bar() -> None:
         if st.button("Differences", icon=":material/compare:", key=PAGE.key("differ"),
                      disabled=len(ids) < 2):
             differences_dialog(ids)
+        if st.button("Compare", icon=":material/grid_on:", key=PAGE.key("compare"),
+                     disabled=len(ids) < 2, help="What differs between them becomes the axes of a "
+                     "comparison; its cells come from the log"):
+            _compare(ids)
+        if st.button("Charts", icon=":material/show_chart:", key=PAGE.key("charts"),
+                     help="Time per step, time against evaluations, memory"):
+            charts_dialog(ids)
         with st.popover("Mark", icon=":material/sell:"):
             _marking(ids)
         if st.button("Delete", icon=":material/delete:", key=PAGE.key("delete"),
@@ -48,6 +58,17 @@ def selection_bar() -> None:
             _unselect()
             st.rerun()
         st.button("Unselect", type="tertiary", key=PAGE.key("unselect"), on_click=_unselect)
+
+
+def _compare(ids: list[int]) -> None:
+    """Take the runs to Compare, or say why they make no comparison."""
+    try:
+        put_comparison(state.COMPARE, comparison_of(state.engine().run_log.runs_by_id(ids)))
+    except PipelineError as error:
+        notice("error", str(error))
+        return
+    state.open_comparison_setup()
+    st.switch_page("views/compare.py")
 
 
 def _marking(ids: list[int]) -> None:

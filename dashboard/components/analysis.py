@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.browser import asked
+from dashboard.components.charts import HEIGHT, SVG, colour, data_button
 from dashboard.components.text import notice, words
 from pipelines import measuring
 from pipelines.analysis import Line, Method, convergence, methods, pareto_front, verdict
@@ -21,15 +22,10 @@ from pipelines.guidance import guidance
 from pipelines.jobs import submit_measurement, submit_timings
 from pipelines.measuring import CONVERGED
 from pipelines.references import cell_texts
-from pipelines.sheet.cells import to_csv
 from pipelines.sheet.live import Look
 from pipelines.study.statistics import FEWEST_PROMPTS
 
-HEIGHT = 430
-# Told apart on light and on dark ground.
-COLOURS = ["#d1495b", "#3d8bc4", "#e0a030", "#4f9d69", "#9b6bc7", "#2fa4a4", "#c76b98", "#8d7b68"]
 REPEATS = 7  # with fewer, the ranges of six methods may lie apart by chance
-SVG = {"embedOptions": {"renderer": "svg"}}  # marks that a screen reader finds
 
 
 def analysis_panel(look: Look, open_run: Callable[[int], None]) -> None:
@@ -123,7 +119,7 @@ def _convergence(
     if floor:
         words(f"The reference's own error is about {floor:.2g} (grey line): distances near it "
               "say nothing.", "quiet")  # fmt: skip
-    _data("convergence", [_record(m) for line in lines for m in line.points])
+    data_button("convergence", [_record(m) for line in lines for m in line.points])
 
 
 def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
@@ -137,7 +133,7 @@ def _line_chart(lines: Sequence[Line], floor: float) -> alt.LayerChart:
                 scale=alt.Scale(type="log", nice=False, padding=12)),
         y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
-        color=_colour("solver"),
+        color=colour("solver"),
         strokeDash=alt.StrokeDash("kind:N", title=None, legend=None, scale=alt.Scale(
             domain=["deterministic", "stochastic"], range=[[1, 0], [5, 4]])),
     )
@@ -183,13 +179,13 @@ def _quality(
         y=alt.Y("rms_latents:Q", title="distance (RMS of latents)",
                 scale=alt.Scale(type="log", nice=False, padding=12)),
     )
-    colour = _colour("line")
+    of_line = colour("line")
     bounds = base.transform_filter("datum.rms_low != null").mark_rule(opacity=0.5).encode(
-        y=alt.Y("rms_low:Q"), y2="rms_high:Q", color=colour)
+        y=alt.Y("rms_low:Q"), y2="rms_high:Q", color=of_line)
     spread = base.mark_rule(opacity=0.5).encode(
-        x=alt.X("ms_low:Q"), x2="ms_high:Q", color=colour)
+        x=alt.X("ms_low:Q"), x2="ms_high:Q", color=of_line)
     dots = base.mark_point(filled=True, size=110).encode(
-        color=colour, tooltip=_tooltip(rows),
+        color=of_line, tooltip=_tooltip(rows),
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
     ).add_params(point)  # fmt: skip
     names = base.transform_filter("datum.front").mark_text(
@@ -199,7 +195,7 @@ def _quality(
     words("Dots of full colour, with their number of steps: nothing here can be told to be both "
           "faster and closer. Bars across reach from the shortest to the longest repeat; bars up "
           f"and down are 95 % intervals over prompts, from {FEWEST_PROMPTS} prompts on.", "quiet")
-    _data("quality", rows)
+    data_button("quality", rows)
 
 
 def _guidance(look: Look, open_run: Callable[[int], None]) -> None:
@@ -242,7 +238,7 @@ def _guidance(look: Look, open_run: Callable[[int], None]) -> None:
         words("With several seeds (pictures per cell) there is diversity too: the mean of "
               "1 - SSIM over pairs of pictures of one prompt.", "quiet")  # fmt: skip
     if rows or scores:
-        _data("guidance", [asdict(one) for one in points])
+        data_button("guidance", [asdict(one) for one in points])
 
 
 def _guidance_chart(rows: Sequence[dict[str, Any]], domain: list[float] | None) -> alt.LayerChart:
@@ -251,7 +247,7 @@ def _guidance_chart(rows: Sequence[dict[str, Any]], domain: list[float] | None) 
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("guidance_scale:Q"),
         y=alt.Y("value:Q", title=None, scale=scale),
-        color=_colour("measure"),
+        color=colour("measure"),
         tooltip=["measure:N", "guidance_scale:Q", alt.Tooltip("value:Q", format=".3f"), "of:N"],
     )
     marks = base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=90).add_params(point)
@@ -272,11 +268,6 @@ def _record(method: Method) -> dict[str, Any]:
     record["cells"] = len(method.cells)
     del record["by_prompt"]
     return record
-
-
-def _colour(field: str) -> alt.Color:
-    return alt.Color(f"{field}:N", title=None, scale=alt.Scale(range=COLOURS),
-                     legend=alt.Legend(orient="bottom", columns=3, labelLimit=220))
 
 
 def _tooltip(rows: Sequence[dict[str, Any]]) -> list[Any]:
@@ -300,8 +291,3 @@ def _chart(chart: Any, key: str, open_run: Callable[[int], None]) -> None:
         st.session_state[f"{key}.seen"] = chosen
         if chosen:
             open_run(int(chosen[0]))
-
-
-def _data(name: str, records: Sequence[dict[str, Any]]) -> None:
-    st.download_button("Data (CSV)", to_csv(records), f"{name}.csv", "text/csv",
-                       on_click="ignore", icon=":material/table:", key=f"data.{name}")
