@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.browser import asked
 from dashboard.components.analysis import analysis_panel
+from dashboard.components.beside import beside_panel
 from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import forecast_text, notice, words
@@ -183,6 +184,7 @@ def show(comparison_id: str) -> None:
     polled(live_sheet)(live, urls)
     downloads(look.comparison, comparison_id)
     analysis_panel(look, open_run)
+    beside_panel(comparison_id)
 
 
 def waiting(job: Job) -> None:

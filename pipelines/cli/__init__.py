@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 
 from pipelines.cli import (
+    beside,
     compare,
     conformance,
     data,
@@ -35,10 +36,10 @@ from pipelines.errors import Cancelled, PipelineError, RequestError, StorageErro
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.compare, study.study,
-                reproduce.reproduce, runs.runs, jobs.jobs, exchange.export, data.doctor,
-                data.backup, data.restore, models.models, models.schedulers,
-                conformance.conformance):
+for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.compare,
+                beside.beside, study.study, reproduce.reproduce, runs.runs, jobs.jobs,
+                exchange.export, data.doctor, data.backup, data.restore, models.models,
+                models.schedulers, conformance.conformance):
     app.command()(command)
 app.command("import")(exchange.import_)
 
