@@ -102,6 +102,32 @@ def lines(
     _show(alt.layer(*layers), key, caption, height)
 
 
+def bars(
+    rows: Sequence[Mapping[str, Any]],
+    x: str,
+    y: str,
+    colour: str,
+    key: str,
+    caption: str,
+    *,
+    marked: float | None = None,
+    height: int = 220,
+) -> None:
+    """Bars side by side, one for each value of `colour`, in the order of the rows; `marked`: a
+    place on the y axis."""
+    base = alt.Chart(alt.Data(values=[dict(row) for row in rows]))
+    layers = [base.mark_bar().encode(
+        x=alt.X(f"{x}:N", title=None, sort=None, axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset(f"{colour}:N", sort=None), y=alt.Y(f"{y}:Q"),
+        color=alt.Color(f"{colour}:N", title=None, sort=None, scale=alt.Scale(range=COLOURS),
+                        legend=alt.Legend(orient="bottom")),
+        tooltip=[f"{x}:N", f"{colour}:N", alt.Tooltip(f"{y}:Q", format=".4g")])]
+    if marked is not None:
+        layers.append(alt.Chart(alt.Data(values=[{y: marked}])).mark_rule(
+            color=GREY, strokeDash=[4, 3]).encode(y=f"{y}:Q"))
+    _show(alt.layer(*layers), key, caption, height)
+
+
 def _show(chart: alt.LayerChart, key: str, caption: str, height: int) -> None:
     st.altair_chart(chart.properties(height=height, description=caption, usermeta=SVG),
                     width="stretch", key=key)
