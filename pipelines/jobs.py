@@ -272,6 +272,31 @@ def _study(work: Work, settings: Mapping[str, Any]) -> None:
     work.done = work.total
 
 
+# --- a network that a lesson trains
+
+
+def submit_training(jobs: JobQueue, seed: int, steps: int, **asked: str) -> Job:
+    """Queue a training of the lesson 'Train your own', or the rest of one that stopped."""
+    return jobs.submit("train", f"a DDPM on points, seed {seed}", steps,
+                       {"seed": seed, "steps": steps}, **asked)
+
+
+def _train(work: Work, settings: Mapping[str, Any]) -> None:
+    from pipelines.lessons.training import Training, checkpoint, train
+
+    with _readable(work):
+        seed, steps = int(settings["seed"]), int(settings["steps"])
+    work.total = steps
+
+    def on_steps(training: Training) -> None:
+        work.message = f"{training.step} of {steps} steps"
+        work.advance(training.step - work.done)
+        work.check_further()
+
+    train(checkpoint(work.engine.home, seed), seed, steps, on_steps)
+    work.done = work.total
+
+
 # --- what is measured of a comparison
 
 
@@ -363,4 +388,5 @@ def _readable(work: Work):
 
 
 KINDS = {"generate": _generate, "inpaint": _generate, "compare": _compare, "measure": _measure,
-         "timings": _time, "study": _study, "export": do_export, "import": do_import}
+         "timings": _time, "study": _study, "export": do_export, "import": do_import,
+         "train": _train}

@@ -23,7 +23,7 @@ def test_norms_of_mixtures_are_their_closed_form(share):
     assert latents.linear(a, b, share).norm().item() == pytest.approx(closed.item())
     # on the circle the angle to the first grows evenly
     mixed = latents.slerp(a, b, share)
-    if 0 < share:
+    if share > 0:
         assert latents.angle_between(a, mixed) == pytest.approx(share * angle, abs=1e-6)
     torch.testing.assert_close(latents.slerp(a, b, 0.0), a)
     torch.testing.assert_close(latents.slerp(a, b, 1.0), b)

@@ -20,7 +20,6 @@ from pipelines.study.design import Study
 from pipelines.study.prompts import bundled_prompts
 
 
-
 def closed_form(schedule, timestep):
     """signal ** 2 of a schedule, by the formula of its paper."""
     if schedule == "squaredcos_cap_v2":

@@ -18,9 +18,9 @@ from pipelines.queue import Job
 
 KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
          "timings": "Timings", "inpaint": "In-paint", "study": "Study",
-         "export": "Export", "import": "Import"}
-UNITS = {"compare": "cell", "measure": "measurement", "timings": "run",
-         "study": "cell", "export": "run", "import": "run"}  # else a picture
+         "export": "Export", "import": "Import", "train": "Training"}
+UNITS = {"compare": "cell", "measure": "measurement", "timings": "run", "study": "cell",
+         "export": "run", "import": "run", "train": "step"}  # else a picture
 MODELLESS = ("export", "import")
 MOST_LISTED = 6
 

@@ -76,7 +76,8 @@ def _postcards(evaluations: int) -> None:
     for who in ("teacher", "student"):
         apart = distillation.distances(paint, who, evaluations, *asked)[0]
         made.append((paint(who, *asked, evaluations)[0],
-                     f"{who}, {distillation.times(evaluations)}; {apart:.1f} of 255 from the first"))
+                     f"{who}, {distillation.times(evaluations)}; {apart:.1f} of 255 from the "
+                     "first"))
     gallery("distillation", [(picture, caption, f"{postcards.PROMPT}, by the {caption}")
                              for picture, caption in made])
     st.caption(f"“{postcards.PROMPT}”, seed 0 (postcards.denoise). An evaluation of the teacher, "
@@ -86,8 +87,8 @@ def _postcards(evaluations: int) -> None:
             for who, name in (("teacher", TEACHER), ("student", STUDENT))
             for n in distillation.EVALUATIONS]
     charts.lines(rows, "evaluations", "difference", "who", "distillation.distances",
-                 f"Distance to the teacher's picture of {distillation.TEACHER_STEPS} steps, mean of "
-                 f"{len(distillation.PROMPTS)} prompts (distillation.mean_distance); the dashed "
+                 f"Distance to the teacher's picture of {distillation.TEACHER_STEPS} steps, mean "
+                 f"of {len(distillation.PROMPTS)} prompts (distillation.mean_distance); the dashed "
                  "line is the slider's number.", marked=evaluations)
 
 

@@ -118,8 +118,8 @@ def _mixed_pictures(share: float) -> None:
         (back, f"decoded again, PSNR {latents.psnr(lost):.1f} dB", "The same from its latents"),
         (shown[0], f"mixed latents, {share:g}", "Decoded mixture of the latents of car and boat"),
         (shown[1], f"mixed pixels, {share:g}", "Mixture of the pixels of car and boat")])
-    st.caption("Latents of pictures, unlike noise: a mixture of the latents of two pictures decodes "
-               "to about what a mixture of their pixels is, "
+    st.caption("Latents of pictures, unlike noise: a mixture of the latents of two pictures "
+               "decodes to about what a mixture of their pixels is, "
                f"{postcards.difference(*shown):.1f} of 255 from it. It is no picture between them.")
 
 

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.learn import distillation, flow, forward, guidance, latents, reverse, solvers, words
+from dashboard.learn import (
+    distillation,
+    flow,
+    forward,
+    guidance,
+    latents,
+    reverse,
+    solvers,
+    training,
+    words,
+)
 from dashboard.learn.class_mode import class_button
 from dashboard.learn.frame import PAGE, draw
 
 LESSONS = {lesson.key: lesson for lesson in (
     forward.LESSON, reverse.LESSON, solvers.LESSON, guidance.LESSON,
-    words.LESSON, latents.LESSON, flow.LESSON, distillation.LESSON,
+    words.LESSON, latents.LESSON, flow.LESSON, distillation.LESSON, training.LESSON,
 )}
 LESSON, PRESENT = "lesson", "present"  # also the query parameters
 # Arrow keys, and what the buttons of a clicker send.

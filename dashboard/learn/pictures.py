@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def gallery(place: str, pictures: Sequence[tuple[Image, str, str]]) -> None:
+def gallery(
+    place: str, pictures: Sequence[tuple[Image, str, str]], columns: int | None = None
+) -> None:
     """Each picture with its caption and its text for screen readers; `place` is its own on the
-    page."""
+    page. In one row, or in rows of so many columns."""
     items = []
     for number, (picture, caption, alt) in enumerate(pictures):
         file = io.BytesIO()
@@ -25,4 +27,6 @@ def gallery(place: str, pictures: Sequence[tuple[Image, str, str]]) -> None:
         url = state.picture_url(file.getvalue(), f"learn-{place}-{number}")
         items.append(f"<figure><img src='{escape(url)}' alt='{escape(alt)}'>"
                      f"<figcaption>{escape(caption)}</figcaption></figure>")
-    st.html(f"<div class='cs-gallery'>{''.join(items)}</div>")
+    style = (f" style='display: grid; grid-template-columns: repeat({columns}, 1fr)'"
+             if columns else "")
+    st.html(f"<div class='cs-gallery'{style}>{''.join(items)}</div>")

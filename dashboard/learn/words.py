@@ -7,7 +7,6 @@ from html import escape
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.text import notice
 from dashboard.learn import charts
 from dashboard.learn.frame import PAGE, Lesson
 from dashboard.learn.model import waiting
@@ -17,12 +16,12 @@ from pipelines.errors import PipelineError
 from pipelines.lessons import plane, postcards, words
 from pipelines.lessons.question import Question
 from pipelines.models.parts import parts_of_index
-from pipelines.postcards.vocabulary import CAPTIONED_MODELS
 from pipelines.request import RunRequest
 
 SOLVER, STEPS = "ddim", 20  # in the plane
 KEPT = 12  # looks that are remembered
-A_ROW = 5  # maps
+COLUMNS = 4
+LAST = "up_blocks.1.attentions.1.transformer_blocks.0.attn2"  # of postcards' layers
 
 
 def pose() -> None:
@@ -42,7 +41,7 @@ def _neighbours(prompt):
 
 
 def play() -> None:
-    PAGE.start(**{"words.step": 10, "words.layer": words.ALL, "words.prompt": postcards.PROMPT,
+    PAGE.start(**{"words.step": 10, "words.layer": LAST, "words.prompt": postcards.PROMPT,
                   "words.model": postcards.MODEL})
     step = st.slider("step", 1, STEPS, **PAGE.kept("words.step"))
     left, right = st.columns(2, gap="medium")
@@ -62,16 +61,15 @@ def _plane(step: int) -> None:
     for component in range(3):
         mine = shares.argmax(1) == component
         if mine.any():
-            drawn.points(f"looks most at Gaussian {component + 1}", seen[mine])
+            drawn.points(f"most at Gaussian {component + 1}", seen[mine])
     drawn.show("words.plane", f"Step {step} of {STEPS} of DDIMScheduler: a perfect network's x0 is "
                "an attention, too: from each place it looks at the components of the mixture "
                "(words.shares), and takes the mean of what they say.", 330)
     first = ", ".join(f"{share:.2f}" for share in shares[0].tolist())
     spread = three.deviations[0].item()
-    st.latex(r"\text{softmax}_k\left(\log w_k - \tfrac{|x - a\,m_k|^2}{2(a^2 s^2 + b^2)}\right) = "
-             rf"({first})")
-    st.latex(rf"a = {signal:.3f},\ b = {noise:.3f},\ s = {spread:g},\quad "
-             rf"x = ({seen[0, 0]:.2f}, {seen[0, 1]:.2f})")
+    st.latex(r"\text{softmax}_k\left(\log w_k - \tfrac{|x - a\,m_k|^2}{2(a^2 s^2 + b^2)}\right)")
+    st.latex(rf"a = {signal:.3f},\ b = {noise:.3f},\ s = {spread:g}")
+    st.latex(rf"x = ({seen[0, 0]:.2f}, {seen[0, 1]:.2f}):\ ({first})")
 
 
 def _pointing() -> None:
@@ -84,8 +82,8 @@ def _pointing() -> None:
               if word == "colour" else []))]
     area = next(iter(found.values())).area
     charts.bars(rows, "layer", "share", "word", "words.pointing",
-                f"Of {words.SCENES} painted scenes at timestep {words.TIMESTEP}, the share in which "
-                "the largest weight of the word lies in the painter's mask of the thing "
+                f"Of {words.SCENES} painted scenes at timestep {words.TIMESTEP}, the share in "
+                "which the largest weight of the word lies in the painter's mask of the thing "
                 "(words.pointing), of all other words of the captions as a control. The thing "
                 f"covers {area:.0%} of the picture.", marked=area)
 
@@ -148,15 +146,11 @@ def _maps(step: int) -> None:
         shown.append((words.overlay(seen.picture, weights), f"{token} {weights.max():.2f}",
                       f"Where the picture attends to {token} at step {at}; largest weight "
                       f"{weights.max():.2f}"))
-    for start in range(0, len(shown), A_ROW):
-        gallery(f"words-{start}", shown[start:start + A_ROW])
+    gallery("words", shown, COLUMNS)
     st.caption(f"{model_id}, seed 0, step {at} of {seen.evaluations}: bright where a place attends "
                "to the token, with its largest weight (attention.weights, taken beside "
                "scaled_dot_product_attention; the mean of the heads). At each place the weights "
                f"of all tokens sum to 1; {maps.shape[1]} x {maps.shape[2]} places.")
-    if model_id in CAPTIONED_MODELS and layer == words.ALL:
-        notice("note", "The layers look at different things: choose one.")
-
 
 def question() -> Question:
     return words.question(state.engine().registry)

@@ -141,8 +141,9 @@ def memory(registry: Registry, scene: Scene, seed: int = 0) -> Memory:
     their numbers."""
     from PIL import Image
 
+    same = scene.subject, scene.place, scene.time
     alike = [index for index, other in enumerate(training_scenes())
-             if (other.subject, other.place, other.time) == (scene.subject, scene.place, scene.time)]
+             if (other.subject, other.place, other.time) == same]
     training = as_array([Image.fromarray(paint_numbered(index)[1][..., :3]) for index in alike])
     prompt = plain_caption(scene, random.Random(0))
     seeds = range(seed, seed + PICTURES)
@@ -205,8 +206,9 @@ def _check_norm(rng: random.Random) -> Question:
                       f"{slerp(first, second, share).norm():.1f}.")
 
     return Question(
-        f"A noise of {NUMBERS} numbers has a norm near {math.sqrt(NUMBERS):.0f}. Two of them, seeds "
-        f"{seeds[0]} and {seeds[1]}, are mixed linearly, with a share of {share:g} of the second. "
+        f"A noise of {NUMBERS} numbers has a norm near {math.sqrt(NUMBERS):.0f}. Two of them, "
+        f"seeds {seeds[0]} and {seeds[1]}, are mixed linearly, with a share of {share:g} of the "
+        "second. "
         "Which norm has the mixture?",
         (f"Below {bounds[0]:g}", f"From {bounds[0]:g} to {bounds[1]:g}", f"Above {bounds[1]:g}"),
         grade)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,8 @@ def as_grid(weights: Tensor, aspect: float = 1.0) -> Tensor:
 def tokens_of(tokenizer: Any, text: str) -> tuple[str, ...]:
     """The tokens of a text as a person reads them, with those that mark begin and end."""
     pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-    return tuple(piece.replace("</w>", "").replace("▁", "").replace("Ġ", "") for piece in pieces)
+    names = {tokenizer.bos_token: "begin", tokenizer.eos_token: "end"}
+    return tuple(names.get(piece) or re.sub("</w>|▁|Ġ", "", piece) for piece in pieces)
 
 
 def look(
