@@ -17,7 +17,7 @@ from pipelines.fields import METHOD_FIELDS
 from pipelines.log_tables import Distance, Run
 from pipelines.request import RunRequest
 from pipelines.run_log import TimingSummary
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import known_scheduler
 from pipelines.study.statistics import ALPHA, FEWEST_PROMPTS, compare, holm, told_apart
 
 STOCHASTIC_TYPES = {"sde-dpmsolver", "sde-dpmsolver++"}
@@ -60,7 +60,7 @@ class Method:
 
 def is_stochastic(request: RunRequest) -> bool:
     """Whether fresh noise is drawn on the way, so that no ODE is solved."""
-    info = BY_KEY.get(request.scheduler)
+    info = known_scheduler(request.scheduler)
     if info is None:
         return False
     if {**info.options, **request.scheduler_options}.get("algorithm_type") in STOCHASTIC_TYPES:
@@ -72,11 +72,11 @@ def is_stochastic(request: RunRequest) -> bool:
 
 def nominal_order(request: RunRequest) -> int | None:
     """The order of accuracy that the literature gives a deterministic solver."""
-    info = BY_KEY.get(request.scheduler)
+    info = known_scheduler(request.scheduler)
     if info is None or is_stochastic(request):
         return None
     order = request.scheduler_options.get("solver_order", info.order)
-    return int(order) if isinstance(order, int | float) else None
+    return int(order) if isinstance(order, int | float) and order else None
 
 
 def methods(

@@ -24,7 +24,7 @@ from pipelines.notation import (
     write_json,
 )
 from pipelines.request import RunRequest, join_model_id, loras_text, split_model_id
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import known_scheduler
 from pipelines.value_list import listed, marked
 
 REPLACE = {"prompt_replace": "prompt", "negative_prompt_replace": "negative_prompt"}
@@ -380,8 +380,8 @@ def label(name: str, value: Any) -> str:
     """How a value reads in a heading."""
     if "+" in name:
         return " + ".join(map(label, name.split("+"), value))
-    if name == "scheduler" and value in BY_KEY:
-        return BY_KEY[value].label
+    if name == "scheduler" and (info := known_scheduler(value)):
+        return info.label
     if name == "loras" and not isinstance(value, str):
         return loras_text(value)
     if isinstance(value, dict):

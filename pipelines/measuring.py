@@ -24,7 +24,7 @@ from pipelines.pixels import flat
 from pipelines.references import CONVERGED, reference_cells
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import TimingSummary
-from pipelines.schedulers import BY_KEY, EXACT
+from pipelines.schedulers import EXACT, known_scheduler
 from pipelines.stores import LatentStore, PictureStore
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def converged_request(request: RunRequest, exact: bool = False) -> RunRequest:
     Same latents, prompt, guidance and size; a deterministic solver with many steps. `exact`: for a
     model that is known in closed form, whose solution is exact to the last digits of float32.
     """
-    known = BY_KEY.get(request.scheduler)
+    known = known_scheduler(request.scheduler)
     solver = CONVERGED_FROM_IMAGE if request.image else CONVERGED_BY
     if known and known.flow_matching:
         solver = CONVERGED_FLOW

@@ -15,15 +15,18 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from pipelines.errors import RequestError
+from pipelines.guidance_methods import ACCEPTED as GUIDANCE_METHODS
+from pipelines.guidance_methods import CFG, GuidanceMethod
 from pipelines.names import SHA256
 from pipelines.notation import number_text, read_json, shown, write_json
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import BY_KEY, known_scheduler
 from pipelines.sigma_schedules import DEFAULT, SigmaSchedule
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -213,7 +216,8 @@ class RunRequest(BaseModel):
         max_length=10_000, description="What the picture should not show; acts with guidance."),
         Role(text=True, argument=True, widget=True)] = ""
     scheduler: Annotated[str, Field(
-        description="Which solver takes the steps; default is the model's own."),
+        description="Which solver takes the steps; default is the model's own, class:NAME a "
+        "scheduler class of diffusers by its name."),
         Role(of_model=True, method=True, widget=True, heading="always")] = "default"
     scheduler_options: Annotated[dict[str, OptionValue], Field(
         description="Constructor options of the diffusers scheduler."),
@@ -235,6 +239,10 @@ class RunRequest(BaseModel):
         ge=0, le=1, description="How much of the contrast that guidance adds is taken back, from 0 "
         "to 1 (Lin et al. 2023, arXiv:2305.08891)."),
         Role(of_model=True, argument=True, widget=True, heading="unusual")] = 0.0
+    guidance_method: Annotated[str, Field(
+        max_length=200, description="How the predictions with and without the prompt are combined: "
+        f"{GUIDANCE_METHODS}."),
+        Role(of_model=True, added_later=True, heading="unusual")] = CFG
     eta: Annotated[float, Field(
         ge=0, le=1, description="DDIM's eta: fresh noise in each step, from 0 for none to 1 for as "
         "much as DDPM (Song et al. 2020, arXiv:2010.02502)."),
@@ -312,11 +320,9 @@ class RunRequest(BaseModel):
             unused = [name for name in self.not_default if ROLES[name].mask_only]
             if unused:
                 raise RequestError(f"{self.task} takes no {' and no '.join(unused)}")
-        if self.scheduler != "default" and self.scheduler not in BY_KEY:
-            raise RequestError(
-                f"scheduler: received {shown(self.scheduler)}, accepted default, "
-                f"{', '.join(BY_KEY)}"
-            )
+        if self.scheduler != "default" and not known_scheduler(self.scheduler):
+            raise RequestError(f"scheduler: received {shown(self.scheduler)}, accepted default, "
+                               f"{', '.join(BY_KEY)}, or class:NAME")
         if self.task in ("text-to-image", "unconditional"):
             unused = [name for name in ("image", "mask_image") if getattr(self, name)]
             if unused:
@@ -348,10 +354,11 @@ class RunRequest(BaseModel):
         parts = [part for part in value.split("+") if part.strip() not in ("", "none")]
         return [value] if len(parts) > 1 and exists(value) else parts
 
-    @field_validator("sigma_schedule")
+    @field_validator("sigma_schedule", "guidance_method")
     @classmethod
-    def _schedule_as_usual(cls, value: str) -> str:
-        return str(SigmaSchedule.parse(value))
+    def _as_usual(cls, value: str, info: ValidationInfo) -> str:
+        kind = SigmaSchedule if info.field_name == "sigma_schedule" else GuidanceMethod
+        return str(kind.parse(value))
 
     @field_validator("scheduler_options", mode="before")
     @classmethod

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
@@ -148,22 +149,47 @@ EXACT = SchedulerInfo("exact", "Exact (DOP853)", "ExactScheduler", "Runge-Kutta"
                       extra_evaluations=12)
 
 BY_KEY = {info.key: info for info in (*CATALOGUE, EXACT)}
+# Classes with the solver of another class, for which the catalogue has an entry.
+LIKE = {"DDIMParallelScheduler": "ddim", "CogVideoXDDIMScheduler": "ddim",
+        "DDPMParallelScheduler": "ddpm"}
+CLASS = "class:"  # before the name of a scheduler class of diffusers
+
+
+def known_scheduler(key: str) -> SchedulerInfo | None:
+    """The catalogue's line for `key`; for 'class:NAME' the line of a scheduler class as it is, with
+    what the catalogue says of the class where it has it. None for others."""
+    if key in BY_KEY or not re.fullmatch(rf"{CLASS}[A-Za-z]\w*", key):
+        return BY_KEY.get(key)
+    name = key.removeprefix(CLASS)
+    if listed := key_of_class(name) or LIKE.get(name):
+        return replace(BY_KEY[listed], key=key, label=name, class_name=name, options={})
+    return SchedulerInfo(key, name, name, "a class of diffusers", 0, "not in the catalogue",
+                         flow_matching=name.startswith("FlowMatch"))
+
+
+@functools.cache
+def scheduler_classes() -> tuple[str, ...]:
+    """The names of diffusers' scheduler classes."""
+    import diffusers
+
+    classes = {name: getattr(diffusers, name) for name in sorted(dir(diffusers))
+               if name.endswith("Scheduler")}
+    return tuple(name for name, cls in classes.items()
+                 if inspect.isclass(cls) and issubclass(cls, diffusers.SchedulerMixin))
 
 
 def expected_evaluations(key: str, num_inference_steps: int) -> int:
     """Denoiser calls of a run, before it runs; one per step for a scheduler of its own kind."""
-    info = BY_KEY.get(key)
+    info = known_scheduler(key)
     return info.evaluations(num_inference_steps) if info else num_inference_steps
 
 
 def scheduler_info(key: str) -> SchedulerInfo:
     """The catalogue's line for `key`; raises RequestError with the keys that exist."""
-    try:
-        return BY_KEY[key]
-    except KeyError:
-        raise RequestError(
-            f"scheduler: received {key!r}, accepted {', '.join(BY_KEY)}"
-        ) from None
+    if info := known_scheduler(key):
+        return info
+    raise RequestError(f"scheduler: received {key!r}, accepted {', '.join(BY_KEY)}, or "
+                       f"{CLASS}NAME for a scheduler class of diffusers")
 
 
 def key_of_class(class_name: str) -> str | None:
@@ -219,7 +245,11 @@ def scheduler_class(key: str) -> type[SchedulerMixin]:
         from pipelines.laboratory.exact_scheduler import ExactScheduler
 
         return ExactScheduler
-    return getattr(diffusers, scheduler_info(key).class_name)
+    name = scheduler_info(key).class_name
+    if name not in scheduler_classes():
+        raise RequestError(f"scheduler: received {key!r}, accepted {CLASS} and one of "
+                           f"{', '.join(scheduler_classes())}")
+    return getattr(diffusers, name)
 
 
 @functools.cache
@@ -282,7 +312,7 @@ def make_scheduler(
         config["noise_sampler_seed"] = seed % 2**32
     try:
         return cls(**config)
-    except (NotImplementedError, ValueError, TypeError) as error:
+    except (NotImplementedError, ImportError, ValueError, TypeError) as error:
         raise RequestError(f"scheduler_options of {info.label}: {error}") from error
 
 

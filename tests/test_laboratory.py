@@ -9,8 +9,9 @@ import torch
 
 from pipelines.cli import main
 from pipelines.laboratory import driving
-from pipelines.laboratory.conformance import Case, cases, examine, scheduler_classes
+from pipelines.laboratory.conformance import Case, cases, examine
 from pipelines.laboratory.mixture import Mixture, solve
+from pipelines.schedulers import scheduler_classes
 
 PLACES = [(1.0, 0.5), (0.8, 0.6), (0.1, 0.995), (0.0, 1.0)]
 

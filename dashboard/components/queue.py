@@ -21,7 +21,7 @@ KINDS = {"generate": "Generate", "compare": "Compare", "measure": "Distances",
          "export": "Export", "import": "Import", "train": "Training"}
 UNITS = {"compare": "cell", "measure": "measurement", "timings": "run", "study": "cell",
          "export": "run", "import": "run", "train": "step"}  # else a picture
-MODELLESS = ("export", "import")
+MODELLESS = ("export", "import", "train")
 MOST_LISTED = 6
 
 

@@ -10,13 +10,14 @@ import streamlit as st
 from dashboard.components.text import duration, facts, milliseconds, notice
 from pipelines.log_tables import Run
 from pipelines.notation import for_browser, number_text
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import known_scheduler
 
 STAGES = (("text_encoding", "Text encoding"), ("denoising", "Denoising"), ("decoding", "Decoding"))
 
 
 def scheduler_label(key: str) -> str:
-    return BY_KEY[key].label if key in BY_KEY else key
+    info = known_scheduler(key)
+    return info.label if info else key
 
 
 def alt_text(run: Run) -> str:

@@ -43,6 +43,8 @@ AXIS_DEFAULTS = {
     "num_inference_steps": "5, 10, 20, 40",
     "seed": "0, 1, 2, 3",
     "guidance_rescale": "0, 0.5, 1",
+    "guidance_method": "cfg, interval, apg, cfg-zero, rescale",
+    "sigma_schedule": "default, karras, exponential, ays",
     "eta": "0, 0.5, 1",
     "strength": "0.2..1/5",
     "torch_dtype": "float32, bfloat16",
@@ -130,6 +132,8 @@ def _axis(page: PageState, name: str, place: str, base: RunRequest) -> Axis:
         chosen = [scheduler for scheduler in page.get(values) if scheduler not in fitting]
         return make_axis(name, st.multiselect(
             f"{place}: scheduler", [*fitting, *chosen], **page.kept(values),
+            accept_new_options=True,
+            help="Type class: and a name for any scheduler class of diffusers.",
             format_func=functools.partial(label, name)), base)
     current = str(page.get(name) or "")
     page.start(**{values: AXIS_DEFAULTS.get(name, current)})

@@ -16,6 +16,7 @@ from dashboard.form.model import fitting_schedulers, forget_carried, page_model,
 from dashboard.last_net import last_net
 from dashboard.runs import masked_request, stored_picture
 from dashboard.state import PageState
+from pipelines.axes import label
 from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
@@ -30,7 +31,7 @@ from pipelines.postcards.vocabulary import (
     unknown_words,
 )
 from pipelines.request import RunRequest, limits
-from pipelines.schedulers import BY_KEY
+from pipelines.schedulers import BY_KEY, known_scheduler, scheduler_info
 
 TASK_LABELS = {"text-to-image": "Text to image", "image-to-image": "Image to image",
                "inpainting": "In-painting", "unconditional": "Unconditional"}
@@ -164,7 +165,9 @@ def unknown_words_note(request: RunRequest, *prompts: str) -> None:
 
 def scheduler_text(key: str) -> str:
     """What the literature says of a scheduler, its paper as a link."""
-    info = BY_KEY[key]
+    info = scheduler_info(key)
+    if not info.order:
+        return f"{info.family}, {info.paper}"
     noise = "stochastic" if info.stochastic else "deterministic"
     count = info.evaluations_per_step
     calls = f"{count} evaluation{'s' * (count > 1)} per step"
@@ -178,16 +181,17 @@ def scheduler_control(page: PageState) -> None:
 
     def show(key: str) -> str:
         if key != "default":
-            return BY_KEY[key].label
+            return label("scheduler", key)
         return (f"Default ({BY_KEY[default].label})" if default in BY_KEY
                 else "Default (the model's own)")
 
     current = page.get("scheduler")
     options = ["default", *fitting_schedulers(page)]
     chosen = st.selectbox("Scheduler", options + [current] * (current not in options),
-                          format_func=show, **page.kept("scheduler"))
+                          format_func=show, **page.kept("scheduler"), accept_new_options=True,
+                          help="Type class: and a name for any scheduler class of diffusers.")
     scheduler = default if chosen == "default" else chosen
-    if scheduler in BY_KEY:
+    if known_scheduler(scheduler or ""):
         st.caption(scheduler_text(scheduler))
 
 

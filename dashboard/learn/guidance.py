@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from dashboard.learn import charts
@@ -9,12 +11,19 @@ from dashboard.learn.frame import PAGE, Lesson
 from dashboard.learn.model import pictures, trace
 from dashboard.learn.pictures import gallery
 from pipelines.comparison import Comparison
+from pipelines.fields import description
+from pipelines.guidance_methods import GUIDERS
 from pipelines.lessons import guidance, plane, postcards
 from pipelines.request import RunRequest
+
+if TYPE_CHECKING:
+    from pipelines.lessons.postcards import Trace
 
 WORLDS = {"two Gaussians": guidance.two_gaussians,
           "one of three components": guidance.one_of_three}
 SEEDS, STEPS = (0, 1, 2), 10
+CLASSES = {name: f"diffusers.guiders.{guider.class_name}; {guider.paper}"
+           for name, guider in GUIDERS.items()}
 
 
 def pose() -> None:
@@ -26,7 +35,8 @@ def pose() -> None:
 
 
 def play() -> None:
-    PAGE.start(**{"guidance.scale": 3.0, "guidance.world": next(iter(WORLDS))})
+    PAGE.start(**{"guidance.scale": 3.0, "guidance.world": next(iter(WORLDS)),
+                  "guidance.method": guidance.METHODS[0]})
     scale = st.select_slider("guidance_scale", guidance.SCALES, format_func=lambda w: f"{w:g}",
                              **PAGE.kept("guidance.scale"))
     left, right = st.columns(2, gap="medium")
@@ -35,7 +45,11 @@ def play() -> None:
                                      **PAGE.kept("guidance.world"))
         _plane(world, scale)
     with right:
-        _postcards(scale)
+        method = st.selectbox("guidance_method on postcards", guidance.METHODS,
+                              **PAGE.kept("guidance.method"), help=description("guidance_method"))
+        way = trace([postcards.PROMPT] * len(SEEDS), SEEDS, "ddim", STEPS, scale, method)
+        _postcards(way, scale, method)
+        _geometry(way, method)
         _vectors(world, scale)
 
 
@@ -75,27 +89,42 @@ def _vectors(world: str, scale: float) -> None:
                "(guidance.split).", 340)
 
 
-def _postcards(scale: float) -> None:
-    way = trace([postcards.PROMPT] * len(SEEDS), SEEDS, "ddim", STEPS, scale)
+def _postcards(way: Trace, scale: float, method: str) -> None:
     made = pictures(way.latents)
     gallery("guidance", [(picture, f"seed {seed}", f"{postcards.PROMPT}, guidance_scale {scale:g}, "
-                          f"seed {seed}") for seed, picture in zip(SEEDS, made, strict=True)])
+                          f"{method}, seed {seed}")
+                         for seed, picture in zip(SEEDS, made, strict=True)])
     figures = guidance.figures(made)
     middle = STEPS // 2
     conditional = way.conditional[middle].flatten(1)
     difference = conditional - way.unconditional[middle].flatten(1)
     parallel, _ = guidance.split(difference, conditional)
     share = (parallel.square().sum() / difference.square().sum()).item()
-    st.caption(f"postcards, “{postcards.PROMPT}”, DDIM, {STEPS} steps: difference between seeds "
-               f"{figures.diversity:.1f} of 255, saturation {figures.saturation:.3f}, "
-               f"{figures.at_limit:.1%} of the values at the limit. Of the difference of its two "
+    st.caption(f"postcards, “{postcards.PROMPT}”, DDIM, {STEPS} steps, {method}: difference "
+               f"between seeds {figures.diversity:.1f} of 255, saturation "
+               f"{figures.saturation:.3f}, {figures.at_limit:.1%} of the values at the limit. Of "
+               "the difference of its two "
                f"predictions at step {middle + 1}, {share:.1%} (of the squares) is parallel to the "
                "conditional one.")
 
 
+def _geometry(way: Trace, method: str) -> None:
+    rows = [{"step": step, "norm": norm, "part": part}
+            for part, norms in guidance.geometry(way).items()
+            for step, norm in enumerate(norms, 1)]
+    charts.lines(rows, "step", "norm", "part", "guidance.geometry",
+                 f"What {method} adds to the conditional prediction at each step, as norms: the "
+                 "part parallel to it stretches the prediction and saturates colours, the "
+                 "orthogonal one turns it towards the prompt (guidance.geometry; "
+                 f"{CLASSES.get(method, 'the pipeline itself')}).", height=240)
+
+
 def comparison() -> Comparison:
-    return Comparison.parse(RunRequest(prompt=postcards.PROMPT),
-                            ["guidance_scale=1,2,3,5,7.5,10,15", "seed=0..2"])
+    base = RunRequest(prompt=postcards.PROMPT)
+    if (method := PAGE.get("guidance.method", "cfg")) == "cfg":
+        return Comparison.parse(base, ["guidance_scale=1,2,3,5,7.5,10,15", "seed=0..2"])
+    return Comparison.parse(base, [f"guidance_method=cfg,{method}",
+                                   "guidance_scale=1,2,3,5,7.5,10,15"])
 
 
 LESSON = Lesson("guidance", "Guidance", lambda: guidance.QUESTION, pose, play, guidance.check,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import state
+from pipelines.guidance_methods import CFG
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,11 +23,12 @@ def trace(
     scheduler: str,
     num_inference_steps: int,
     scales: float | Sequence[float],
+    guidance_method: str = CFG,
 ) -> Trace:
     """postcards' way to one picture for each prompt and seed, with its guidance scale or one for
     all."""
     return waiting(_trace, tuple(prompts), tuple(seeds), scheduler, num_inference_steps,
-                    scales if isinstance(scales, float) else tuple(scales))
+                    scales if isinstance(scales, float) else tuple(scales), guidance_method)
 
 
 def waiting(compute, *arguments):
@@ -38,14 +40,15 @@ def waiting(compute, *arguments):
 
 
 @st.cache_resource(show_spinner=False, max_entries=100)
-def _trace(prompts, seeds, scheduler, num_inference_steps, scales) -> Trace:
+def _trace(prompts, seeds, scheduler, num_inference_steps, scales, guidance_method) -> Trace:
     import torch
 
     from pipelines.lessons import postcards
 
     with state.engine().registry.borrow(postcards.MODEL) as (model, _):
         return postcards.denoise(model, prompts, postcards.noise(seeds), scheduler,
-                                 num_inference_steps, torch.tensor(scales))
+                                 num_inference_steps, torch.tensor(scales),
+                                 guidance_method=guidance_method)
 
 
 def pictures(latents: Tensor) -> list[Image]:

@@ -25,7 +25,8 @@ def conformance(
     as_json: Json = False,
 ) -> None:
     """Hold every scheduler of diffusers against the exact solution of a mixture of Gaussians."""
-    from pipelines.laboratory.conformance import cases, examine, scheduler_classes
+    from pipelines.laboratory.conformance import cases, examine
+    from pipelines.schedulers import scheduler_classes
 
     listed = cases(scheduler or ())
     reached = {name for case in listed for name in (case.key, case.class_name)}

@@ -21,7 +21,13 @@ from pipelines.errors import PipelineError
 from pipelines.laboratory import driving
 from pipelines.laboratory.mixture import Mixture
 from pipelines.laboratory.scales import KeptVariance, scale_of
-from pipelines.schedulers import CATALOGUE, LATENT_DEFAULTS, key_of_class, make_scheduler
+from pipelines.schedulers import (
+    CATALOGUE,
+    LATENT_DEFAULTS,
+    key_of_class,
+    make_scheduler,
+    scheduler_classes,
+)
 
 # Stable Diffusion's noise schedule, which most checkpoints have.
 CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
@@ -101,17 +107,6 @@ class Outcome:
             "errors": self.errors, "errors_from_the_middle": self.middle,
             "evaluations": self.evaluations, "findings": self.findings,
         }
-
-
-def scheduler_classes() -> list[str]:
-    """The names of diffusers' scheduler classes."""
-    import diffusers
-    from diffusers import SchedulerMixin
-
-    classes = {name: getattr(diffusers, name) for name in sorted(dir(diffusers))
-               if name.endswith("Scheduler")}
-    return [name for name, cls in classes.items()
-            if inspect.isclass(cls) and issubclass(cls, SchedulerMixin)]
 
 
 def cases(names: Sequence[str] = ()) -> list[Case]:

@@ -19,10 +19,13 @@ from pipelines.postcards.behaviour import as_array, picture_figures
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.lessons.postcards import Trace
+
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0)
 MEAN, NARROW, WIDE = 0.8, 0.5, 1.0  # of the Gaussians with and without the condition
 SOLVER, STEPS = "dpmpp_2m_karras", 60
 POINTS = 500
+METHODS = ("cfg", "interval", "rescale", "apg", "cfg-zero", "tangential", "magnitude")
 POINT = (-0.6, 1.0)  # where the vectors are drawn
 
 
@@ -160,6 +163,20 @@ def vectors(guided: Guided) -> dict[str, Tensor]:
     return {"guided": guided.epsilon(x, 1.0, 1.0)[0], "conditional": with_it[0],
             "unconditional": without[0], "parallel part": parallel[0],
             "orthogonal part": orthogonal[0]}
+
+
+def geometry(trace: Trace) -> dict[str, list[float]]:
+    """What guidance adds to the conditional prediction at each step: the norm of the part that is
+    parallel to that prediction and of the orthogonal one, and the prediction's own; means over the
+    pictures."""
+    rows: dict[str, list[float]] = {"parallel part": [], "orthogonal part": [],
+                                    "conditional prediction": []}
+    for conditional, guided in zip(trace.conditional, trace.guided, strict=True):
+        along = conditional.flatten(1)
+        parts = (*split(guided.flatten(1) - along, along), along)
+        for name, part in zip(rows, parts, strict=True):
+            rows[name].append(part.norm(dim=1).mean().item())
+    return rows
 
 
 @dataclass(frozen=True)

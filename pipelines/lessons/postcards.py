@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pipelines.guidance_methods import CFG, GuidanceMethod
 from pipelines.lessons.plane import distance
 from pipelines.models.registry import Registry
+from pipelines.painting.guiding import combine
 from pipelines.painting.noise import make_generator
 from pipelines.painting.previews import decoded, predicted_x0
 from pipelines.postcards.painter import paint_with_mask
@@ -34,11 +36,13 @@ LATENTS = (4, 16, 16)
 class Trace:
     """What happened to N pictures in K steps, each tensor (K, N, 4, 16, 16) but `latents`, the
     final ones. `seen`: sqrt(a) x0 + sqrt(1 - a) noise, as the network sees it; `conditional` and
-    `unconditional`: its outputs with and without the prompt; `x0` from the guided output."""
+    `unconditional`: its outputs with and without the prompt; `guided`: their combination; `x0`
+    from it."""
 
     seen: Tensor
     conditional: Tensor
     unconditional: Tensor
+    guided: Tensor
     x0: Tensor
     latents: Tensor
 
@@ -63,10 +67,12 @@ def denoise(
     num_inference_steps: int,
     guidance_scale: float | Tensor,
     seed: int = 0,
+    guidance_method: str = CFG,
 ) -> Trace:
     """Make pictures side by side from `start`, standard normal noise (N, 4, 16, 16), with
     classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), whose scale may differ from
-    picture to picture, (N,)."""
+    picture to picture, (N,), or with another method of guidance_methods.py that needs no further
+    evaluation, and one scale for all."""
     pipe = model.view("text-to-image")
     solver = make_scheduler(scheduler, model.info.original_scheduler_config, seed=seed)
     solver.set_timesteps(num_inference_steps)
@@ -78,13 +84,17 @@ def denoise(
     takes = inspect.signature(solver.step).parameters
     arguments = {"generator": generator} if "generator" in takes else {}
     latents, kept = start * solver.init_noise_sigma, []
-    for timestep in solver.timesteps:
+    method = GuidanceMethod.parse(guidance_method)
+    guider = None if method.kind == CFG else method.guider(float(guidance_scale))
+    for step, timestep in enumerate(solver.timesteps):
         seen = solver.scale_model_input(latents, timestep)
         both = pipe.unet(torch.cat([seen, seen]), timestep, torch.cat([empty, text])).sample
         unconditional, conditional = both.chunk(2)
         output = unconditional + scale * (conditional - unconditional)
+        if guider is not None:
+            output = combine(guider, conditional, unconditional, step, len(solver.timesteps))
         x0 = predicted_x0(solver, seen[None], torch.as_tensor(timestep)[None], output[None])[0]
-        kept.append((seen, conditional, unconditional, x0))
+        kept.append((seen, conditional, unconditional, output, x0))
         latents = solver.step(output, timestep, latents, return_dict=False, **arguments)[0]
     return Trace(*map(torch.stack, zip(*kept, strict=True)), latents)
 

@@ -37,6 +37,8 @@ from pipelines.painting.timing import Clock, MemoryWatch
 if TYPE_CHECKING:
     from torch.overrides import TorchFunctionMode
 
+    from pipelines.painting.guiding import Guiding
+
 # A comparison that takes longer shows its first cells after a third of its time at the latest.
 LONG_SECONDS, LEAST_ROWS = 10.0, 8
 
@@ -77,8 +79,8 @@ class CellClock:
 
 class Cell:
     """A picture being made. `outcome` is what its work gave or raised; `shared` tells whether a
-    call was shared with another cell; `probe` hears of its calls (see probe.py); `extras` holds
-    what else was computed and failed."""
+    call was shared with another cell; `probe` hears of its calls (see probe.py), `guiding` changes
+    what its denoiser gives (see guiding.py); `extras` holds what else was computed and failed."""
 
     def __init__(self, number: int, work: Work, batch: Batch) -> None:
         self.number, self.work, self.batch = number, work, batch
@@ -88,6 +90,7 @@ class Cell:
         self.outcome: Any = None
         self.shared = False
         self.probe: Any = None
+        self.guiding: Guiding | None = None
         self.modes: list[TorchFunctionMode] = []
         self.random_state: list[torch.Tensor] | None = None
         self.calls: Counter[str] = Counter()
@@ -291,6 +294,8 @@ class Batch:
                 if denoises:
                     hook = part.register_forward_pre_hook(self._before_denoiser, with_kwargs=True)
                     stack.callback(hook.remove)
+                    hook = part.register_forward_hook(self._behind_denoiser, with_kwargs=True)
+                    stack.callback(hook.remove)
                 for module in part.modules() if check else ():
                     stack.callback(module.register_forward_pre_hook(lambda *_: check()).remove)
             yield
@@ -329,6 +334,14 @@ class Batch:
         cell = self._cells.get(greenlet.getcurrent())
         if cell is not None and cell.probe is not None:
             cell.probe.before_denoiser(module, args, kwargs)
+
+    def _behind_denoiser(
+        self, module: torch.nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> Any:
+        cell = self._cells.get(greenlet.getcurrent())
+        if cell is not None and cell.guiding is not None:
+            return cell.guiding.guide(module, args, kwargs, output)
+        return output
 
 
 def _random_state(device: str) -> list[torch.Tensor]:

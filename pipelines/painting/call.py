@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.fields import ARGUMENT_FIELDS
+from pipelines.guidance_methods import CFG
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.parts import inner_pipelines
@@ -208,6 +209,8 @@ def effect_notes(
         yield "negative_prompt: no effect, since guidance_scale is not above 1"
     if request.guidance_rescale and request.guidance_scale <= 1:
         yield "guidance_rescale: no effect, since guidance_scale is not above 1"
+    if request.guidance_method != CFG and request.guidance_scale <= 1:
+        yield "guidance_method: no effect, since guidance_scale is not above 1"
     known = known_arguments(pipe)
     for name in request.not_default:
         if name in ARGUMENT_FIELDS and name not in known:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines.errors import DeviceMemoryError, PipelineError
+from pipelines.guidance_methods import CFG
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.placement import advice, free_memory
@@ -27,6 +28,7 @@ from pipelines.painting.call import (
 )
 from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution, computing
+from pipelines.painting.guiding import Guiding
 from pipelines.painting.networks import Network, is_out_of_memory
 from pipelines.painting.noise import noise_sha256
 from pipelines.painting.previews import step_latents
@@ -80,6 +82,9 @@ def _painted(
     set_scheduler(pipe, scheduler)
     arguments = call_arguments(pipe, model.info, request, images)
     after_step = prepare(pipe) if prepare else None
+
+    if request.guidance_method != CFG and request.guidance_scale > 1:
+        cell.guiding = Guiding(cell, pipe, request)
 
     # The call, watched.
     torch.manual_seed(request.seed)  # some sample parts without their generator

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
+from pipelines.models.call_source import read_call
 from pipelines.models.info import ModelInfo
+from pipelines.painting.guiding import check_guidance
 from pipelines.pixels import flat
 from pipelines.request import RunRequest
-from pipelines.schedulers import checked_options, own_scheduler
+from pipelines.schedulers import CLASS, checked_options, own_scheduler
 from pipelines.sigma_schedules import SigmaSchedule, check_schedule
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ def resolve(
     request = info.fill_in(request)
     scheduler, options = request.scheduler, request.scheduler_options
     fitting = [known.key for known in info.schedulers]
-    if scheduler != "default" and fitting and scheduler not in fitting:
+    if scheduler.startswith(CLASS):
+        check_class_of_scheduler(request, info)
+    elif scheduler != "default" and fitting and scheduler not in fitting:
         raise RequestError(f"scheduler: received {scheduler!r}, accepted for {info.model_id} "
                            f"({info.pipeline_class}): {', '.join(fitting)}")
     own: dict[str, Any] = {}
@@ -59,6 +63,7 @@ def resolve(
         revision=info.commit or request.revision,
     )  # fmt: skip
     check_schedule(request, info.original_scheduler_config)
+    check_guidance(request, info)
     return request
 
 
@@ -73,6 +78,17 @@ def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
         if None not in size and images["image"].size != size:
             images["image"] = images["image"].resize(size, Resampling.LANCZOS)
     return images
+
+
+def check_class_of_scheduler(request: RunRequest, info: ModelInfo) -> None:
+    """Raise RequestError where the scheduler class of a request cannot run a model."""
+    from pipelines.laboratory.classes import check_class
+
+    check_class(request.scheduler, info.original_scheduler_config, request.scheduler_options)
+    name = info.task_classes.get(request.task)
+    if name and not read_call(name, request.task).runs(request.scheduler.removeprefix(CLASS)):
+        raise RequestError(f"scheduler: received {request.scheduler!r}, which lacks what the call "
+                           f"of {name} takes of a scheduler")
 
 
 def check_extras(request: RunRequest, info: ModelInfo) -> None:
