@@ -11,9 +11,11 @@ from dashboard.components.masked import masked_picture, stored_summary
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.run_details import (
     alt_text,
+    guidance_text,
     kept_notice,
     run_measurements,
     run_record,
+    steps_text,
 )
 from dashboard.components.text import notice, words
 from dashboard.inpaint.draft import Draft
@@ -191,8 +193,8 @@ def run_drawer(run: Run) -> None:
     words(run.prompt or "(no prompt)")
     if run.negative_prompt:
         words(f"Negative prompt: {run.negative_prompt}", "quiet")
-    words(f"{label('scheduler', run.scheduler)} · {run.num_inference_steps} steps · guidance "
-          f"{number_text(run.guidance_scale)} · seed {run.seed} · {run.model_id} · "
+    words(f"{label('scheduler', run.scheduler)} · {steps_text(run)} · guidance "
+          f"{guidance_text(run)} · seed {run.seed} · {run.model_id} · "
           f"{run.datetime_utc[:19].replace('T', ' ')} UTC", "quiet")
     kept_notice(run)
     request_buttons(run, "drawer")

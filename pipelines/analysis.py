@@ -85,11 +85,12 @@ def methods(
     distances: Sequence[Distance | None] = (),
     timings: Sequence[TimingSummary | None] = (),
 ) -> list[Method]:
-    """The comparison's ways to compute, in the order of its cells."""
+    """The comparison's ways to compute, in the order of its cells; how a provider computes is not
+    known."""
     cells = comparison.cells
     groups: dict[tuple, list[int]] = {}
     for number, (cell, run) in enumerate(zip(cells, runs, strict=True)):
-        if run and run.status == "ok" and not cell.left_out:
+        if run and run.status == "ok" and not cell.left_out and not run.hosted:
             groups.setdefault(_how(comparison, cell), []).append(number)
     distances = distances or [None] * len(cells)
     timings = timings or [None] * len(cells)

@@ -41,7 +41,10 @@ def next_request(
 
 
 def default_strength(info: ModelInfo) -> float:
-    """The strength that the model's own image-to-image pipeline starts with."""
+    """The strength that the model's own image-to-image pipeline starts with; a provider is told
+    none."""
+    if info.hosted:
+        return DEFAULTS["strength"]
     cls = info.task_classes.get("image-to-image", info.pipeline_class)
     own = call_parameters(cls).get("strength")
     return own if isinstance(own, float) and 0 < own <= 1 else DEFAULT_STRENGTH

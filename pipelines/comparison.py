@@ -230,6 +230,9 @@ def forecast(
             with contextlib.suppress(PipelineError):  # the run will say what is wrong
                 infos[model] = registry.describe(*model)
         info = infos[model]
+        if info and info.hosted:
+            all_known = False
+            continue
         size, scheduler = (request.height, request.width), request.scheduler
         if info:
             size = (request.height or info.height, request.width or info.width)

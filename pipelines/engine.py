@@ -7,8 +7,9 @@ loaded model in making.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pipelines.error_log import record
 from pipelines.errors import Cancelled, NoFurther, PipelineError, RequestError
 from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cell_identities, cells_in_log
-from pipelines.hardware import environment
+from pipelines.hardware import HOSTED_DEVICE, environment
 from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.log_tables import Run, utc_now
 from pipelines.making import Wanted, make_pictures
@@ -26,6 +27,7 @@ from pipelines.models.identity import identity, lora_contents, model_content
 from pipelines.models.info import ModelInfo
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.registry import Registry
+from pipelines.names import is_hosted
 from pipelines.painting.cost import check_cost
 from pipelines.painting.execution import check_execution
 from pipelines.painting.extras import Extras
@@ -40,6 +42,8 @@ from pipelines.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from pipelines.hosted.pictures import Provided
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,8 @@ class Engine:
         self.registry.check(request)
         info = self.registry.describe(request.model_id, request.revision, request.variant)
         request, config = resolve(request, info), info.original_scheduler_config
+        if info.hosted:
+            return request
         check_execution(request, info, self.registry.device)
         check_cost(request, info, self.registry.device)
         if request.scheduler != "default":
@@ -79,8 +85,10 @@ class Engine:
         Raises what would make the request fail.
         """
         info, content, loras = self.model_of(request, {} if known is None else known)
-        dtype = self.registry.dtype(request)
         request = resolve(request, info, self.image_size(request))
+        if info.hosted:
+            return identity(request, content, (), HOSTED_DEVICE, "unknown")
+        dtype = self.registry.dtype(request)
         return identity(request, content, loras, self.registry.device, dtype)
 
     def model_of(
@@ -158,11 +166,13 @@ class Engine:
         on_run: Callable[[int, Run], None] | None,
         check: Callable[[], None] | None,
     ) -> None:
-        """Pictures of one model."""
+        """Pictures of one model, loaded here or asked of its provider."""
         undrawn: list[tuple[Run, RunResult]] = []
         resolved: dict[int, RunRequest] = {}
 
-        def ended(number: int, outcome: RunResult | Exception, model: LoadedModel | None) -> None:
+        def ended(
+            number: int, outcome: RunResult | Exception, model: LoadedModel | Provided | None
+        ) -> None:
             request = resolved.get(number, wanted[number].request)
             run = self._log(wanted[number], request, outcome, model)
             if on_run:
@@ -175,7 +185,7 @@ class Engine:
         weights = next(iter(wanted.values())).request.weights
         with contextlib.ExitStack() as stack:
             try:
-                model, fresh = stack.enter_context(self.registry.borrow(**weights))
+                model, make = stack.enter_context(self._maker(weights))
             except Exception as error:  # it cannot be opened, each of them says why
                 for number in wanted:
                     ended(number, error, None)
@@ -188,15 +198,27 @@ class Engine:
                     ended(number, error, model)
             numbers = list(resolved)
             try:
-                make_pictures(
-                    model, [resolved[number] for number in numbers], self.images,
-                    lambda place, outcome: ended(numbers[place], outcome, model),
-                    on_step and (lambda place, step: on_step(numbers[place], step)),
-                    model.load_ms * fresh, check)
+                make(model, [resolved[number] for number in numbers], self.images,
+                     lambda place, outcome: ended(numbers[place], outcome, model),
+                     on_step and (lambda place, step: on_step(numbers[place], step)),
+                     check=check)
             except Cancelled as stop:
                 self.strips.draw(model, undrawn, quick=not isinstance(stop, NoFurther))
                 raise
             self.strips.draw(model, undrawn, check)
+
+    @contextlib.contextmanager
+    def _maker(self, weights: Mapping[str, Any]) -> Iterator[tuple[Any, Callable[..., None]]]:
+        """A model, loaded here or a provider's, and what makes its pictures."""
+        if is_hosted(weights["model_id"]):
+            from pipelines.hosted.pictures import Provided, make_hosted_pictures
+
+            info = self.registry.describe(weights["model_id"], weights["revision"],
+                                          weights["variant"])
+            yield Provided.of(info), make_hosted_pictures
+            return
+        with self.registry.borrow(**weights) as (model, fresh):
+            yield model, functools.partial(make_pictures, load_ms=model.load_ms * fresh)
 
     def chain(
         self,
@@ -285,7 +307,7 @@ class Engine:
         wanted: Wanted,
         request: RunRequest,
         outcome: RunResult | Exception,
-        model: LoadedModel | None,
+        model: LoadedModel | Provided | None,
     ) -> Run:
         """Write the row of a run that ended, however it ended; `request` is the resolved one."""
         status, error, measured, extras = "ok", None, {}, Extras()
@@ -299,6 +321,8 @@ class Engine:
                 raise outcome
             asked, request = request, outcome.request
             measured |= self._measurements(outcome)
+            if outcome.told:
+                measured["environment"] |= {"provider": dict(outcome.told)}
             measured["identity"] = identity(
                 asked, model.content, model.lora_contents, model.device, model.dtype
             )
@@ -384,9 +408,10 @@ class Engine:
 
     def complete(self, run: Run) -> bool:
         """Whether picture and latents are there, and whole; some pipelines have no latents to
-        keep."""
+        keep, and providers send none."""
         latents = run.latents_sha256
-        has_latents = self.latents.whole(latents) if latents else run.comparison_id
+        has_latents = (self.latents.whole(latents) if latents
+                       else run.comparison_id or run.hosted)
         return bool(has_latents) and self.pictures.whole(run.image_sha256)
 
     def picture_path(self, run: Run) -> Path | None:

@@ -37,6 +37,10 @@ class GatedError(HubError):
     """The model's conditions must be accepted first; says where and how."""
 
 
+class ProviderError(PipelineError):
+    """A provider of hosted models cannot be reached, said no, or sent no picture."""
+
+
 class RefusedError(PipelineError):
     """A repository holds nothing that is opened here; says why."""
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from pipelines.errors import RequestError
 
+HOSTED_DEVICE = "hosted"  # of pictures that a provider makes; what it has is not known
+
 
 @functools.cache
 def best_device() -> str:
@@ -150,7 +152,11 @@ def processor_name() -> str:
 
 @functools.cache
 def environment(device: str) -> dict[str, Any]:
-    """Hardware and library versions, as they stand in the run log."""
+    """Hardware and library versions, as they stand in the run log; of a provider nothing is known
+    but what asks it."""
+    if device == HOSTED_DEVICE:
+        return {"device": device, "device_name": "unknown", "python": platform.python_version(),
+                "huggingface_hub": version("huggingface_hub")}
     import psutil
 
     name = processor_name()

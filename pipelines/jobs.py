@@ -20,6 +20,7 @@ from pipelines.log_tables import ComparisonRow, Run
 from pipelines.measuring import measure, measure_timings, references_to_make
 from pipelines.painting.result import Step
 from pipelines.queue import Job, JobQueue, Work
+from pipelines.references import made_here, some_made_here
 from pipelines.request import TO_COME, RunRequest
 from pipelines.schedulers import expected_evaluations
 from pipelines.study.conduct import conduct
@@ -337,7 +338,7 @@ def submit_timings(
 ) -> Job:
     """Queue measured timings of a comparison's cells."""
     comparison, runs = _of_log(jobs.engine, comparison_id)
-    requests = [run.valid_request() for run in runs if run and run.status == "ok"]
+    requests = [run.valid_request() for run in some_made_here(runs, "measure: timings")]
     seconds = _seconds(requests, jobs.engine, False)
     return jobs.submit("timings", comparison.base.prompt or "(no prompt)",
                        repeats * _count_made(runs), {"repeats": repeats},
@@ -346,7 +347,7 @@ def submit_timings(
 
 
 def _count_made(runs: Sequence[Run | None]) -> int:
-    return len({run.source_id for run in runs if run and run.status == "ok"})
+    return len({run.source_id for run in made_here(runs)})
 
 
 def _time(work: Work, settings: Mapping[str, Any]) -> None:

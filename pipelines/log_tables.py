@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from pipelines.checked_rows import checked
 from pipelines.errors import RequestError
-from pipelines.names import Sha256
+from pipelines.names import Sha256, is_hosted
 from pipelines.request import RunRequest
 
 
@@ -71,8 +71,9 @@ class Run(Base):
     """One picture made, or not made and why; `axes` are the cell's values in its comparison.
 
     Times are milliseconds, `datetime_utc` is ISO 8601 at the end of the run, `request` is the
-    whole RunRequest, `environment` the hardware and library versions, `notes` what of the request
-    had no effect. `shared`: its UNet calls were shared with other cells, its times are a share.
+    whole RunRequest, `environment` the hardware and library versions, or what a provider told of
+    itself, `notes` what of the request had no effect. Steps and guidance that were left to a
+    provider are 0. `shared`: its UNet calls were shared with other cells, its times are a share.
     `steps_sha256` names a picture of the predicted x0 side by side, `steps_shown` the steps in it,
     from 1. `parent_id`: the run whose picture this one started from. `identity` is
     the hash of everything that decides the picture (see identity.py), `latents_sha256` names the
@@ -134,6 +135,8 @@ class Run(Base):
 
     def contradictions(self) -> list[str]:
         needed = ("image_sha256", "total_ms", "nfe") if self.status == "ok" else ()
+        if self.hosted:
+            needed = needed[:2]
         reasons = [f"{name} is missing" for name in needed if getattr(self, name) is None]
         if self.unmasked_pixels is not None and self.changed_unmasked_pixels is None:
             set_committed_value(self, "unmasked_pixels", None)
@@ -153,6 +156,16 @@ class Run(Base):
             return self.valid_request()
         except RequestError:
             return None
+
+    @property
+    def hosted(self) -> bool:
+        """Whether a provider made it: its noise is unknown, and its time is not this machine's."""
+        return is_hosted(self.model_id)
+
+    def asked(self, name: str) -> Any:
+        """A column that a request has too; None where it was left to the provider."""
+        left = self.hosted and self.request.get(name) is None
+        return None if left else getattr(self, name)
 
     @property
     def source_id(self) -> int:

@@ -21,7 +21,7 @@ from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
-from pipelines.references import CONVERGED, reference_cells
+from pipelines.references import CONVERGED, made_here, reference_cells, some_made_here
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import TimingSummary
 from pipelines.schedulers import EXACT, known_scheduler
@@ -244,8 +244,8 @@ def measure_timings(
     on_done: Callable[[int], None] | None = None,
     begin: int = 0,
 ) -> None:
-    """Make these runs again, each apart and `repeats` times, and log how long they took; the first
-    `begin` of them are there already.
+    """Make these runs again, as far as they were `made_here`, each apart and `repeats` times, and
+    log how long they took; the first `begin` of them are there already.
 
     Models one after the other; within a model in turns, each turn starting with another cell, so
     that a slow minute falls on all of them; after warm-up. `on_step` may raise Cancelled;
@@ -253,11 +253,10 @@ def measure_timings(
     their times would be another model's.
     """
     groups: dict[tuple, dict[int, Run]] = {}
-    for run in runs:
-        if run and run.status == "ok":
-            request = run.readable_request()
-            weights = tuple(request.weights.values()) if request else ()
-            groups.setdefault(weights, {})[run.source_id] = run
+    for run in some_made_here(runs, "measure: timings"):
+        request = run.readable_request()
+        weights = tuple(request.weights.values()) if request else ()
+        groups.setdefault(weights, {})[run.source_id] = run
     done, models = 0, {}
     for group in groups.values():
         members = list(group.values())
@@ -292,8 +291,7 @@ def _time(engine: Engine, run_id: int, request: RunRequest, on_step: OnStep | No
 
 
 def _first_made(runs: Runs) -> Run | None:
-    return next((run for run in runs
-                 if run and run.status == "ok" and run.readable_request()), None)
+    return next((run for run in made_here(runs) if run.readable_request()), None)
 
 
 def _is_exact(engine: Engine, request: RunRequest) -> bool:
@@ -322,7 +320,7 @@ def _floor_to_measure(engine: Engine, runs: Runs, models: Models) -> Sequence[Ru
 
 def _unchanged(engine: Engine, run: Run | None, models: Models) -> bool:
     """Whether a run would make the same picture now."""
-    if run is None or run.status != "ok":
+    if not made_here([run]):
         return False
     with contextlib.suppress(PipelineError):  # the model is gone, or the request cannot be read
         request = run.valid_request()
@@ -337,6 +335,7 @@ def _converged(
 ) -> dict[int, RunRequest]:
     """Cell numbers -> the requests of their converged pictures, without cells whose model has
     changed since. RequestError where no model of theirs runs the solver."""
+    some_made_here(runs, f"reference: received {CONVERGED!r}")
     unchanged = [number for number in numbers if _unchanged(engine, runs[number], models)]
     requests = {number: request for number in unchanged
                 if (request := _solvable(engine, runs[number], models))}

@@ -1,4 +1,5 @@
-"""Names of files: made from texts, for every system, and the SHA-256 of what they hold."""
+"""Names of files: made from texts, for every system, and the SHA-256 of what they hold; and how the
+name of a hosted model begins."""
 
 from __future__ import annotations
 
@@ -12,6 +13,12 @@ LONGEST = 255  # bytes of a name that every usual file system takes
 _KEPT = "=._+"
 SHA256 = "[0-9a-f]{64}"  # as a pattern
 Sha256 = Annotated[str, Field(pattern=f"^{SHA256}$")]  # names a file, so it is no path
+HOSTED = "hf-inference:"  # begins the id of a model that a provider runs elsewhere
+
+
+def is_hosted(model_id: str) -> bool:
+    """Whether a provider runs a model, so that a request for it leaves this machine."""
+    return model_id.startswith(HOSTED)
 
 
 def file_names(texts: Sequence[str], longest: int = LONGEST) -> list[str]:

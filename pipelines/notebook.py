@@ -25,6 +25,7 @@ from pipelines.grid import new_comparison_id
 from pipelines.log_tables import Run
 from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.new_request import new_request
+from pipelines.references import made_here
 from pipelines.sheet.cells import Results
 from pipelines.sheet.draw import draw
 from pipelines.sheet.exports import EXPORTS, recipe_of
@@ -107,7 +108,7 @@ class ComparisonResult:
                 measuring.measure(self.engine, comparison, runs, reference,
                                   lambda _: bar.update(), check)
             if repeats:
-                made = {run.source_id for run in runs if run and run.status == "ok"}
+                made = {run.source_id for run in made_here(runs)}
                 with tqdm(total=repeats * len(made), unit=" timings") as bar:
                     measuring.measure_timings(self.engine, runs, repeats, lambda _: check(),
                                               lambda _: bar.update())

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipelines.axes import checked_value, value_of
 from pipelines.comparison import Comparison, axes_key
 from pipelines.errors import RequestError
+from pipelines.log_tables import Run
 from pipelines.notation import named_values, shown, write_json
 
 CONVERGED = "converged"
@@ -67,3 +69,18 @@ def _value_text(comparison: Comparison, name: str, value: Any) -> str:
 
 def _example(comparison: Comparison) -> str:
     return ",".join(f"{axis.name}={axis.values[-1]}" for axis in comparison.axes[:2])
+
+
+def made_here(runs: Iterable[Run | None]) -> list[Run]:
+    """The pictures that this program made: a provider's tell nothing of this machine's time, and
+    nothing of a solver."""
+    return [run for run in runs if run and run.status == "ok" and not run.hosted]
+
+
+def some_made_here(runs: Sequence[Run | None], asked: str) -> list[Run]:
+    """The same; RequestError where a provider made all that there are."""
+    here = made_here(runs)
+    if not here and any(run and run.hosted for run in runs):
+        raise RequestError(f"{asked}: a provider made all these pictures, in its own time and from "
+                           "noise that is unknown; accepted distances to a cell")
+    return here

@@ -23,7 +23,17 @@ def scheduler_label(key: str) -> str:
 def alt_text(run: Run) -> str:
     """A picture in words, for those who do not see it."""
     return (f"{run.prompt or 'no prompt'}, {scheduler_label(run.scheduler)}, guidance_scale "
-            f"{number_text(run.guidance_scale)}, {run.num_inference_steps} steps, seed {run.seed}")
+            f"{guidance_text(run)}, {steps_text(run)}, seed {run.seed}")
+
+
+def steps_text(run: Run) -> str:
+    steps = run.asked("num_inference_steps")
+    return "the provider's steps" if steps is None else f"{steps} steps"
+
+
+def guidance_text(run: Run) -> str:
+    scale = run.asked("guidance_scale")
+    return "the provider's" if scale is None else number_text(scale)
 
 
 def kept_notice(run: Run) -> None:
@@ -47,6 +57,9 @@ def run_measurements(run: Run) -> None:
     if run.shared:
         notice("note", "This cell shared its UNet calls with others: its times are a share of "
                        "theirs, no measurement of its own.")
+    if run.hosted:
+        _provider(run)
+        return
     _stages(run)
     per_step = statistics.median(run.step_ms) if run.step_ms else None
     facts([
@@ -62,6 +75,20 @@ def run_measurements(run: Run) -> None:
         ("Warm-up, paid apart", milliseconds(run.warm_up_ms) if run.warm_up_ms else "none"),
         ("Initial noise, SHA-256", run.noise_sha256 or "–"),
         ("Size", f"{run.width} × {run.height} px"),
+    ])
+
+
+def _provider(run: Run) -> None:
+    """What is known of a picture that a provider made."""
+    provider = run.environment.get("provider")
+    provider = provider if isinstance(provider, dict) else {}
+    told = provider.get("headers")
+    facts([
+        ("There and back", duration(run.total_ms / 1000)),
+        ("Provider", str(provider.get("provider", "–"))),
+        ("Initial noise", "unknown"),
+        ("Size", f"{run.width} × {run.height} px"),
+        *((name, str(value)) for name, value in (told if isinstance(told, dict) else {}).items()),
     ])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import streamlit as st
 
@@ -22,6 +22,7 @@ from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_picture
 from pipelines.models.files import BUNDLED_LORAS
+from pipelines.models.hosted import what_leaves
 from pipelines.notation import number_text
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
 from pipelines.postcards.vocabulary import (
@@ -78,7 +79,8 @@ def mask_control(page: PageState, without: Collection[str] = ()) -> None:
 
 
 def strength_control(page: PageState, without: Collection[str] = ()) -> None:
-    if "strength" not in without:
+    info = page_model(page)
+    if "strength" not in without and not (info and info.hosted):
         st.slider("Strength", *limits("strength"), step=0.05, **page.kept("strength"),
                   on_change=lambda: page.set("strength", round(page.get("strength"), 2)),
                   help="How much of the denoising runs: near 0 the picture stays, at 1 only its "
@@ -163,6 +165,12 @@ def unknown_words_note(request: RunRequest, *prompts: str) -> None:
                        "simple things; the examples show its words.")
 
 
+def hosted_notice(requests: Iterable[RunRequest]) -> None:
+    """What leaves this machine, and to whom, where a provider makes some of the pictures."""
+    for sentence in what_leaves(requests):
+        notice("note", sentence)
+
+
 def scheduler_text(key: str) -> str:
     """What the literature says of a scheduler, its paper as a link."""
     info = scheduler_info(key)
@@ -200,7 +208,8 @@ def number_controls(page: PageState, without: Collection[str] = ()) -> None:
     info = page_model(page)
 
     def own(name: str) -> str:
-        return number_text(getattr(info, name)) if info else "the model's own"
+        value = getattr(info, name, None)
+        return "the model's own" if value is None else number_text(value)
 
     left, right = st.columns(2)
     if "num_inference_steps" not in without:
@@ -239,7 +248,8 @@ def size_controls(page: PageState, without: Collection[str] = ()) -> None:
             text = f"{sizes[name]} px" if sizes.get(name) else "the model's own"
             place.number_input(name.capitalize(), *limits(name), value=None, step=multiple,
                                **page.kept(name), placeholder=text,
-                               help=f"Multiples of {multiple} px; empty: the model's own, or that "
+                               help="Both, or neither: the model's own." if info and info.hosted
+                               else f"Multiples of {multiple} px; empty: the model's own, or that "
                                     "of the picture to start from.")
 
 
@@ -279,7 +289,7 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
 def execution_controls(page: PageState, without: Collection[str] = ()) -> None:
     """How the denoiser computes, as far as there is a choice for this model on this device."""
     info, device = page_model(page), state.engine().registry.device
-    if info is None:
+    if info is None or info.hosted:
         return
     fitting = {"attention_backend": attention_backends(info, device), "cache": caches(info)}
     labels = {"attention_backend": "Attention", "cache": "Cache"}

@@ -95,4 +95,6 @@ def model_control(page: PageState) -> None:
     st.selectbox("Model", model_options(current), **page.kept("model_id"),
                  accept_new_options=True, on_change=adopt_model, args=(page,),
                  help="Bundled, registered or downloaded models; the path of a diffusers folder "
-                      "or of a .safetensors checkpoint can be typed. More on the page Hub.")
+                      "or of a .safetensors checkpoint can be typed, or hf-inference:OWNER/NAME"
+                      "@PROVIDER for a model that a provider runs (the prompt is sent to it). More "
+                      "on the page Hub.")

@@ -19,6 +19,7 @@ from dashboard.form.axes import comparison_controls, problem_notice, put_compari
 from dashboard.form.fields import (
     advanced_controls,
     example_prompts,
+    hosted_notice,
     number_controls,
     prompt_control,
     scheduler_control,
@@ -139,6 +140,7 @@ def setup() -> None:
             problem_notice(problem)
         elif comparison:
             unknown_words_note(comparison.base, *prompts_of(comparison))
+            hosted_notice(cell.request for cell in comparison.cells if not cell.left_out)
     if go and comparison:
         job = submit_comparison(state.job_queue(), comparison, PAGE.get("shared"),
                                 PAGE.get("fresh"), **asked())
@@ -281,8 +283,12 @@ def status_line(
 def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
     """Whether all cells of one seed began from one noise, by the hashes in the log."""
     hashes: dict[int, set[str]] = {}
-    for run in runs:
-        if run and run.status == "ok":
+    made = [run for run in runs if run and run.status == "ok"]
+    if hosted := sum(run.hosted for run in made):
+        notice("note", f"Initial noise unknown in {hosted} of {len(made)} finished cells: a "
+                       "provider made them. What is said of equal noise is of the others.")
+    for run in made:
+        if not run.hosted:
             hashes.setdefault(run.seed, set()).add(run.noise_sha256 or "not recorded")
     if not hashes:
         return

@@ -11,11 +11,17 @@ from dashboard import state
 from dashboard.browser import asked
 from dashboard.components.picture import Picture, picture_viewer
 from dashboard.components.queue import job_buttons, job_progress
-from dashboard.components.run_details import run_measurements, run_record
+from dashboard.components.run_details import (
+    guidance_text,
+    run_measurements,
+    run_record,
+    steps_text,
+)
 from dashboard.components.text import forecast_text, notice, words
 from dashboard.form.fields import (
     advanced_controls,
     example_prompts,
+    hosted_notice,
     number_controls,
     prompt_control,
     scheduler_control,
@@ -33,6 +39,7 @@ from pipelines.comparison import forecast
 from pipelines.errors import PipelineError
 from pipelines.jobs import submit_generation
 from pipelines.log_tables import Run
+from pipelines.models.hosted import check_hosted
 from pipelines.notation import number_text
 from pipelines.painting.resolve import check_extras, check_size
 from pipelines.queue import Job
@@ -138,6 +145,9 @@ def wanted() -> list[RunRequest]:
 def misfit(request: RunRequest) -> None:
     """Raise what would make the run fail, as far as it is known without torch."""
     info = state.engine().registry.describe(request.model_id, request.revision, request.variant)
+    if info.hosted:
+        check_hosted(request, info)
+        return
     check_size(info, request.height, request.width)
     check_extras(request, info)
 
@@ -153,6 +163,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
     plural = "s" if expected.cells > 1 else ""
     st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · "
                + forecast_text(expected.seconds))
+    hosted_notice(every)
     unknown_words_note(base, base.prompt, base.negative_prompt)
 
 
@@ -202,10 +213,10 @@ def about(run: Run) -> None:
 def summary(run: Run) -> str:
     """A run in one line, with what its task has."""
     parts = [run.model_id] if run.model_id != "postcards" else []
-    parts += [label("scheduler", run.scheduler), f"{run.num_inference_steps} steps"]
+    parts += [label("scheduler", run.scheduler), steps_text(run)]
     if run.task != "unconditional":
-        parts.append(f"guidance {number_text(run.guidance_scale)}")
-    if run.request.get("image"):
+        parts.append(f"guidance {guidance_text(run)}")
+    if run.request.get("image") and not run.hosted:
         parts.append(f"strength {number_text(run.request.get('strength', 1))}")
     return " · ".join([*parts, f"seed {run.seed}"])
 

@@ -170,6 +170,11 @@ def table(page: Page) -> None:
 
 def line(run: Run, tags: list[str]) -> dict[str, Any]:
     """One run as the texts of the table."""
+
+    def text(name: str) -> str:
+        value = run.asked(name)
+        return "" if value is None else number_text(value)
+
     return {
         "id": run.id,
         "url": state.thumbnail_url(run.image_sha256, f"thumbnail-{run.id}"),
@@ -177,8 +182,8 @@ def line(run: Run, tags: list[str]) -> dict[str, Any]:
         "alt": alt_text(run),
         "prompt": run.prompt or "(no prompt)",
         "scheduler": scheduler_label(run.scheduler),
-        "num_inference_steps": str(run.num_inference_steps),
-        "guidance_scale": number_text(run.guidance_scale),
+        "num_inference_steps": text("num_inference_steps"),
+        "guidance_scale": text("guidance_scale"),
         "seed": str(run.seed),
         "total_ms": duration(run.total_ms / 1000) if run.total_ms is not None else "",
         "nfe": str(run.nfe or ""),

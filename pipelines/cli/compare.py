@@ -23,6 +23,7 @@ from pipelines.cli.options import (
     refuse_beside,
     request_options,
     restored_from,
+    tell_what_leaves,
 )
 from pipelines.cli.output import (
     Interrupt,
@@ -43,6 +44,7 @@ from pipelines.measuring import CONVERGED, reference_cells
 from pipelines.names import LONGEST, file_names
 from pipelines.painting.extras import Extras
 from pipelines.painting.result import Step
+from pipelines.references import made_here
 from pipelines.request import RunRequest
 from pipelines.sheet.cells import Results, notes_of_runs
 from pipelines.sheet.exports import EXPORTS, sheet_pngs
@@ -106,6 +108,8 @@ def compare(
         wanted = [number for number, cell in enumerate(comparison.cells) if not cell.left_out]
         for number in wanted:
             engine.check(comparison.cells[number].request)
+        tell_what_leaves(context, (comparison.cells[number].request for number in wanted),
+                         chosen=resume is not None)
         sheets = _sheet_paths(comparison, output)
         files = {name: path for name, path in exports.items() if path}
         outputs = Outputs(*(("output", path) for path in sheets), *files.items())
@@ -231,7 +235,7 @@ def _measure_timings(
     engine: Engine, runs: Sequence[Run | None], repeats: int, interrupt: Interrupt
 ) -> None:
     """Time the cells; Ctrl-C keeps what was measured."""
-    made = {run.source_id for run in runs if run and run.status == "ok"}
+    made = {run.source_id for run in made_here(runs)}
     with progress(repeats * len(made), "timings") as bar, contextlib.suppress(Cancelled):
         measuring.measure_timings(engine, runs, repeats, lambda _step: interrupt.check(),
                                lambda _done: bar.update())

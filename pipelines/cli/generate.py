@@ -14,6 +14,7 @@ from pipelines.cli.options import (
     make_request,
     request_options,
     restored_from,
+    tell_what_leaves,
 )
 from pipelines.cli.output import (
     Interrupt,
@@ -28,6 +29,7 @@ from pipelines.cli.output import (
 )
 from pipelines.engine import Engine
 from pipelines.provenance.encode import check_suffix
+from pipelines.request import TO_COME
 from pipelines.sheet.cells import cell_record, notes_of_runs
 
 
@@ -52,6 +54,10 @@ def generate(
         request = make_request(engine, fields)
         stages = [parse_stage(text) for text in then or []]
         engine.check(request)
+        following = [request.changed(task="image-to-image", image=TO_COME, strength=1,
+                                     model_id=stage.get("model_id", request.model_id))
+                     for stage in stages]
+        tell_what_leaves(context, [request, *following])
         paths = [*(output.with_stem(f"{output.stem}-{number}")
                    for number in range(1, len(stages) + 1)), output]
         outputs = Outputs(*(("output", path) for path in paths))
@@ -62,7 +68,8 @@ def generate(
         written = run.status == "ok" and outputs.write(
             lambda run=run, path=path: [run_bytes(engine, run, path, truthful)], path)
         if written and not as_json:
-            print(f"{path}: {run.total_ms / 1000:.2f} s, {run.nfe} function evaluations, "
+            calls = "by a provider" if run.hosted else f"{run.nfe} function evaluations"
+            print(f"{path}: {run.total_ms / 1000:.2f} s, {calls}, "
                   f"initial noise {run.noise_sha256[:12] if run.noise_sha256 else 'unknown'}")
     if as_json:
         records = [cell_record({}, run, engine.pictures) for run in runs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,6 +16,8 @@ from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES, description
 from pipelines.hub.folders import models_here
+from pipelines.models.hosted import what_leaves
+from pipelines.names import is_hosted
 from pipelines.new_request import new_request
 from pipelines.notation import JSON, number_text, read_json, shown
 from pipelines.provenance.restore import Restored, restore
@@ -138,6 +140,22 @@ def restored_from(
         del values["strength"]
     print_notes(*notes)
     return fields | values, restored
+
+
+def tell_what_leaves(
+    context: typer.Context, requests: Iterable[RunRequest], chosen: bool = False
+) -> None:
+    """Say on standard error what leaves this machine, and to whom. Raises RequestError where only a
+    file names a hosted model: nothing is sent for one that the command line does not name, unless
+    it was `chosen` before."""
+    requests = list(requests)
+    typed = [str(context.params[name]) for name in given(context) if name != "prompt"]
+    for model_id in dict.fromkeys(request.model_id for request in requests):
+        if is_hosted(model_id) and not chosen and not any(model_id in text for text in typed):
+            raise RequestError(f"model_id: the file names {model_id}, which a provider runs, so "
+                               "that the prompt would leave this machine; name it on the command "
+                               "line too (--model-id, or --axis model_id=), or another model")
+    print_notes(*what_leaves(requests))
 
 
 def required_parameters(context: typer.Context) -> set[str]:

@@ -16,6 +16,7 @@ from pipelines.fields import PICTURES
 from pipelines.grid import new_comparison_id
 from pipelines.hub.folders import models_here
 from pipelines.inpainting.pictures_in import open_input
+from pipelines.names import is_hosted
 from pipelines.provenance.reproduce import changes, exit_code, originals, report
 from pipelines.provenance.restore import OURS, restore
 from pipelines.sheet.recipe import read_record
@@ -49,6 +50,11 @@ def reproduce(
         comparison = with_pictures(engine, restored.comparison, given)
         wanted = [cell for cell in comparison.cells if not cell.left_out]
         for cell in wanted:
+            if is_hosted(cell.request.model_id):
+                raise RequestError(f"reproduce: a provider ran {cell.request.model_id}, and may "
+                                   "have changed it since; to ask it again, and so send it the "
+                                   "prompt, name it: compare --from FILE --model-id "
+                                   f"{cell.request.model_id}")
             engine.check(cell.request)
         kept = originals(engine, file, record, comparison)
         changed = [*restored.notes, *changes(engine, record, comparison)]

@@ -81,13 +81,18 @@ def runs(
         print_table(
             ["id", "datetime_utc", "status", "scheduler", "steps", "guidance", "seed", "nfe",
              "total_ms", "prompt"],
-            [[run.id, run.datetime_utc[:19], run.status, run.scheduler, run.num_inference_steps,
-              number_text(run.guidance_scale), run.seed, run.nfe,
+            [[run.id, run.datetime_utc[:19], run.status, run.scheduler,
+              run.asked("num_inference_steps"), _number(run.asked("guidance_scale")), run.seed,
+              run.nfe,
               None if run.total_ms is None else round(run.total_ms), run.prompt] for run in rows],
         )
         for run in rows:
             if run.damage:
                 print(f"run {run.id}: {run.damage}", file=sys.stderr)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number_text(value)
 
 
 def _check_day(name: str, day: str | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.fields import ADDED_LATER, NOT_HASHED
-from pipelines.hardware import environment
+from pipelines.hardware import HOSTED_DEVICE, environment
 from pipelines.models.files import find_lora
 from pipelines.models.info import ModelInfo
 from pipelines.models.reading import whole
@@ -25,8 +25,11 @@ def model_content(info: ModelInfo) -> str:
     """SHA-256 over a model's files: small ones by content, the rest by size and time of change.
 
     A file of the Hub cache is a link to a blob that is named by its hash, which counts instead.
-    Raises LoadError where a file cannot be read.
+    A hosted model has no files here: its name and where it is asked count. Raises LoadError where a
+    file cannot be read.
     """
+    if info.hosted:
+        return _hash([info.model_id, info.address])
     with whole(info.model_id):
         files = [info.checkpoint] if info.checkpoint else []
         files += sorted(path for path in info.folder.rglob("*") if path.is_file())
@@ -60,13 +63,15 @@ def _file_hash(path: Path, _size: int, _changed: int) -> str:
 def identity(
     request: RunRequest, content: str, loras: Sequence[str], device: str, dtype: str
 ) -> str:
-    """SHA-256 of a resolved request, the contents of its model and adapters, and what computes."""
-    machine = environment(device)
+    """SHA-256 of a resolved request, the contents of its model and adapters, and what computes; of
+    a hosted model nothing of this machine, so that an update makes nobody pay again."""
     left_out = {*NOT_HASHED, *(set(ADDED_LATER) - set(request.not_default))}
-    return _hash({
+    asked = {"request": request.model_dump(mode="json", exclude=left_out), "model": content}
+    if device == HOSTED_DEVICE:
+        return _hash(asked)
+    machine = environment(device)
+    return _hash(asked | {
         "engine": ENGINE,
-        "request": request.model_dump(mode="json", exclude=left_out),
-        "model": content,
         "loras": [[part, lora.weight] for part, lora in zip(loras, request.loras, strict=True)],
         "device": device.split(":")[0],
         "dtype": dtype,

@@ -47,6 +47,7 @@ from pipelines.models.signatures import (
 )
 from pipelines.request import RunRequest, split_model_id
 from pipelines.schedulers import (
+    CATALOGUE,
     SchedulerInfo,
     compatible_schedulers,
     is_flow_matching,
@@ -94,7 +95,10 @@ class ModelInfo:
     `guidance_scale`: where a picture starts; `guidance_parameter`: what `pipe(...)` calls the
     guidance scale, None where the model has none; `distilled`: trained for few steps;
     `checkpoint`: the single file that holds the weights, `folder` then has the configs only;
-    `index`: its model_index.json. One object serves all callers: nobody changes it.
+    `index`: its model_index.json. A model that a provider runs (hosted.py) has no files: `calls`
+    says by task what its API takes, as `call_parameters` does, `address` where it is asked; steps
+    and guidance to start with are the provider's, None. One object serves all callers: nobody
+    changes it.
     """
 
     model_id: str
@@ -112,16 +116,22 @@ class ModelInfo:
     default_scheduler: str
     original_scheduler_config: dict[str, Any]
     index: dict[str, Any]
-    num_inference_steps: int
-    guidance_scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
     guidance_parameter: str | None
     distilled: bool
     needs_control_mode: bool = False
     checkpoint: Path | None = None
+    calls: Mapping[str, Mapping[str, Any]] | None = None
+    address: str = ""
 
     @functools.cached_property
     def schedulers(self) -> tuple[SchedulerInfo, ...]:
-        """The catalogue's entries that go with this model."""
+        """The catalogue's entries that go with this model; of a hosted one those that a class name
+        says all about."""
+        if self.calls is not None:
+            takes = any("scheduler" in call for call in self.calls.values())
+            return tuple(info for info in CATALOGUE if takes and not info.options)
         fitting = compatible_schedulers(self.original_scheduler_config)
         if self.tasks == ("unconditional",) and not scales_input(self.pipeline_class):
             fitting = tuple(info for info in fitting if not info.in_sigmas)
@@ -134,6 +144,11 @@ class ModelInfo:
     @property
     def tasks(self) -> tuple[str, ...]:
         return tuple(self.task_classes)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether a provider runs it, so that requests leave this machine."""
+        return self.calls is not None
 
     @property
     def needs_prior(self) -> bool:
@@ -179,13 +194,19 @@ class ModelInfo:
         """Whether a field of the request can have an effect in this task."""
         if parameter == "guidance_scale":
             return self.guidance_parameter is not None
-        return parameter in call_parameters(self.task_classes.get(task, self.pipeline_class))
+        return parameter in self._call(task)
 
     def needs_prompt(self, task: str) -> bool:
         """Whether a prompt is to be given; the exact models' calls say that an empty one will
         do."""
-        parameters = call_parameters(self.task_classes.get(task, self.pipeline_class))
+        parameters = self._call(task)
         return "prompt" in parameters and parameters["prompt"] != ""
+
+    def _call(self, task: str) -> Mapping[str, Any]:
+        """What the call of a task takes."""
+        if self.calls is not None:
+            return self.calls.get(task, {})
+        return call_parameters(self.task_classes.get(task, self.pipeline_class))
 
     def fill_in(self, request: RunRequest) -> RunRequest:
         """The request with the model's own steps and guidance where it left them open. Raises
@@ -196,7 +217,9 @@ class ModelInfo:
 
     def steps_to_run(self, request: RunRequest) -> int:
         """The steps that really run with this model: families round those of `strength` up or
-        down, and some run all."""
+        down, and some run all. A provider tells of none: its answer counts as one."""
+        if self.hosted:
+            return 1
         request = self.fill_in(request)
         name, steps = self.task_classes.get(request.task), request.num_inference_steps
         if not request.image or name is None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from pipelines.errors import LoadError, PipelineError, RequestError
 from pipelines.hardware import best_device, default_dtype, use_device
 from pipelines.models.files import BUNDLED, find_model
+from pipelines.models.hosted import describe_hosted
 from pipelines.models.identity import model_content
 from pipelines.models.in_memory import check_as_it_is, hold
 from pipelines.models.info import ModelInfo, describe
 from pipelines.models.loaded import LoadedModel
 from pipelines.models.opening import open_model
 from pipelines.models.placement import choose_policy, free_memory, loaded_bytes, memory_limit
+from pipelines.names import is_hosted
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -50,6 +52,8 @@ class Registry:
         """What a model's files say, without torch; raises UnknownModelError or LoadError."""
         if model_id in self._held:
             return self._held[model_id].info
+        if is_hosted(model_id):
+            return describe_hosted(model_id, revision, variant)
         return describe(model_id, revision, variant)
 
     def hold(self, pipe: DiffusionPipeline) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
 from pipelines.models.call_source import read_call
+from pipelines.models.hosted import check_hosted
 from pipelines.models.info import ModelInfo
 from pipelines.painting.guiding import check_guidance
 from pipelines.pixels import flat
@@ -32,8 +33,12 @@ def resolve(
     model in place of a branch; RequestError on a misfit.
 
     Image-to-image keeps the size of its picture, `image_size` (width and height), rounded down to
-    what the model can do; in-painting leaves open what it was not told.
+    what the model can do; in-painting leaves open what it was not told. A hosted model is passed a
+    request as it is.
     """
+    if info.hosted:
+        check_hosted(request, info)
+        return request
     schedule = SigmaSchedule.parse(request.sigma_schedule)
     if schedule.count:
         request = request.changed(num_inference_steps=schedule.count)

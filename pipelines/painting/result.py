@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from pipelines.painting.previews import StepLatents
 from pipelines.painting.timing import Timings
@@ -39,19 +39,21 @@ class RunResult:
     """A picture and its measurements; `nfe` counts calls of the denoiser, `denoiser_rows` the rows
     in them (two per call with classifier-free guidance). `shared`: its UNet calls were shared with
     other cells, and its timings are its share of them. `steps`: the predicted x0 on the way.
-    `latents` are those that were decoded, on the CPU, without the batch dimension."""
+    `latents` are those that were decoded, on the CPU, without the batch dimension. Of a provider's
+    picture no calls are known; `told` is what its answer said."""
 
     request: RunRequest
     image: Image
     timings: Timings
-    nfe: int
-    denoiser_rows: int
+    nfe: int | None
+    denoiser_rows: int | None
     noise_sha256: str | None
     peak_memory_bytes: int | None
     notes: tuple[str, ...] = ()
     shared: bool = False
     steps: StepLatents | None = None
     latents: torch.Tensor | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def with_timings(self, **values: float) -> RunResult:
         return replace(self, timings=replace(self.timings, **values))

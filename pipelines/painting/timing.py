@@ -76,16 +76,17 @@ class MemoryWatch:
 @dataclass(frozen=True)
 class Timings:
     """Milliseconds of one picture. `load` and `warm_up` are paid once and not part of `total`;
-    `steps` holds one value per scheduler step; previews are left out of steps and total."""
+    `steps` holds one value per scheduler step; previews are left out of steps and total. A provider
+    tells of no stages, there they are None."""
 
-    text_encoding: float
-    denoising: float
-    decoding: float
+    text_encoding: float | None
+    denoising: float | None
+    decoding: float | None
     total: float
     steps: tuple[float, ...] = field(default=())
     load: float = 0.0
     warm_up: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        return {k: [round(x, 3) for x in v] if k == "steps" else round(v, 3)
+        return {k: [round(x, 3) for x in v] if k == "steps" else v if v is None else round(v, 3)
                 for k, v in asdict(self).items()}

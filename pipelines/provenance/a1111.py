@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.names import is_hosted
 from pipelines.notation import number_text
 from pipelines.provenance.reading import LOST_PICTURE, Collected, ModelName, Reading
 from pipelines.provenance.samplers import A1111, a1111_names, scheduler_values
@@ -123,16 +124,18 @@ def write_a1111(request: Mapping[str, Any], model: ModelName, size: tuple[int, i
     Line breaks inside prompts stay, as A1111 leaves them: a prompt with a line 'Negative prompt:'
     reads back as two. The whole request stands in this program's own record.
     """
+    hosted = is_hosted(model.name)  # its steps, guidance and noise may be the provider's own
     sampler, schedule = a1111_names(request["scheduler"], request.get("scheduler_options") or {})
     parameters = {
         "Steps": request["num_inference_steps"], "Sampler": sampler, "Schedule type": schedule,
-        "CFG scale": number_text(request["guidance_scale"] or 0), "Seed": request["seed"],
+        "CFG scale": "" if hosted and request["guidance_scale"] is None
+                     else number_text(request["guidance_scale"] or 0), "Seed": request["seed"],
         "Size": f"{size[0]}x{size[1]}", "Model hash": model.hash[:10], "Model": model.name,
         "Denoising strength": number_text(request["strength"]) if request.get("image") else "",
         "CFG Rescale": number_text(request["guidance_rescale"])
                        if request.get("guidance_rescale") else "",
         "Eta DDIM": number_text(request["eta"]) if request.get("eta") else "",
-        "RNG": "CPU", "Version": "Contact Sheet",
+        "RNG": "" if hosted else "CPU", "Version": "Contact Sheet",
     }
     line = ", ".join(f"{key}: {_quoted(value)}" for key, value in parameters.items()
                      if value not in ("", None))

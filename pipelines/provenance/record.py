@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.engine import Engine
 
 FORMAT = 1  # of the records that this version writes
-VERSIONS = ("python", "torch", "diffusers", "transformers")
+VERSIONS = ("python", "torch", "diffusers", "transformers", "huggingface_hub")
 HARDWARE = ("device", "device_name", "torch_threads", "system")
 
 
@@ -92,6 +92,9 @@ def _model_record(engine: Engine, run: Run) -> dict[str, Any]:
         info = engine.registry.describe(request.model_id, request.revision, request.variant)
         contents = {"model": model_content(info), "loras": list(lora_contents(request.loras))}
         record |= {"pipeline_class": info.pipeline_class}
+        if info.hosted:
+            return record | {"provider": run.environment.get("provider", {}).get("provider"),
+                             "files_unknown": "a provider ran it, and may change its weights"}
         if run.environment.get("contents") != contents:
             return record | {"files_unknown": "they were not recorded, or have changed since"}
         record["files"] = model_files(info)

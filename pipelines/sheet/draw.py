@@ -134,7 +134,8 @@ def _draw_cell(
     x, y = corner
     if tile:
         sheet.paste(tile, corner)
-        text = f"{time_text(run)}   {run.nfe} NFE"
+        text = (f"{time_text(run)} there and back" if run.hosted
+                else f"{time_text(run)}   {run.nfe} NFE")
         pen.text((x, y + size[1] + 3), text, font=font, fill=FAINT)
         return
     pen.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=EMPTY)
@@ -192,7 +193,9 @@ def subtitle(
         worst = max(run.changed_unmasked_pixels for run in kept)
         parts.append(f"{worst:,} of {kept[0].unmasked_pixels:,} unmasked pixels changed")
     noises = {run.noise_sha256 for run in runs if run and run.noise_sha256}
-    if len(noises) == 1:
+    if hosted := sum(run is not None and run.hosted for run in runs):
+        parts.append(f"initial noise unknown in {hosted} cell{'s' * (hosted > 1)} of a provider")
+    elif len(noises) == 1:
         parts.append(f"initial noise {next(iter(noises))[:12]} in every cell")
     return "   ·   ".join(parts)
 

@@ -12,6 +12,7 @@ from pipelines.comparison import MAX_CELLS, Comparison
 from pipelines.errors import RequestError, first_line
 from pipelines.log_tables import utc_now
 from pipelines.measuring import CONVERGED, reference_cells
+from pipelines.names import is_hosted
 from pipelines.request import RunRequest
 from pipelines.run_log import RunLog
 from pipelines.study.measures import DEFAULT, check_measures
@@ -60,6 +61,10 @@ class Study:
                                f"to {MOST_METHODS}")
         if self.reference and self.reference != CONVERGED:
             reference_cells(self.comparisons[0], self.reference)
+        if hosted := [r.model_id for r in self.requests if is_hosted(r.model_id)]:
+            raise RequestError(f"model_id: received {hosted[0]!r}; a study compares methods from "
+                               "equal noise, and a provider's is unknown: accepted models that "
+                               "run on this machine")
         make_axis("prompt", [prompt.text for prompt in self.prompts], self.base)  # none twice
 
     @functools.cached_property

@@ -1,0 +1,1 @@
+"""Hosted models: their pictures, made by a provider."""
