@@ -14,7 +14,8 @@ from pipelines.comparison import Comparison
 pytestmark = pytest.mark.browser
 
 PAGES = (("", "Generate"), ("inpaint", "In-paint"), ("compare", "Compare"),
-         ("study", "Study"), ("votes", "Votes"), ("runs", "Runs"), ("hub", "Hub"), ("learn", "Learn"))
+         ("study", "Study"), ("votes", "Votes"), ("runs", "Runs"), ("hub", "Hub"),
+         ("learn", "Learn"))
 
 
 def test_generate_by_ctrl_enter_shows_a_sharp_picture(page, address):
