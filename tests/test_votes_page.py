@@ -22,7 +22,7 @@ def compared(home):
 def test_an_owner_makes_a_vote_sees_answers_come_and_reveals(compared):
     app = page("votes")
     assert "Let people say which pictures they prefer" in html(app)
-    app.button_group(key="votes.question").set_value(["own"]).run()
+    app.button_group(key="votes.question").set_value("own").run()
     assert app.button(key="votes.go").disabled
     app.text_input(key="votes.text").set_value("Which one is <b>sharper</b>?").run()
     app.button(key="votes.go").click().run()

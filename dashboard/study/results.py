@@ -13,6 +13,7 @@ from dashboard.components.drawing import drawings
 from dashboard.components.picture import picture_viewer
 from dashboard.components.text import notice, words
 from dashboard.runs import open_run, picture_of
+from dashboard.votes.page import ask_people
 from pipelines.study.charts import distributions, intervals, matrix
 from pipelines.study.findings import Findings, Pair
 from pipelines.study.measures import MEASURES
@@ -26,6 +27,7 @@ from pipelines.study.report import (
     pairs_parquet,
     report,
 )
+from pipelines.votes.rows import STUDY
 
 MOST_SENTENCES = 6
 
@@ -135,3 +137,6 @@ def downloads(findings: Findings) -> None:
                      help="The cells on Compare, a sheet per prompt"):
             st.session_state[state.COMPARISON] = study.comparison_ids[0]
             st.switch_page("views/compare.py")
+        if st.button("Ask people", icon=":material/how_to_vote:", key="study.vote",
+                     help="A blind vote over these pictures"):
+            ask_people(STUDY, study.id)

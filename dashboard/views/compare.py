@@ -32,6 +32,7 @@ from dashboard.form.restore import LINK, restore_control, take_link
 from dashboard.last_net import last_net, polled
 from dashboard.runs import masked_request, open_run, opened_run, truthful_control
 from dashboard.study.setup import put_methods
+from dashboard.votes.page import ask_people
 from pipelines.axes import label, own_or_label
 from pipelines.comparison import Comparison, forecast
 from pipelines.errors import PipelineError
@@ -45,6 +46,7 @@ from pipelines.sheet.draw import unusual
 from pipelines.sheet.exports import Export, exports_for
 from pipelines.sheet.live import LiveComparison
 from pipelines.sheet.viewer import viewer_data
+from pipelines.votes.rows import COMPARISON
 
 PAGE = state.COMPARE
 # What shows a difference: the axes of each.
@@ -351,6 +353,9 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
             st.session_state[state.STUDY_ID] = None
             state.STUDY.set("setup.next", True)
             st.switch_page("views/study.py")
+        if st.button("Ask people", icon=":material/how_to_vote:", key="vote",
+                     help="A blind vote over these pictures"):
+            ask_people(COMPARISON, comparison_id)
 
 
 def take_comparison(comparison: Comparison) -> list[str]:

@@ -100,6 +100,13 @@ def recent() -> None:
                  on_change=lambda: choose(PAGE.get("recent")))
 
 
+def ask_people(source: str, source_id: str) -> None:
+    """Fill the form with a study or comparison, and go to the page."""
+    choose(None)
+    PAGE.set("source", f"{source} {source_id}")
+    st.switch_page("views/votes.py")
+
+
 def sources() -> dict[str, str]:
     """What can be voted on, the newest first: 'study ID' or 'comparison ID' and how it reads."""
     log = state.engine().run_log
@@ -118,12 +125,14 @@ def sources() -> dict[str, str]:
 
 def setup() -> str | None:
     """The form; the id of the vote that was made just now."""
-    offered = sources()
+    offered, wanted = sources(), PAGE.get("source")
+    if wanted and wanted not in offered:  # another page asked for an old one
+        offered[wanted] = wanted.capitalize()
     if not offered:
         words("There is nothing to vote on yet: make a study, or a comparison of two methods or "
               "more, on its page.", "quiet")
         return None
-    if PAGE.get("source") not in offered:
+    if not wanted:
         PAGE.set("source", next(iter(offered)))
     st.selectbox("Pictures of", list(offered), format_func=offered.get, **PAGE.kept("source"))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -173,8 +182,10 @@ def show(vote_id: str) -> None:
               "contact-sheet --host 0.0.0.0.", "quiet")
     polled(progress)(vote_id)
     if vote.owner != browser():
-        notice("note", "Another browser made this vote, and only that can reveal its results; or, "
-                       f"on this machine: python -m pipelines votes reveal {vote_id}")
+        maker = "Another browser made this vote" if vote.owner else \
+            "This vote was made on the command line"
+        notice("note", f"{maker}, where its results can be revealed; on this machine: python -m "
+                       f"pipelines votes reveal {vote_id}")
         return
     words("Nobody sees results before you reveal them. That closes the vote.", "quiet")
     with st.popover("Reveal results", icon=":material/visibility:"):

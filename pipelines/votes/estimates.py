@@ -292,16 +292,22 @@ def with_themselves(estimator: Estimator) -> Share | None:
 
 def with_each_other(answers: Sequence[Answer]) -> tuple[Alpha | None, tuple[int, int] | None]:
     """Krippendorff's alpha, and of how many pairs of answers of two voters to one question (both of
-    them choices) how many agree: (agree, all)."""
+    them choices) how many agree: (agree, all).
+
+    The methods of each question are numbered by chance: in the order of the vote, a first method
+    that everybody prefers would make all answers one value, and alpha 0 by its own definition."""
     import evalica
     import pandas
 
+    generator = np.random.default_rng(0)
     table: dict[tuple, dict[str, int]] = {}
+    orders: dict[tuple, NDArray[np.int64]] = {}
     for answer in answers:
         if answer.kind not in (EQUAL, REPEAT):
             _, methods = answer.question
+            order = orders.setdefault(answer.question, generator.permutation(len(methods)))
             # For two: -1, 0, 1, a tie being between. For more: which one; a tie is one more value.
-            value = 0 if answer.chosen is None else methods.index(answer.chosen) + 1
+            value = 0 if answer.chosen is None else int(order[methods.index(answer.chosen)]) + 1
             if len(methods) == 2:
                 value = (0, -1, 1)[value]
             table.setdefault(answer.question, {})[answer.voter] = value

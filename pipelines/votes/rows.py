@@ -148,9 +148,10 @@ def reveal(run_log: RunLog, vote_id: str, owner: str | None) -> VoteRow:
     who owns this machine. RequestError for another's vote."""
     row = vote_row(run_log, vote_id)
     if owner is not None and row.owner != owner:
-        raise RequestError(f"vote {vote_id} was made by another browser, and only that can reveal "
-                           "its results; on the command line of this machine: python -m pipelines "
-                           f"votes reveal {vote_id}")
+        maker = "by another browser" if row.owner else "on the command line"
+        raise RequestError(f"vote {vote_id} was made {maker}, where its results can be revealed; "
+                           "on the command line of this machine: python -m pipelines votes reveal "
+                           f"{vote_id}")
     with run_log.database.session(write=True) as session:
         session.execute(update(VoteRow).where(
             VoteRow.id == vote_id, VoteRow.revealed_utc.is_(None)).values(revealed_utc=utc_now()))
