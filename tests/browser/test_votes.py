@@ -51,7 +51,7 @@ def test_nothing_that_a_voter_receives_tells_the_method(page, address, vote, ser
 
     def keep(response):
         addresses.append(response.url)
-        if "/media/" in response.url:
+        if response.url.startswith(f"{address}/media/"):
             pictures[response.url] = (response.body(), response.all_headers())
 
     page.on("response", keep)
