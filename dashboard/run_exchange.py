@@ -25,10 +25,10 @@ LISTED = 5  # files
 LARGEST_DOWNLOAD = 500 * 10**6  # bytes: a browser's download goes through this program's memory
 
 
-def export_control(chosen: dict[str, Any], count: str) -> None:
+def export_control(chosen: dict[str, Any]) -> None:
     """A popover with every format; each is a job, whose file is listed below when it is done."""
     with st.popover("Export", icon=":material/download:"):
-        words(f"{count} of this list, into a file.", "quiet")
+        words("The runs of this list, on all its pages, into a file.", "quiet")
         for name, form in LOG_FORMATS.items():
             missing = name == "mlflow" and importlib.util.find_spec("mlflow") is None
             st.button(form.label, key=PAGE.key(f"export.{name}"), width="stretch",

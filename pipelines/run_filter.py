@@ -102,11 +102,23 @@ class Clauses:
         return " AND ".join(f"({match})" for condition in self._conditions
                             if (match := self._pieces(condition)) and not condition.negated) or None
 
-    def by_index(self, without_match: bool = False) -> ColumnElement[bool]:
+    @functools.cached_property
+    def negated_texts(self) -> ColumnElement[bool] | None:
+        """That prompts lack the texts that a row must not have, for rows that are looked at; None
+        where there are no such texts."""
+        clauses = [self._clause(condition) for condition in self._conditions
+                   if condition.negated and condition.field in ("", *TEXTS)]
+        return and_(*clauses) if clauses else None
+
+    def by_index(
+        self, without_match: bool = False, without_negated: bool = False
+    ) -> ColumnElement[bool]:
         """For a search of the whole log: texts are looked up in the full-text index, those that
-        must be there unless that is done beside."""
+        must be there unless that is done beside, and so are those that must not."""
         clauses = []
         for condition in self._conditions:
+            if without_negated and condition.negated and condition.field in ("", *TEXTS):
+                continue
             match = self._pieces(condition)
             if not match:
                 clauses.append(self._clause(condition, len(condition.alternatives) == 1))

@@ -220,25 +220,28 @@ class RunLog:
         ascending: bool = False,
         place: Place = FIRST,
         size: int = 25,
+        counted: bool = True,
         **filters: Any,
     ) -> Page:
         """The runs of one page of those that a RunFilter lets through; `sort` names the id or a
-        column of SORTED (log_tables.py)."""
+        column of SORTED (log_tables.py). To count them may take longer than to show a page of them:
+        without `counted`, `count` is asked for afterwards."""
         run_filter = RunFilter(**filters)
         filtered = bool(run_filter.conditions)
-        fitting = self._fitting(run_filter) if filtered else None
+        fitting = (lambda: self._fitting(run_filter)) if filtered else None
         with self._session() as session:
             runs, more = page_of(session, run_filter, fitting, sort, ascending, place, size)
         earlier, later = ((more, place.run_id is not None) if place.backwards
                           else (place.run_id is not None, more))
         if not runs:
             earlier = later = False
+        before = Place(getattr(runs[0], sort), runs[0].id, True) if earlier else None
+        after = Place(getattr(runs[-1], sort), runs[-1].id) if later else None
+        if not counted:
+            return Page(runs, before, after, None)
         count = self.count(**filters)
-        return Page(
-            runs,
-            Place(getattr(runs[0], sort), runs[0].id, True) if earlier else None,
-            Place(getattr(runs[-1], sort), runs[-1].id) if later else None,
-            min(count, FEW) if filtered else count, filtered and count > FEW)
+        return Page(runs, before, after, min(count, FEW) if filtered else count,
+                    filtered and count > FEW)
 
     def count(self, **filters: Any) -> int:
         """How many runs a RunFilter of these fields lets through; more than FEW (run_filter.py) is
@@ -248,6 +251,15 @@ class RunLog:
             return len(self._fitting(run_filter))
         query = select(func.count(Run.id)).where(run_filter.scope())
         return self._until_a_write("count", lambda session: session.scalar(query))
+
+    def known_count(self, **filters: Any) -> int | None:
+        """What `count` gives, where nobody wrote since it was asked for; else None."""
+        version, answers = self._answers
+        run_filter = RunFilter(**filters)
+        answer = answers.get(run_filter if run_filter.conditions else "count")
+        if answer is None or version != self.version():
+            return None
+        return answer if isinstance(answer, int) else len(answer)
 
     def stream(self, **filters: Any) -> Iterator[Run]:
         """All runs that a RunFilter of these fields lets through, the newest first, of which a few

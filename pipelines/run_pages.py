@@ -9,7 +9,7 @@ where that walk ends too soon, the index of all that can be filtered is read to 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipelines.log_tables import FACTS_INDEX, LISTED, Run
 from pipelines.run_filter import FEW, PROMPTS, Clauses, RunFilter
 
 WALK = 5_000  # runs that are looked at along the order
+LOOK = 25_000  # runs whose prompts are read one by one, to see what they lack
 BATCH = 500  # runs of an export that are in memory at once
 BY_FACTS = f"INDEXED BY {FACTS_INDEX.name}"
 
@@ -40,26 +41,26 @@ FIRST, LAST = Place(), Place(backwards=True)
 @dataclass(frozen=True)
 class Page:
     """Runs in order, the places of the pages before and after (None where there is none), and how
-    many runs fit in all: exactly, or more than that where `more`."""
+    many runs fit in all, exactly or more than that where `more`; None where nobody asked."""
 
     runs: Sequence[Run]
     before: Place | None
     after: Place | None
-    count: int
+    count: int | None
     more: bool = False
 
 
 def page_of(
     session: Session,
     run_filter: RunFilter,
-    fitting: Sequence[int] | None,
+    fitting: Callable[[], Sequence[int]] | None,
     sort: str,
     ascending: bool,
     place: Place,
     size: int,
 ) -> tuple[Sequence[Run], bool]:
     """Up to `size` runs from a place on, in the order of the list, and whether there are more that
-    way; `fitting` is what `few` found, None without conditions."""
+    way; `fitting()` is what `few` finds, None without conditions."""
     ascending = ascending != place.backwards
     wanted = size + 1
     clauses = Clauses(session, run_filter)
@@ -76,12 +77,13 @@ def page_of(
     by_facts = select(Run.id).where(clauses.scope).with_hint(Run, BY_FACTS, "sqlite")
     if fitting is None:
         numbers = ids(select(Run.id).where(clauses.scope))
-    elif len(fitting) <= FEW:
-        numbers = ids(by_facts.where(Run.id.in_(_listed(fitting))))
     else:
         numbers = _walk(session, clauses, sort, ascending, place, wanted)
         if len(numbers) < wanted:
-            numbers = ids(by_facts.where(clauses.by_index()))
+            if len(few_ids := fitting()) <= FEW:
+                numbers = ids(by_facts.where(Run.id.in_(_listed(few_ids))))
+            else:
+                numbers = ids(by_facts.where(clauses.by_index()))
     more = len(numbers) == wanted
     numbers = numbers[:size]
     runs = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(numbers)))}
@@ -96,8 +98,18 @@ def few(session: Session, run_filter: RunFilter) -> Sequence[int]:
     if match := clauses.match:  # the full-text index gives them one after the other
         query = query.select_from(PROMPTS).join(Run, Run.id == PROMPTS.c.rowid)
         query = query.where(PROMPTS.c.prompts.op("MATCH")(match))
-    query = query.where(clauses.scope, clauses.by_index(without_match=True))
-    return session.scalars(query.with_hint(Run, BY_FACTS, "sqlite").limit(FEW + 1)).all()
+    query = query.with_hint(Run, BY_FACTS, "sqlite").where(clauses.scope)
+    if (lacking := clauses.negated_texts) is not None:
+        # What most prompts have not is told sooner by a look at some rows than by a list of those
+        # that have it.
+        others = query.where(clauses.by_index(without_match=True, without_negated=True))
+        some = others.limit(LOOK).subquery()
+        looked = session.scalars(
+            select(Run.id).where(Run.id.in_(select(some.c.id)), lacking).limit(FEW + 1)).all()
+        if len(looked) > FEW or session.scalar(select(func.count()).select_from(some)) < LOOK:
+            return looked
+    query = query.where(clauses.by_index(without_match=True))
+    return session.scalars(query.limit(FEW + 1)).all()
 
 
 def batches(session_of: Any, run_filter: RunFilter) -> Iterator[Sequence[Run]]:

@@ -17,6 +17,7 @@ from dashboard.runs import open_run, opened_run
 from pipelines.errors import PipelineError
 from pipelines.log_tables import Run
 from pipelines.notation import number_text
+from pipelines.run_filter import FEW, RunFilter
 from pipelines.run_pages import FIRST, LAST, Page
 from pipelines.run_query import DATES, EXAMPLE, FIELDS, FLAGS, NUMBERS, WORDS, QueryError, quoted
 
@@ -195,9 +196,11 @@ def line(run: Run, tags: list[str]) -> dict[str, Any]:
     }
 
 
-def _count(page: Page, mark: str = "") -> str:
-    return (f"{'more than ' * page.more}{mark}{page.count:,}{mark} "
-            f"run{'s' * (page.count != 1)}")
+def _count(count: int, chosen: dict[str, Any]) -> str:
+    """'**12** runs'; of many that are filtered, only that they are many."""
+    more = count > FEW and bool(RunFilter(**chosen).conditions)
+    count = FEW if more else count
+    return f"{'more than ' * more}**{count:,}** run{'s' * (count != 1)}"
 
 
 def show() -> None:
@@ -217,18 +220,20 @@ def show() -> None:
     sort, ascending = PAGE.get("sort")
     try:
         page = log.page(**chosen, sort=sort, ascending=ascending, size=PAGE_SIZE,
-                        place=PAGE.get("place", FIRST))
+                        place=PAGE.get("place", FIRST), counted=False)
     except QueryError as error:
         words(error.reason)
         st.code(error.marked, language=None)
         return
-    if not page.runs and page.count:  # what was on this page has gone
+    if not page.runs and PAGE.get("place", FIRST) != FIRST:  # what was on this page has gone
         first_page()
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.caption(_count(page, "**"))
-        if page.count:
-            export_control(chosen, _count(page))
+        count = st.empty()
+        known = log.known_count(**chosen) if page.runs else 0
+        count.caption("Counting …" if known is None else _count(known, chosen))
+        if page.runs:
+            export_control(chosen)
         import_control()
     exchanged()
     bin_bar("is:deleted" in chosen["where"])
@@ -238,6 +243,8 @@ def show() -> None:
     else:
         words("No run fits these filters.", "quiet")
     redraw_after_change()
+    if known is None:  # below the list, which need not wait for it
+        count.caption(_count(log.count(**chosen), chosen))
     opened_run()
 
 

@@ -2,9 +2,9 @@
 
 The rows are made up, in a folder that is removed afterwards: comparisons of 30 cells, with a
 distance each, over a year; every seventh run is a copy. They are written as an older version did,
-so that bringing such a log up to date is timed, too. A query is asked as a page asks it (rows and
-count) with nothing remembered from the query before. Told are the most seconds of `--repeats`, and
-those of the processor, which other programs on the machine change less.
+so that bringing such a log up to date is timed, too. A query is asked as a page asks it (first the
+rows, then their count) with nothing remembered from the query before. Told are the most seconds of
+`--repeats`, and those of the processor, which other programs on the machine change less.
 """
 
 from __future__ import annotations
@@ -93,13 +93,14 @@ def questions(log: RunLog) -> dict[str, Callable[[], Any]]:
             for where, place in (("first", FIRST), ("last", LAST)):
                 asked[f"{name}; by {sort}, {where} page"] = (
                     lambda filters=filters, sort=sort, place=place:
-                    log.page(sort=sort, place=place, **filters))
+                    log.page(sort=sort, place=place, counted=False, **filters))
+        asked[f"{name}; the count, afterwards"] = lambda filters=filters: log.count(**filters)
     for sort in SORTED:
         for ascending in (True, False):
             asked[f"no filter; by {sort} {'up' if ascending else 'down'}, second page"] = (
                 lambda sort=sort, up=ascending: log.page(
-                    sort=sort, ascending=up,
-                    place=log.page(sort=sort, ascending=up).after))
+                    sort=sort, ascending=up, counted=False,
+                    place=log.page(sort=sort, ascending=up, counted=False).after))
     newest = log.comparisons(1)[0].id
     asked["the list of comparisons"] = log.comparisons
     asked["a comparison with its runs"] = lambda: (
