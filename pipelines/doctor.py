@@ -27,6 +27,7 @@ from pipelines.thumbnails import FOLDER, Thumbnails, whole
 
 SET_ASIDE = "set-aside"
 SETTLED_SECONDS = 3600  # younger files may be in work
+CLOCK_SECONDS = 60  # that a clock may be behind
 BATCH = 500
 REBUILD = ("INSERT INTO prompts(prompts) VALUES ('delete-all')",
            "INSERT INTO prompts(rowid, prompt, negative_prompt) SELECT id, "
@@ -43,6 +44,7 @@ class Finding:
 
 
 KINDS = {
+    "clock": "the clock of this machine",
     "database": "the database",
     "row": "damaged rows",
     "index": "the full-text index",
@@ -61,7 +63,7 @@ def examine(home: Path, mend: bool = False, on_file: Callable[[], None] | None =
     log = RunLog(home)
     if mend:
         log.database.check_writable()
-    findings = list(_database(log, mend))
+    findings = [*_clock(log), *_database(log, mend)]
     names = _Names()
     for run in _every_run(log):
         names.add(run)
@@ -113,6 +115,13 @@ def _database(log: RunLog, mend: bool) -> Iterator[Finding]:
             for statement in REBUILD:
                 session.connection().exec_driver_sql(statement)
     yield Finding("index", f"{indexed:,} of {rows:,} runs are found by their prompts", mend)
+
+
+def _clock(log: RunLog) -> Iterator[Finding]:
+    behind = log.clock_behind_seconds()
+    if behind > CLOCK_SECONDS:
+        yield Finding("clock", f"it is {behind / 60:,.0f} min behind the newest run: new runs are "
+                               "listed among older ones until it is right")
 
 
 def _every_run(log: RunLog) -> Iterator[Run]:
@@ -194,7 +203,8 @@ def _temporary(log: RunLog, mend: bool) -> Iterator[Finding]:
 def _settled(path: Path) -> bool | None:
     """Whether a file was written a while ago; None where it is gone."""
     try:
-        return time.time() - path.stat().st_mtime > SETTLED_SECONDS
+        # Also what seems to come from the future: the clock was set back since.
+        return abs(time.time() - path.stat().st_mtime) > SETTLED_SECONDS
     except OSError:
         return None
 

@@ -153,7 +153,7 @@ class Clauses:
         if field == "tag":
             return self._source.in_(select(Tag.run_id).where(_like_text(Tag.tag, value)))
         if field in MEASURE_NUMBERS:
-            return self._measured(field, bounds)
+            return self._measured(field, bounds, listed)
         if field in ("", *TEXTS):
             return or_(*(_contains(getattr(Run, name), value) for name in TEXTS
                          if field in ("", name)))
@@ -184,7 +184,9 @@ class Clauses:
         counted = select(func.count()).select_from(ids.limit(SELECTIVE + 1).subquery())
         return self._session.scalar(counted) <= SELECTIVE
 
-    def _measured(self, name: str, bounds: Sequence[tuple[str, Any]]) -> ColumnElement[bool]:
+    def _measured(
+        self, name: str, bounds: Sequence[tuple[str, Any]], listed: bool
+    ) -> ColumnElement[bool]:
         """Whether a run has such a distance, to whichever reference."""
         distance = aliased(Distance)
         measure = getattr(distance, name)
@@ -192,7 +194,7 @@ class Clauses:
             return ~select(distance.run_id).where(distance.run_id == self._source,
                                                   measure.is_not(None)).exists()
         ids = select(distance.run_id).where(_within(measure, bounds))
-        if self._selective(ids):
+        if listed and self._selective(ids):
             return self._source.in_(ids)
         return ids.where(distance.run_id == self._source).exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 import os
 import statistics
@@ -16,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from pipelines.database import Database
 from pipelines.errors import StorageError
-from pipelines.log_tables import LISTED, Base, ComparisonRow, Distance, Run, Timing
+from pipelines.log_tables import LISTED, Base, ComparisonRow, Distance, Run, Timing, utc_now
 from pipelines.run_filter import FEW, Clauses, RunFilter
 from pipelines.run_pages import BY_FACTS, FIRST, Page, Place, batches, distinct_values, few, page_of
 
@@ -270,6 +272,19 @@ class RunLog:
         """`stream` for a filter as a whole."""
         for runs in batches(self._session, run_filter):
             yield from runs
+
+    def clock_behind_seconds(self) -> float:
+        """How far this machine's clock is behind the newest run or comparison of the log, 0 where
+        it is not: it was set back, or what is imported comes from one that is ahead."""
+        with self._session() as session:
+            newest = [session.scalar(select(func.max(of))) for of in (
+                Run.datetime_utc, ComparisonRow.datetime_utc)]
+        now = datetime.datetime.fromisoformat(utc_now())
+        behind = [0.0]
+        for moment in newest:
+            with contextlib.suppress(ValueError, TypeError):  # what another program wrote
+                behind.append((datetime.datetime.fromisoformat(moment) - now).total_seconds())
+        return max(behind)
 
     def exact_count(self, run_filter: RunFilter) -> int:
         """How many runs a filter lets through, however long that takes to say."""

@@ -103,10 +103,10 @@ def few(session: Session, run_filter: RunFilter) -> Sequence[int]:
         # What most prompts have not is told sooner by a look at some rows than by a list of those
         # that have it.
         others = query.where(clauses.by_index(without_match=True, without_negated=True))
-        some = others.limit(LOOK).subquery()
+        some = session.scalars(others.limit(LOOK)).all()
         looked = session.scalars(
-            select(Run.id).where(Run.id.in_(select(some.c.id)), lacking).limit(FEW + 1)).all()
-        if len(looked) > FEW or session.scalar(select(func.count()).select_from(some)) < LOOK:
+            select(Run.id).where(Run.id.in_(_listed(some)), lacking).limit(FEW + 1)).all()
+        if len(looked) > FEW or len(some) < LOOK:
             return looked
     query = query.where(clauses.by_index(without_match=True))
     return session.scalars(query.limit(FEW + 1)).all()

@@ -14,6 +14,7 @@ from dashboard.components.text import duration, notice, words
 from dashboard.run_exchange import exchanged, export_control, import_control
 from dashboard.run_selection import bin_bar, marks, redraw_after_change, selected, selection_bar
 from dashboard.runs import open_run, opened_run
+from pipelines.doctor import CLOCK_SECONDS
 from pipelines.errors import PipelineError
 from pipelines.log_tables import Run
 from pipelines.notation import number_text
@@ -213,6 +214,10 @@ def show() -> None:
         import_control()
         exchanged()
         return
+    if (behind := log.clock_behind_seconds()) > CLOCK_SECONDS:
+        notice("note", f"This computer's clock is {duration(behind)} behind the newest run of the "
+                       "log. Nothing is lost by that, but new runs are listed among older ones "
+                       "until it is right.")
     PAGE.start(sort=NEWEST)
     from_address()
     chosen = filters()
