@@ -241,6 +241,21 @@ def test_lessons_open_in_study_with_methods_that_it_takes(home):
     assert "cs-error" not in html(app).split("</style>")[-1]
 
 
+def test_the_state_of_a_lesson_goes_along_to_compare(home):
+    for key, values, axis, value in (
+            ("forward", {"timestep": 710}, "strength", 0.71),
+            ("solvers", {"scheduler": "heun", "steps": 12}, "num_inference_steps", 12),
+            ("flow", {"steps": 3}, "num_inference_steps", 3),
+            ("words", {"prompt": "a blue cat"}, None, "a blue cat")):
+        for name, chosen in values.items():
+            state.LEARN.set(f"{key}.{name}", chosen)
+        made = LESSONS[key].comparison()
+        axes = {axis.name: axis.values for axis in made.axes}
+        assert value in axes[axis] if axis else made.base.prompt == value
+        if key == "solvers":
+            assert "heun" in axes["scheduler"]
+
+
 def test_an_address_opens_its_lesson(home):
     app = page("learn", lesson="guidance")
     assert app.session_state["learn.lesson"] == "guidance"

@@ -92,8 +92,9 @@ def _marginals() -> None:
 
 def comparison() -> Comparison:
     base = RunRequest(prompt=postcards.PROMPT, guidance_scale=GUIDANCE)
+    steps = sorted({2, 5, 10, 20, PAGE.get("flow.steps", 5)})
     return Comparison.parse(base, ["scheduler=euler,heun,dpmpp_2m",
-                                   "num_inference_steps=2,5,10,20"])
+                                   f"num_inference_steps={', '.join(map(str, steps))}"])
 
 
 LESSON = Lesson("flow", "Flow matching", lambda: flow.QUESTION, pose, play, flow.check, comparison)

@@ -19,6 +19,8 @@ from pipelines.request import RunRequest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+START = 350  # the timestep
+
 
 def pose() -> None:
     three = plane.Mixture.three()
@@ -29,7 +31,7 @@ def pose() -> None:
 
 
 def play() -> None:
-    PAGE.start(**{"forward.timestep": 350, "forward.schedule": "scaled_linear"})
+    PAGE.start(**{"forward.timestep": START, "forward.schedule": "scaled_linear"})
     timestep = st.slider("timestep", 1, forward.TIMESTEPS - 1, **PAGE.kept("forward.timestep"))
     left, right = st.columns(2, gap="medium")
     with left:
@@ -104,7 +106,9 @@ def comparison() -> Comparison:
     sha = state.engine().pictures.put(postcards.painted()[0])
     base = RunRequest(task="image-to-image", image=sha, prompt="a blue car on a road by day",
                       strength=0.5)
-    return Comparison.parse(base, ["strength=0.2..1/5", "seed=0..2"])
+    here = PAGE.get("forward.timestep", START) / forward.TIMESTEPS
+    strengths = sorted({0.2, 0.4, 0.6, 0.8, 1.0, max(0.05, round(here, 2))})
+    return Comparison.parse(base, [f"strength={', '.join(map(str, strengths))}", "seed=0..2"])
 
 
 LESSON = Lesson("forward", "Forward", lambda: forward.QUESTION, pose, play, forward.check,

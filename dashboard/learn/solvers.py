@@ -97,8 +97,10 @@ def _errors(key: str) -> None:
 
 def comparison() -> Comparison:
     base = RunRequest(prompt=postcards.PROMPT, guidance_scale=GUIDANCE)
-    return Comparison.parse(base, [f"scheduler={','.join(ON_POSTCARDS)}",
-                                   "num_inference_steps=2,5,10,20,40"])
+    keys = dict.fromkeys((*ON_POSTCARDS, PAGE.get("solvers.scheduler", ON_POSTCARDS[0])))
+    steps = sorted({2, 5, 10, 20, 40, PAGE.get("solvers.steps", 20)})
+    return Comparison.parse(base, [f"scheduler={','.join(keys)}",
+                                   f"num_inference_steps={', '.join(map(str, steps))}"])
 
 
 LESSON = Lesson("solvers", "Solvers", lambda: solvers.QUESTION, pose, play, solvers.check,

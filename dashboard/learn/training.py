@@ -69,13 +69,14 @@ def _kept() -> None:
     made = training.Training.load(_path()) if _path().exists() else training.Training(SEED)
     with st.container(horizontal=True):
         if made.step < training.STEPS:
-            st.button("Go on" if made.step else "Train for about a minute", type="primary",
+            st.button("Go on" if made.step else "Train it now", type="primary",
                       icon=":material/play_arrow:", key=PAGE.key("training.go"), on_click=_start)
         if made.step:
             st.button("Start anew", icon=":material/restart_alt:", key=PAGE.key("training.anew"),
                       on_click=_start, args=(True,))
     if not made.points:
-        st.caption(f"A network of {sum(p.numel() for p in made.network.parameters()):,} weights, "
+        st.caption("It learns while you look: a network of "
+                   f"{sum(p.numel() for p in made.network.parameters()):,} weights, "
                    f"{training.STEPS:,} steps of {training.BATCH} points. It can be paused, "
                    "cancelled and gone on with, also after a restart.")
         return

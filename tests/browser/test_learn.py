@@ -16,7 +16,12 @@ LESSONS = {
     "solvers": ("Yes, with both", "Only with DDIM", "exact end of each point"),
     "guidance": ("Points of the sharper", "Points still narrower", "guided points"),
     "flow": ("One: its paths", "More than five", "paths of 24 points"),
+    "words": ("In all four", "In some of them", "begin 0."),
+    "latents": ("As near as a stored", "As far as a freshly", "slerp, 0.5"),
+    "distillation": ("That of 4", "That of 1", "exact end of each point"),
+    "train your own": ("Near 0", "Well between 0 and 1", "t = 999"),
 }
+KEYS = {"train your own": "training"}  # where the address has another name than the title
 
 
 def guess(page, choice):
@@ -30,7 +35,7 @@ def test_every_lesson_with_a_wrong_and_a_right_guess(page, address):
     open_page(page, f"{address}/learn", "Learn")
     for lesson, (wrong, right, shown) in LESSONS.items():
         page.get_by_role("radio", name=re.compile(f"^[0-9] {lesson}", re.I)).click()
-        expect(page).to_have_url(re.compile(f"lesson={lesson}"))
+        expect(page).to_have_url(re.compile(f"lesson={KEYS.get(lesson, lesson)}"))
         commit = page.get_by_role("button", name="Commit to this guess")
         expect(commit).to_have_count(1)
         expect(page.get_by_text(shown)).to_have_count(0)
@@ -45,6 +50,8 @@ def test_every_lesson_with_a_wrong_and_a_right_guess(page, address):
         expect(page.locator(".cs-gallery img").first).to_be_visible()
         settled(page)
         assert page.locator(".cs-gallery img:not([alt])").count() == 0
+        for chart in page.locator("[role=graphics-document]").all():
+            assert len(chart.get_attribute("aria-label")) > 40  # its caption
         assert page.get_by_text("not foreseen").count() == 0
 
 
@@ -64,6 +71,21 @@ def test_a_new_case_is_answered_by_keyboard_and_opens_in_compare(page, address):
     page.get_by_role("button", name="Open in Compare").click()
     expect(page.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
     expect(page.get_by_text("12 cells")).to_be_visible()
+
+
+def test_a_network_is_trained_paused_and_gone_on_with(page, address):
+    page.goto(f"{address}/learn?lesson=training")
+    guess(page, "Near 0")
+    page.get_by_role("button", name="Train it now").click()
+    expect(page.get_by_text("made after 100 steps")).to_be_visible()
+    main = page.get_by_test_id("stMain")
+    main.get_by_role("button", name="Pause").click()
+    expect(main.get_by_text("Paused")).to_be_visible()
+    main.get_by_role("button", name="Go on").click()
+    expect(main.get_by_role("button", name="Pause")).to_be_visible()
+    main.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Start anew")).to_be_visible()
+    expect(page.get_by_role("slider")).to_be_visible()
 
 
 def test_a_presentation_hides_the_sidebar_and_turns_by_keys(page, address):
