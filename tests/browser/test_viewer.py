@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
-from pipelines import Comparison, Engine, RunRequest
+from pipelines import Comparison, Engine, RunRequest, measuring
 from pipelines.sheet.cells import Results
 from pipelines.sheet.exports import EXPORTS
 from pipelines.sheet.recipe import read_recipe, recipe
@@ -244,6 +245,20 @@ def test_two_cells_beside_each_other(cube, open_page, viewer_engine):
     away = apart(scheduler="heun", guidance_scale=7.0)
     expect(text).to_contain_text(f"mean {away.mean():.2f}, largest {away.max()} ")
     assert "scheduler\tddim\theun" in pair.locator(".facts tr").all_inner_texts()
+
+    page.keyboard.press("e")
+    expect(pair.get_by_role("radio", name="FLIP")).to_be_checked()
+    expect(pair.get_by_text("0 equal")).to_be_visible()
+    expect(text).to_contain_text("as seen at 67 pixels per degree")
+    one, two = (Image.fromarray(by_axes[tuple(axes.items())].astype(np.uint8)) for axes in (
+        {"seed": 0, "scheduler": "ddim", "guidance_scale": 1.0},
+        {"seed": 0, "scheduler": "heun", "guidance_scale": 7.0}))
+    assert float(text.inner_text().split()[1].strip(",")) == pytest.approx(
+        measuring.flip(two, one), abs=0.001)
+    brightest = pair.locator("canvas").evaluate(
+        "n => Math.max(...n.getContext('2d').getImageData(0, 0, n.width, n.height).data"
+        ".filter((_, i) => i % 4 < 3))")
+    assert brightest > 100, "the map is drawn"
 
     page.keyboard.press("w")
     handle = pair.get_by_role("slider", name="Share of A in view")

@@ -8,7 +8,7 @@ const KEYS = [
   ["Enter", "everything about the cell"],
   ["Space", "choose the cell; the second one opens both beside each other"],
   ["d", "difference between the chosen cell and this one"],
-  ["s w f d", "beside each other: side by side, slider, flicker, difference"],
+  ["s w f d e", "beside each other: side by side, slider, flicker, difference, FLIP's error map"],
   ["< >", "difference: weaker, stronger"],
   ["x", "beside each other: swap the two"],
   ["+ − 0", "zoom in, zoom out, whole picture, in all cells"],

@@ -2,45 +2,14 @@
 // stage, `extra` nodes below it, paint() at the shared zoom and step, and close(). The settings
 // that they share (cut, factor, rate) outlive them: they are the pair's.
 
-import { difference, differenceText, readPixels } from "./difference.js";
 import { h } from "./dom.js";
-import { Face } from "./face.js";
+import { Mode, badge, over, view } from "./mode.js";
 import { clamp } from "./sizes.js";
+import { Difference, Flip } from "./worked.js";
 
 const FLICKERS = [1, 2, 3]; // changes a second; more than three flashes can harm
-const LARGEST_FACTOR = 64;
 
 export const defaultSettings = () => ({ cut: 0.5, factor: 4, rate: FLICKERS[1] });
-
-const badge = (letter, classes = "badge") => (
-  h("span", { class: classes, "aria-hidden": "true" }, letter));
-const view = (...children) => h("div.view", {}, ...children);
-const over = (face) => h("div.over", {}, face.pane);
-
-class Mode {
-  constructor(pair) {
-    this.pair = pair;
-    this.extra = [];
-    this.faces = pair.cells.map((cell) => {
-      const face = new Face(cell);
-      face.picture.loading = "eager";
-      face.picture.alt = cell.label;
-      return face;
-    });
-  }
-
-  paint() {
-    const { zoom, steps, data } = this.pair.viewer;
-    for (const face of this.faces) face.paint(zoom, steps.frameOf(face.cell), data);
-  }
-
-  // Act on a key of this way alone; false if it has none such.
-  key() {
-    return false;
-  }
-
-  close() { /* nothing goes on */ }
-}
 
 export class WithoutPicture extends Mode {
   constructor(pair) {
@@ -147,68 +116,11 @@ class Flicker extends Mode {
   }
 }
 
-// The amplified difference of A and B, of their steps too.
-class Difference extends Mode {
-  constructor(pair) {
-    super(pair);
-    this.canvas = h("canvas.picture", { role: "img", "aria-label": "Amplified difference" });
-    this.pane = h("div.pane", {}, this.canvas);
-    this.views = [view(this.pane, badge("|A − B|"))];
-    this.text = h("output.differencetext");
-    this.input = h("input", {
-      type: "range", min: 0, max: Math.log2(LARGEST_FACTOR), step: 1, "aria-label": "Amplified",
-      oninput: () => this.setFactor(2 ** Number(this.input.value)),
-    });
-    this.factorText = h("output");
-    this.extra = [h("label", {}, "Amplified ", this.input), this.factorText, this.text];
-    this.setFactor(pair.settings.factor);
-  }
-
-  setFactor(wanted) {
-    const factor = clamp(wanted, 1, LARGEST_FACTOR);
-    this.pair.settings.factor = factor;
-    this.input.value = Math.log2(factor);
-    this.input.setAttribute("aria-valuetext", `${factor} times`);
-    this.factorText.textContent = `× ${factor}`;
-    this.draw();
-  }
-
-  key(key) {
-    const by = { "<": 0.5, ",": 0.5, ">": 2, ".": 2 }[key];
-    if (by) this.setFactor(this.pair.settings.factor * by);
-    return Boolean(by);
-  }
-
-  paint() {
-    this.pane.style.transform = this.pair.viewer.zoom.transform;
-    this.draw();
-  }
-
-  async draw() {
-    const { cells, settings: { factor }, viewer: { steps } } = this.pair;
-    const [{ width, height }] = cells;
-    const frames = cells.map((cell) => steps.frameOf(cell));
-    const state = [factor, ...frames].join();
-    if (this.drawn === state) return;
-    this.drawn = state;
-    try {
-      const pixels = await Promise.all(
-        cells.map((cell, i) => readPixels(cell, frames[i], width, height)));
-      if (this.drawn !== state) return; // another factor or step came meanwhile
-      const result = difference(...pixels, factor);
-      Object.assign(this.canvas, { width, height });
-      this.canvas.getContext("2d").putImageData(new ImageData(result.rgba, width, height), 0, 0);
-      this.text.textContent = differenceText(result);
-    } catch {
-      this.text.textContent = "a picture cannot be read";
-    }
-  }
-}
-
 // name -> how it is called, the key that chooses it, and what shows it
 export const MODES = {
   side: { label: "Side by side", key: "s", Mode: SideBySide },
   slider: { label: "Slider", key: "w", Mode: Slider },
   flicker: { label: "Flicker", key: "f", Mode: Flicker },
   difference: { label: "Difference", key: "d", Mode: Difference },
+  flip: { label: "FLIP", key: "e", Mode: Flip },
 };
