@@ -21,7 +21,13 @@ from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
-from pipelines.references import CONVERGED, made_here, reference_cells, some_made_here
+from pipelines.references import (
+    CONVERGED,
+    is_converged,
+    made_here,
+    reference_cells,
+    some_made_here,
+)
 from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import TimingSummary
 from pipelines.schedulers import EXACT, known_scheduler
@@ -148,24 +154,25 @@ def measure(
 ) -> list[Distance | None]:
     """Each cell's distance to its reference, measured once and kept in the log.
 
-    `reference` is 'converged' or a cell. The converged pictures are runs of the log; those that are
-    missing are made side by side, those that another process makes now are waited for; `on_step`
-    and `check` (see `Engine.make`) may raise Cancelled. None for a cell, or a reference, that has
-    no picture, and for a cell whose model has changed since. A measure that fails is left out, with
-    a note in the run. Raises RequestError for an unknown cell, or a model that runs no solver that
-    converges, LoadError where the CLIP that was named is not there.
+    `reference` is 'converged', a cell, or a cell's converged picture (references.py). The converged
+    pictures are runs of the log; those that are missing are made side by side, those that another
+    process makes now are waited for; `on_step` and `check` (see `Engine.make`) may raise Cancelled.
+    None for a cell, or a reference, that has no picture, and for one whose model has changed since.
+    A measure that fails is left out, with a note in the run. Raises RequestError for an unknown
+    cell, or a model that runs no solver that converges, LoadError where the CLIP that was named is
+    not there.
     """
     known = distances(engine, comparison, runs, reference)
     clip = find_clip(engine.registry.device)
     missing = [number for number, distance in enumerate(known)
                if distance is None or distance.flip is None  # measured by an older version
                or (clip and distance.clip_model != clip.name)]
-    if reference != CONVERGED:
-        cells = reference_cells(comparison, reference)
-        others = {number: runs[cells[number]] for number in missing}
+    sources = _sources(comparison, runs, reference)
+    if not is_converged(reference):
+        others = {number: sources[number] for number in missing}
     else:
         models: Models = {}
-        requests = _converged(engine, missing, runs, models)
+        requests = _converged(engine, missing, sources, models)
         floor_requests = _floor_to_measure(engine, runs, models)
         made = _make_once(engine, [*requests.values(), *floor_requests], models, on_step,
                           check)
@@ -187,14 +194,21 @@ def distances(
     logged: dict[int, list[tuple[Distance, Run]]] = {}
     for pair in engine.run_log.distances({run.source_id for run in runs if run}):
         logged.setdefault(pair[0].run_id, []).append(pair)
-    if reference == CONVERGED:
+    others = _sources(comparison, runs, reference)
+    if is_converged(reference):
         exact: dict[tuple, bool] = {}
-        return [_to_converged(engine, run, logged.get(run.source_id, []), exact) if run else None
-                for run in runs]
-    others = [runs[number] for number in reference_cells(comparison, reference)]
+        return [_to_converged(engine, source, logged.get(run.source_id, []), exact)
+                if run and source else None for run, source in zip(runs, others, strict=True)]
     return [next((distance for distance, made in logged.get(run.source_id, [])
                   if made.id == other.source_id), None) if run and other else None
             for run, other in zip(runs, others, strict=True)]
+
+
+def _sources(comparison: Comparison, runs: Runs, reference: str) -> Runs:
+    """For each cell the run that is its reference, or whose converged picture is."""
+    if reference == CONVERGED:
+        return runs
+    return [runs[number] for number in reference_cells(comparison, reference)]
 
 
 def clip_scores(engine: Engine, runs: Runs) -> list[Distance | None]:
@@ -210,12 +224,13 @@ def references_to_make(
     engine: Engine, comparison: Comparison, runs: Runs, reference: str
 ) -> list[RunRequest]:
     """The converged pictures, and the one that tells their error, that measure() would make."""
-    if reference != CONVERGED:
+    if not is_converged(reference):
         return []
     models: Models = {}
     known = distances(engine, comparison, runs, reference)
     missing = [number for number, distance in enumerate(known) if distance is None]
-    wanted = [*_converged(engine, missing, runs, models).values(),
+    sources = _sources(comparison, runs, reference)
+    wanted = [*_converged(engine, missing, sources, models).values(),
               *_floor_to_measure(engine, runs, models)]
     distinct = {_key(request): request for request in wanted}
     return [request for request in distinct.values() if not _logged(engine, request, models)]
@@ -243,19 +258,21 @@ def measure_timings(
     on_step: OnStep | None = None,
     on_done: Callable[[int], None] | None = None,
     begin: int = 0,
+    mixed: bool = False,
 ) -> None:
     """Make these runs again, as far as they were `made_here`, each apart and `repeats` times, and
     log how long they took; the first `begin` of them are there already.
 
-    Models one after the other; within a model in turns, each turn starting with another cell, so
-    that a slow minute falls on all of them; after warm-up. `on_step` may raise Cancelled;
-    `on_done(number of runs)` is called after each. Runs whose model has changed since are left out:
-    their times would be another model's.
+    Models one after the other, or `mixed`, in the order of the runs, which loads them again each
+    time where memory does not hold them together; within a model in turns, each turn starting with
+    another cell, so that a slow minute falls on all of them; after warm-up. `on_step` may raise
+    Cancelled; `on_done(number of runs)` is called after each. Runs whose model has changed since
+    are left out: their times would be another model's.
     """
     groups: dict[tuple, dict[int, Run]] = {}
     for run in some_made_here(runs, "measure: timings"):
         request = run.readable_request()
-        weights = tuple(request.weights.values()) if request else ()
+        weights = tuple(request.weights.values()) if request and not mixed else ()
         groups.setdefault(weights, {})[run.source_id] = run
     done, models = 0, {}
     for group in groups.values():
@@ -421,8 +438,8 @@ def _made_of(run: Run, request: RunRequest) -> bool:
 def _to_converged(
     engine: Engine, run: Run, measured: Sequence[tuple[Distance, Run]], exact: dict[tuple, bool]
 ) -> Distance | None:
-    """The distance to the run's own converged picture, where it is among what was measured;
-    `exact` remembers what the models are."""
+    """The distance to a run's converged picture, where it is among what was measured; `exact`
+    remembers what the models are."""
     if not measured or not (made_by := run.readable_request()):
         return None
     model = tuple(made_by.weights.values())

@@ -1,5 +1,6 @@
-"""What the cells of a comparison are measured against, as text: 'converged', or a cell such as
-'scheduler=ddim,num_inference_steps=50'."""
+"""What the cells of a comparison are measured against, as text: 'converged', each cell's own
+converged picture; a cell such as 'scheduler=ddim,num_inference_steps=50'; or the converged picture
+of a cell, 'converged:torch_dtype=float32', for cells whose own would move with what is tested."""
 
 from __future__ import annotations
 
@@ -15,16 +16,22 @@ from pipelines.log_tables import Run
 from pipelines.notation import named_values, shown, write_json
 
 CONVERGED = "converged"
+CONVERGED_OF = f"{CONVERGED}:"
+
+
+def is_converged(text: str) -> bool:
+    """Whether a reference is a converged picture."""
+    return text == CONVERGED or text.startswith(CONVERGED_OF)
 
 
 def reference_cells(comparison: Comparison, text: str) -> list[int]:
     """For each cell the number of its reference cell, from a text such as
-    'scheduler=ddim,num_inference_steps=50'; an axis that it leaves out keeps the cell's own value.
-    `cell_texts` writes such texts.
+    'scheduler=ddim,num_inference_steps=50', with 'converged:' before it or not; an axis that it
+    leaves out keeps the cell's own value. `cell_texts` writes such texts.
 
     Raises RequestError where the text names no value of an axis.
     """
-    wanted = _parse_cell(comparison, text)
+    wanted = _parse_cell(comparison, text.removeprefix(CONVERGED_OF))
     cells = comparison.cells
     places = {axes_key(cell.axes): number for number, cell in enumerate(cells)}
     return [places[axes_key({**cell.axes, **wanted})] for cell in cells]

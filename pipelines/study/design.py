@@ -11,8 +11,9 @@ from pipelines.axes import Axis, make_axis, parse_axis
 from pipelines.comparison import MAX_CELLS, Comparison
 from pipelines.errors import RequestError, first_line
 from pipelines.log_tables import utc_now
-from pipelines.measuring import CONVERGED, reference_cells
+from pipelines.measuring import CONVERGED
 from pipelines.names import is_hosted
+from pipelines.references import is_converged, reference_cells
 from pipelines.request import RunRequest
 from pipelines.run_log import RunLog
 from pipelines.study.measures import DEFAULT, check_measures
@@ -84,6 +85,17 @@ class Study:
     def requests(self) -> tuple[RunRequest, ...]:
         """Of each method for the first prompt and the base's seed."""
         return tuple(cell.request for cell in self._grid.cells if not cell.left_out)
+
+    @property
+    def converged_requests(self) -> tuple[RunRequest, ...]:
+        """The methods whose converged pictures are the reference, as `requests` has them."""
+        if not self.reference or not is_converged(self.reference):
+            return ()
+        if self.reference == CONVERGED:
+            return self.requests
+        cells = self._grid.cells
+        numbers = dict.fromkeys(reference_cells(self._grid, self.reference))
+        return tuple(cells[number].request for number in numbers)
 
     @functools.cached_property
     def slices(self) -> tuple[range, ...]:

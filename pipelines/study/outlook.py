@@ -15,7 +15,7 @@ from sqlalchemy import select
 from pipelines.comparison import Forecast, forecast
 from pipelines.errors import RequestError
 from pipelines.log_tables import Distance, Run
-from pipelines.measuring import CONVERGED, converged_request
+from pipelines.measuring import converged_request
 from pipelines.request import RunRequest
 from pipelines.study.design import Study
 from pipelines.study.measures import MEASURES
@@ -52,9 +52,9 @@ def cost(engine: Engine, study: Study, with_log: bool = True) -> tuple[Forecast,
         in_log += len(there)
         wanted += [cell.request for number, cell in enumerate(comparison.cells)
                    if not cell.left_out and number not in there]
-    if study.reference == CONVERGED and wanted:
+    if wanted:
         distinct = {}
-        for request in study.requests:
+        for request in study.converged_requests:
             reference = converged_request(_filled_in(engine, request))
             distinct[reference.model_dump_json()] = reference
         wanted += list(distinct.values()) * (len(study.prompts) * len(study.seeds))
