@@ -39,14 +39,15 @@ class Clip:
 
     def distance(self, first: tuple[str, Image], second: tuple[str, Image]) -> float:
         """1 - the cosine of two pictures' embeddings: 0 for equal ones, at most 2."""
-        return max(0.0, 1 - float(self._picture(*first) @ self._picture(*second)))
+        return max(0.0, 1 - float(self.embedding(*first) @ self.embedding(*second)))
 
     def score(self, picture: tuple[str, Image], prompt: str) -> float:
         """100 times the cosine of a picture and its prompt, at least 0 (Hessel et al. 2021,
         arXiv:2104.08718, without their factor); the first 77 tokens are read."""
-        return 100 * max(0.0, float(self._picture(*picture) @ self._text(prompt)))
+        return 100 * max(0.0, float(self.embedding(*picture) @ self._text(prompt)))
 
-    def _picture(self, name: str, image: Image) -> torch.Tensor:
+    def embedding(self, name: str, image: Image) -> torch.Tensor:
+        """What CLIP sees in a picture, a vector of unit length."""
         import torch
 
         if ("picture", name) not in self._seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,17 +79,43 @@ def load_classifier(path: Path = JUDGE_FILE) -> Classifier:
 def classify(classifier: Classifier, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
     """For each picture the most likely value of each of ATTRIBUTES."""
     named = []
+    for images in _batches(pictures):
+        logits = classifier(images)
+        best = {name: values.argmax(1).tolist() for name, values in logits.items()}
+        named += [
+            {name: ATTRIBUTES[name][best[name][index]] for name in ATTRIBUTES}
+            for index in range(len(images))
+        ]
+    return named
+
+
+@torch.no_grad()
+def features_of(
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    on_batch: Callable[[], None] | None = None,
+) -> np.ndarray:
+    """What the classifier's layers see on average over each picture, from edges to whole subjects;
+    shape (pictures, 544)."""
+    rows = []
+    for images in _batches(pictures):
+        if on_batch:
+            on_batch()
+        means = []
+        for block in classifier.features:
+            images = block(images)
+            means.append(images.mean((2, 3)))
+        rows.append(torch.cat(means, 1).numpy())
+    return np.concatenate(rows).astype(float)
+
+
+def _batches(pictures: Sequence[Image.Image]) -> Iterator[Tensor]:
+    """Pictures in [-1, 1], shape (up to 64, 3, SIZE, SIZE)."""
     for start in range(0, len(pictures), 64):
         batch = [picture.convert("RGB") for picture in pictures[start : start + 64]]
         batch = [p if p.size == (SIZE, SIZE) else p.resize((SIZE, SIZE)) for p in batch]
         images = torch.from_numpy(np.stack([np.asarray(picture) for picture in batch]))
-        logits = classifier(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        best = {name: values.argmax(1).tolist() for name, values in logits.items()}
-        named += [
-            {name: ATTRIBUTES[name][best[name][index]] for name in ATTRIBUTES}
-            for index in range(len(batch))
-        ]
-    return named
+        yield images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_judge(rank: int, settings: Settings) -> None:

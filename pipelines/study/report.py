@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from pipelines.postcards.vocabulary import CAPTIONED_MODELS
 from pipelines.sheet.cells import as_json, to_csv
 from pipelines.study.charts import STYLE, distributions, intervals, matrix
 from pipelines.study.findings import Findings, Pair, design_sentence, paired
@@ -36,17 +37,25 @@ def report(engine: Engine, findings: Findings) -> bytes:
     """The page. It names no file of the machine that made it."""
     study = findings.study
     title = f"{', '.join(study.methods[:-1])} or {study.methods[-1]}?"
-    run = next(iter(findings.values.runs.values()), None)
-    environment = run.environment if run else {}
     made = [f"study {study.id}", study.datetime_utc[:10], "made by Contact Sheet"]
+    return page(
+        title, made, leading(findings), findings.notes, explanation(findings), findings.as_json(),
+        design=design_section(findings), figures=_figures(findings),
+        tables=_tables(findings) + _sets(engine, findings),
+        outliers=outlying_pictures(engine, findings), recipe=recipe_section(findings))
+
+
+def page(
+    title: str, made: Sequence[str], sentences: Sequence[str], notes: Sequence[str],
+    method: Sequence[str], data: dict[str, Any], **sections: str,
+) -> bytes:
+    """A report from texts, its data, and `sections` of HTML: design, figures, tables, outliers,
+    recipe."""
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         css=STYLE.read_text(encoding="utf-8"), title=escape(title), made=escape(" · ".join(made)),
-        sentences="".join(f"<p class='lead'>{escape(text)}.</p>" for text in leading(findings)),
-        notes=_list(findings.notes), design=_design(findings), figures=_figures(findings),
-        tables=_tables(findings), outliers=_outliers(engine, findings),
-        method="".join(f"<p>{escape(text)}</p>" for text in explanation(findings)),
-        recipe=_recipe(findings, environment),
-        data=json.dumps(findings.as_json(), ensure_ascii=False).replace("<", "\\u003c"),
+        sentences="".join(f"<p class='lead'>{escape(text)}.</p>" for text in sentences),
+        notes=bullets(notes), method="".join(f"<p>{escape(text)}</p>" for text in method),
+        data=json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"), **sections,
     ).encode()
 
 
@@ -121,12 +130,14 @@ def pairs_parquet(findings: Findings) -> bytes:
     return buffer.getvalue()
 
 
-def _list(texts: Sequence[str]) -> str:
+def bullets(texts: Sequence[str]) -> str:
+    """Texts as a list of HTML, '' without any."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f"<ul class='quiet'>{items}</ul>" if items else ""
 
 
-def _design(findings: Findings) -> str:
+def design_section(findings: Findings) -> str:
+    """What was asked of which methods."""
     study = findings.study
     noise = ("proven by its hash" if not findings.values.unequal_noise and findings.values.runs
              else "not proven")
@@ -139,7 +150,7 @@ def _design(findings: Findings) -> str:
         "Measures: " + ", ".join(f"{name} ({MEASURES[name].label})" for name in study.measures),
     ]
     prompts = "\n".join(f"{p.category}: {p.text}" if p.category else p.text for p in study.prompts)
-    return (f"{_list(texts)}<details><summary>The {len(study.prompts)} prompts</summary>"
+    return (f"{bullets(texts)}<details><summary>The {len(study.prompts)} prompts</summary>"
             f"<pre>{escape(prompts)}</pre></details>")
 
 
@@ -148,13 +159,14 @@ def _figures(findings: Findings) -> str:
     for measure in findings.study.measures:
         if pairs := [pair for pair in findings.pairs if pair.measure == measure]:
             parts += [f"<h3>{escape(MEASURES[measure].label)}</h3>",
-                      _figure(matrix(findings, measure), MATRIX_CAPTION),
-                      _figure(intervals(pairs), INTERVALS_CAPTION),
-                      _figure(distributions(findings, measure), DISTRIBUTIONS_CAPTION)]
+                      figure(matrix(findings, measure), MATRIX_CAPTION),
+                      figure(intervals(pairs), INTERVALS_CAPTION),
+                      figure(distributions(findings, measure), DISTRIBUTIONS_CAPTION)]
     return "".join(parts)
 
 
-def _figure(drawing: str, caption: str) -> str:
+def figure(drawing: str, caption: str) -> str:
+    """A drawing or table of HTML with its caption."""
     return (f"<figure><div class='cs-study-wide'>{drawing}</div>"
             f"<figcaption>{caption}</figcaption></figure>")
 
@@ -164,6 +176,32 @@ def _tables(findings: Findings) -> str:
     if findings.by_category:
         text += f"<h3>By category of prompts</h3>{_table(findings.by_category)}"
     return text
+
+
+def _sets(engine: Engine, findings: Findings) -> str:
+    """The pictures of each method as a set, where a set of painted pictures is the truth."""
+    from pipelines.sets.compare import study_sets
+    from pipelines.sets.measures import FEWEST, LABELS
+
+    if not all(request.model_id in CAPTIONED_MODELS for request in findings.study.requests):
+        return ""
+    count = min((sum(place[0] == number for place in findings.values.runs)
+                 for number in range(len(findings.study.methods))), default=0)
+    names = [name for name, fewest in FEWEST.items() if count >= fewest]
+    head = "<h3>Sets of pictures, against painted ones</h3>"
+    if not names:
+        return (f"{head}<p class='quiet'>{count} pictures per method: the kernel distance needs "
+                f"{FEWEST['kid']}, precision, recall, density, coverage and copies "
+                f"{FEWEST['coverage']}.</p>")
+    rows = "".join(
+        f"<tr><td>{escape(method)}</td><td>{escape(LABELS[value.measure])}</td>"
+        f"<td class='number'>{value.value:.3f}</td>"
+        f"<td class='number'>{value.low:.3f} to {value.high:.3f}</td></tr>"
+        for method, values in study_sets(engine, findings, names) for value in values)
+    columns = "".join(f"<th scope='col'>{name}</th>"
+                      for name in ("Method", "Measure", "Value", "95 % interval"))
+    return (f"{head}<div class='cs-study-wide'><table><thead><tr>{columns}</tr></thead><tbody>"
+            f"{rows}</tbody></table></div>")
 
 
 def _table(pairs: Sequence[Pair]) -> str:
@@ -184,7 +222,8 @@ def _table(pairs: Sequence[Pair]) -> str:
             f"<tbody>{''.join(rows)}</tbody></table></div>")
 
 
-def _outliers(engine: Engine, findings: Findings) -> str:
+def outlying_pictures(engine: Engine, findings: Findings) -> str:
+    """The prompts that stand apart, with both pictures."""
     if not findings.outliers:
         return ""
     parts = []
@@ -204,9 +243,12 @@ def _outliers(engine: Engine, findings: Findings) -> str:
     return f"<h2>Prompts that stand apart</h2>{''.join(parts)}"
 
 
-def _recipe(findings: Findings, environment: dict[str, Any]) -> str:
+def recipe_section(findings: Findings) -> str:
+    """Machine, versions, and what makes the same study again."""
+    run = next(iter(findings.values.runs.values()), None)
+    environment = run.environment if run else {}
     row = findings.study.row()
     recipe = {name: getattr(row, name) for name in (
         "base", "axes", "skip", "prompts", "seeds", "reference", "measures", "stop_when_decided")}
     machine = [f"{name}: {value}" for name, value in environment.items()]
-    return f"{_list(machine)}<pre>{escape(as_json(recipe))}</pre>"
+    return f"{bullets(machine)}<pre>{escape(as_json(recipe))}</pre>"

@@ -1,0 +1,1 @@
+"""Sets of pictures against sets of real ones: distance, fidelity, diversity, memorisation."""
