@@ -252,6 +252,20 @@ Index("distances_measures", Distance.run_id, *(getattr(Distance, n) for n in MEA
 
 
 @checked
+class UserMeasure(Base):
+    """What a user's own function said of a run (study/user_measures.py): a value, or the problem
+    that it raised. `reference_id` is 0 for a function of one picture."""
+
+    __tablename__ = "user_measures"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    reference_id: Mapped[int] = mapped_column(primary_key=True, default=0)
+    value: Mapped[float | None] = mapped_column(default=None)
+    problem: Mapped[str] = mapped_column(default="")
+
+
+@checked
 class Timing(Base):
     """One measured repeat of a run, made apart, after warm-up; milliseconds."""
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from pipelines.errors import RequestError
 from pipelines.fields import PICTURES
 from pipelines.job_log import GO_ON
-from pipelines.log_tables import Distance, Run, Tag, Timing, utc_now
+from pipelines.log_tables import Distance, Run, Tag, Timing, UserMeasure, utc_now
 from pipelines.run_log import RunLog
 from pipelines.stores import Store
 
@@ -28,6 +28,9 @@ LONGEST_TAG = 60
 FILES = ("image_sha256", "steps_sha256", "latents_sha256")
 AT_ONCE = 500  # rows of a statement
 FILES_AT_ONCE = 5000  # that are removed while nobody else can write
+# What was measured of runs, by columns that name them.
+OF_RUNS = (Timing.run_id, Distance.run_id, Distance.reference_id, UserMeasure.run_id,
+           UserMeasure.reference_id)
 
 Item = TypeVar("Item")
 
@@ -119,7 +122,7 @@ def empty_bin(engine: Engine) -> int:
             _hand_on(session, run_id)
         for some in _some(going):
             session.execute(update(Run).where(Run.parent_id.in_(some)).values(parent_id=None))
-            for column in (Tag.run_id, Timing.run_id, Distance.run_id, Distance.reference_id):
+            for column in (Tag.run_id, *OF_RUNS):
                 session.execute(delete(column.class_).where(column.in_(some)))
             session.execute(delete(Run).where(Run.id.in_(some)))
     # After the rows: what is left over is found by the doctor. A job may have come to name a file
@@ -145,7 +148,7 @@ def _hand_on(session: Session, run_id: int) -> None:
         return
     session.execute(update(Run).where(Run.id == heir).values(reused_from=None))
     session.execute(update(Run).where(Run.reused_from == run_id).values(reused_from=heir))
-    for column in (Timing.run_id, Distance.run_id, Distance.reference_id):
+    for column in OF_RUNS:
         session.execute(update(column.class_).prefix_with("OR REPLACE").where(
             column == run_id).values({column.key: heir}))
 

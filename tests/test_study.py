@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from pipelines.log_tables import utc_now
 from pipelines.study.conduct import conduct
 from pipelines.study.design import Study, parse_methods
 from pipelines.study.findings import JSON_KEYS, analyse
+from pipelines.study.measures import MEASURES
 from pipelines.study.outlook import cost, outlook, spreads_in_log
 from pipelines.study.prompts import Prompt, bundled_prompts, parse_prompts, read_prompts
 from pipelines.study.report import pair_rows, report
 from pipelines.study.rows import study_row, study_rows
+from pipelines.study.user_measures import register_setting
 from pipelines.study.values import LiveStudy, Values
 
 BASE = RunRequest(num_inference_steps=1, guidance_scale=1)
@@ -267,3 +270,62 @@ def test_the_report_holds_no_text_as_html(engine):
     assert "<script>alert" not in page and "<b>" not in page
     assert "cannot be told apart" in page
     assert LiveStudy(engine, study).look().complete
+
+
+USERS = '''
+"""Measures of a user."""
+import numpy
+
+def brightness(picture, prompt):
+    if "blue" in prompt:
+        raise LookupError("no blue here")
+    return numpy.asarray(picture).mean()
+
+def apart(picture, reference):
+    return abs(numpy.asarray(picture, float) - numpy.asarray(reference, float)).mean()
+
+def apart_is_good(picture, reference):
+    return apart(picture, reference)
+
+apart_is_good.more_is_better = True
+three = lambda a, b, c: 0.0
+number = 5
+'''
+
+
+def test_a_users_own_function_is_a_measure(run, tmp_path, quick, monkeypatch):
+    (tmp_path / "users_own.py").write_text(USERS)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    colours = ("red", "blue", "green", "pink", "white", "yellow", "orange", "purple")
+    (tmp_path / "p.txt").write_text("\n".join(f"a {colour} car" for colour in colours))
+    names = "users_own:brightness,users_own:apart,users_own:apart_is_good"
+    arguments = ["study", "--methods", "scheduler=ddim,euler_a", "--num-inference-steps", "2",
+                 "--prompts", "p.txt", "--seeds", "1", "--guidance-scale", "1", "--reference",
+                 "scheduler=ddim", "--measure"]
+    try:
+        code, out, errors = run(*arguments, names, "--csv", "pairs.csv", "--json")
+        assert code == 0, errors
+        shown = json.loads(out)
+        by_measure = {pair["measure"]: pair for pair in shown["pairs"]}
+        assert by_measure["users_own:brightness"]["n"] == 7
+        apart, good = (by_measure[f"users_own:{name}"] for name in ("apart", "apart_is_good"))
+        assert apart["difference"] == good["difference"] < 0, "DDIM is the reference"
+        assert (apart["win_rate"], good["win_rate"]) == (1, 0), "which of them is better"
+        assert "users_own:brightness, DDIM, 'a blue car', seed 0: LookupError: no blue here" \
+            in errors
+        assert "users_own:apart" in (tmp_path / "pairs.csv").read_text()
+        code, again, errors = run("study", "--resume", shown["study_id"], "--json")
+        assert (code, json.loads(again)) == (0, shown), "kept in the log, asked once"
+        for name, part in (("users_own:three", "takes 3 arguments"), ("nix:f", "No module named"),
+                           ("users_own:nix", "has no attribute"),
+                           ("users_own:number", "is a int, accepted a function"), ("nix", "nix")):
+            code, out, errors = run(*arguments, name)
+            assert (code, out) == (2, "") and part in errors
+        monkeypatch.setenv("CONTACT_SHEET_MEASURES", "users_own:apart")
+        register_setting()
+    finally:
+        users = [name for name in MEASURES if ":" in name]
+        for name in users:
+            del MEASURES[name]
+    with pytest.raises(RequestError, match="accepted with CONTACT_SHEET_MEASURES=users_own:apart"):
+        a_study(measures=("users_own:apart",))

@@ -28,6 +28,7 @@ from pipelines.request import RunRequest
 from pipelines.study.design import MOST_METHODS, NOT_METHODS, Study
 from pipelines.study.measures import DEFAULT, MEASURES
 from pipelines.study.prompts import Prompt, bundled_prompts, parse_prompts
+from pipelines.study.user_measures import register_setting
 
 PAGE = state.STUDY
 COME_WITH, TYPED, FILE = "That come with the program", "A list", "A file"
@@ -159,6 +160,7 @@ def _design(base: RunRequest, prompts_problem: PipelineError | None) -> Study:
         references = {CONVERGED: "The converged picture", None: "None"}
         reference = st.selectbox("Reference", list(references), **PAGE.kept("reference"),
                                  format_func=references.get, width=220)
+        register_setting()
         offered = [name for name, known in MEASURES.items()
                    if (name != "judge" or base.model_id in CAPTIONED_MODELS)
                    and (reference or not known.to_reference)]

@@ -26,6 +26,7 @@ from pipelines.request import RunRequest
 from pipelines.study.design import Study, logged_study, parse_methods
 from pipelines.study.measures import DEFAULT, MEASURES
 from pipelines.study.prompts import read_prompts
+from pipelines.study.user_measures import register_all, register_setting
 
 if TYPE_CHECKING:
     from pipelines.study.findings import Findings
@@ -59,7 +60,9 @@ def study(
         "a method such as scheduler=ddim.")] = CONVERGED,
     measure: Annotated[str, typer.Option(
         metavar="NAMES", help=f"Some of {', '.join(MEASURES)}; the first is what 'stop when "
-        "decided' looks at.")] = ",".join(DEFAULT),
+        "decided' looks at. Or a function of your own, my_module:function, found from here: "
+        "(picture, reference) -> float is a distance, (picture, prompt) -> float a score; pictures "
+        "are PIL's. Errors are named per cell.")] = ",".join(DEFAULT),
     stop_when_decided: Annotated[bool, typer.Option(
         "--stop-when-decided", help="End as soon as all methods are told apart in the first "
         "measure; intervals are those that hold all the while.")] = False,
@@ -82,6 +85,9 @@ def study(
 
     if prompt is not None:
         raise RequestError("prompt: a study takes its prompts from --prompts FILE|bundled:N")
+    measures = tuple(filter(None, measure.replace(" ", "").split(",")))
+    register_setting()
+    register_all(measures)
     with Interrupt() as interrupt:
         engine = Engine()
         if resume is not None:
@@ -93,14 +99,13 @@ def study(
             design = Study(
                 base.changed(prompt=""), parse_methods([*(methods or []), *(axis or [])], base),
                 read_prompts(prompts, base.model_id), tuple(range(base.seed, base.seed + seeds)),
-                reference or None, tuple(filter(None, measure.replace(" ", "").split(","))),
-                tuple(skip or ()), stop_when_decided)
+                reference or None, measures, tuple(skip or ()), stop_when_decided)
         for request in design.requests:
             engine.check(request)
         written = ((output, "output", lambda findings: report(engine, findings)),
                    (csv, "csv", pairs_csv), (parquet, "parquet", pairs_parquet))
         outputs = Outputs(*((name, path) for path, name, _ in written if path))
-        _tell_outlook(engine, design)
+        tell_outlook(engine, design)
         if dry_run:
             return
         print(f"to go on if it is interrupted: python -m pipelines study --resume {design.id}",
@@ -125,16 +130,16 @@ def study(
         raise typer.Exit(1)
 
 
-def _tell_outlook(engine: Engine, design: Study) -> None:
+def tell_outlook(engine: Engine, design: Study, kind: str = "study") -> None:
     """What a study would cost and could show, on standard error."""
     from pipelines.study.outlook import cost, outlook
 
     expected, in_log = cost(engine, design)
     seconds = "time not known yet" if expected.seconds is None \
         else f"about {expected.seconds:.0f} s"
-    print(f"study {design.id}: {expected.cells} pictures to make, references among them, "
+    print(f"{kind} {design.id}: {expected.cells} pictures to make, references among them, "
           f"{in_log} in the log, {expected.nfe} evaluations, {seconds}", file=sys.stderr)
-    for text in outlook(engine, design):
+    for text in outlook(engine, design) if kind == "study" else ():
         print(text, file=sys.stderr)
 
 

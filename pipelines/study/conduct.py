@@ -13,6 +13,7 @@ from pipelines.study.design import Study, keep
 from pipelines.study.findings import Findings, WatchedStudy
 from pipelines.study.measures import MEASURES
 from pipelines.study.rows import set_status
+from pipelines.study.user_measures import measure_runs
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -74,6 +75,10 @@ def _make(
             return "cancelled"
         if measured:
             measuring.measure(engine, comparison, runs, study.reference, on_step, check)
+        if any(MEASURES[name].function for name in study.measures):
+            distances = measuring.distances(engine, comparison, runs, study.reference) \
+                if measured else [None] * len(runs)
+            measure_runs(engine.run_log, engine.pictures, study.measures, runs, distances, check)
         if study.stop_when_decided and watched.look().decided:
             return "decided"
     return "done"
@@ -101,4 +106,4 @@ def _time(
         if on_step:
             on_step(step)
 
-    measuring.measure_timings(engine, runs, 1, checked)
+    measuring.measure_timings(engine, runs, 1, checked, mixed=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipelines.engine import Engine
 
 SHOWN_OUTLIERS = 6
+SHOWN_PROBLEMS = 5  # of users' functions, a line for each picture
 # The keys of a pair in JSON, in their order.
 JSON_KEYS = ("a", "b", "measure", "difference", "low", "high", "n", "win_rate", "distinguishable",
              "needed", "sentence")
@@ -255,6 +256,10 @@ def _notes(values: Values, sequential: bool) -> tuple[str, ...]:
     if values.unequal_noise:
         notes.append(f"Equal noise: not proven for {len(values.unequal_noise)} of "
                      f"{len(study.prompts)} prompts.")
+    notes += values.problems[:SHOWN_PROBLEMS]
+    if len(values.problems) > SHOWN_PROBLEMS:
+        notes.append(f"{len(values.problems) - SHOWN_PROBLEMS} more pictures could not be measured "
+                     "by a user's function.")
     for measure in study.measures:
         table = values.tables[measure]
         there = int(np.isfinite(table).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.errors import RequestError
@@ -17,6 +18,7 @@ class Measure:
     wins: str
     unit: str = ""
     to_reference: bool = True
+    function: Callable[..., float] | None = None  # a user's own (user_measures.py)
 
 
 CLOSER = "is closer than"
@@ -37,6 +39,9 @@ DEFAULT = ("rms_latents", "psnr")
 def check_measures(names: tuple[str, ...], reference: str | None) -> None:
     """Raise RequestError where one is unknown, twice there, or needs a reference."""
     accepted = f"accepted some of {', '.join(MEASURES)}"
+    if users := [name for name in names if ":" in name and name not in MEASURES]:
+        raise RequestError(f"measure: received {', '.join(users)}, a function that is not "
+                           f"registered; accepted with CONTACT_SHEET_MEASURES={','.join(users)}")
     if unknown := [name for name in names if name not in MEASURES]:
         raise RequestError(f"measure: received {', '.join(unknown)}, {accepted}")
     if not names or len(set(names)) < len(names):

@@ -14,14 +14,15 @@ from sqlalchemy import select
 from pipelines import measuring
 from pipelines.errors import StorageError
 from pipelines.guidance import follows_prompt
-from pipelines.log_tables import Distance, Run, Timing
-from pipelines.measuring import CONVERGED
+from pipelines.log_tables import Distance, Run, Timing, UserMeasure
 from pipelines.postcards.vocabulary import CAPTIONED_MODELS
+from pipelines.references import is_converged
 from pipelines.sheet.live import LiveComparison
 from pipelines.study.design import Study
 from pipelines.study.measures import MEASURES
 from pipelines.study.rows import study_row
 from pipelines.study.statistics import Array
+from pipelines.study.user_measures import rows
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -32,7 +33,8 @@ class Values:
     """`runs` by (method, prompt, seed), those that went well; `tables` by measure, shape (methods,
     prompts, seeds), NaN where nothing was measured. `status` is the study's in the log, `failed`
     counts cells whose run failed. `unequal_noise`: prompts for which methods began from different
-    noise, or from noise that is not recorded."""
+    noise, or from noise that is not recorded. `problems`: what users' functions raised, a line for
+    each picture."""
 
     study: Study
     status: str
@@ -40,6 +42,7 @@ class Values:
     tables: dict[str, Array]
     failed: int
     unequal_noise: tuple[int, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def cells(self) -> int:
@@ -76,6 +79,7 @@ class LiveStudy:
         runs: dict[tuple[int, int, int], Run] = {}
         tables = {name: np.full(shape, np.nan) for name in study.measures}
         failed = 0
+        users, problems = self._user_rows(), list[str]()
         for live, places in zip(self._live, study.places, strict=True):
             if (look := live.look()) is None:
                 continue
@@ -86,13 +90,41 @@ class LiveStudy:
                 if run.status == "ok":
                     runs[place] = run
                     self._measure(tables, place, run, distance)
+                    problems += self._user_values(tables, place, run, distance, users)
         if "time" in tables:
             times = self._times({run.source_id for run in runs.values()})
             for place, run in runs.items():
                 tables["time"][place] = times.get(run.source_id, np.nan)
         row = study_row(self._engine.run_log, study.id)
         return Values(study, row.status if row else "running", runs, tables, failed,
-                      _unequal_noise(runs))
+                      _unequal_noise(runs), tuple(problems))
+
+    def _user_rows(self) -> dict[tuple[str, int, int], UserMeasure]:
+        """By name, run and reference."""
+        return {(row.name, row.run_id, row.reference_id): row
+                for name in self.study.measures if MEASURES[name].function
+                for row in rows(self._engine.run_log, name)}
+
+    def _user_values(
+        self,
+        tables: dict[str, Array],
+        place: tuple[int, int, int],
+        run: Run,
+        distance: Distance | None,
+        users: dict[tuple[str, int, int], UserMeasure],
+    ) -> list[str]:
+        """Put what users' functions said of a run into the tables; what they raised."""
+        problems = []
+        for name in {name for name, _, _ in users}:
+            known = MEASURES[name].to_reference
+            reference = (distance.reference_id if distance else -1) if known else 0
+            if row := users.get((name, run.source_id, reference)):
+                if row.value is not None:
+                    tables[name][place] = row.value
+                elif row.problem:
+                    problems.append(f"{name}, {self.study.methods[place[0]]}, {run.prompt!r}, "
+                                    f"seed {run.seed}: {row.problem}")
+        return problems
 
     def _measure(
         self,
@@ -106,7 +138,7 @@ class LiveStudy:
             if name == "judge" and run.model_id in CAPTIONED_MODELS:
                 path = self._engine.picture_path(run)
                 value = follows_prompt(path, run.prompt) if path else None
-            elif MEASURES[name].to_reference and distance:
+            elif MEASURES[name].to_reference and not MEASURES[name].function and distance:
                 value = getattr(distance, name)
             if value is not None and math.isfinite(value):
                 table[place] = value
@@ -124,7 +156,7 @@ class LiveStudy:
     def floor(self) -> float:
         """The converged picture's own error in latents: the largest that was measured, one for
         each block of prompts; 0 where none was."""
-        if self.study.reference != CONVERGED:
+        if not self.study.reference or not is_converged(self.study.reference):
             return 0.0
         runs = self.look().runs
         for block, (number, cells) in enumerate(self.study.blocks()):
