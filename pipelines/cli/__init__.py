@@ -19,6 +19,7 @@ from pipelines.cli import (
     conformance,
     data,
     exchange,
+    gate,
     generate,
     hub,
     inpaint,
@@ -38,9 +39,10 @@ UsageError = typer.BadParameter.__base__  # typer exports only its child
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.compare,
-                beside.beside, study.study, measure_set.measure_set, reproduce.reproduce,
-                runs.runs, jobs.jobs, exchange.export, data.doctor, data.backup, data.restore,
-                models.models, models.schedulers, conformance.conformance):
+                beside.beside, study.study, gate.gate, measure_set.measure_set,
+                reproduce.reproduce, runs.runs, jobs.jobs, exchange.export, data.doctor,
+                data.backup, data.restore, models.models, models.schedulers,
+                conformance.conformance):
     app.command()(command)
 app.command("import")(exchange.import_)
 

@@ -70,16 +70,16 @@ def interval_rows(label: str, rows: Sequence[IntervalRow], zero: float = 0.0) ->
     """Values with their intervals on one scale, with a line at `zero`."""
     bounds = [bound for row in rows for bound in (row.low, row.high, row.value)
               if bound is not None]
-    x, height, parts = _scaffold(min([zero, *bounds]), max([zero, *bounds]), 0.05, len(rows), zero)
+    x, height, parts = scaffold(min([zero, *bounds]), max([zero, *bounds]), 0.05, len(rows), zero)
     for number, row in enumerate(rows):
         kind = "told" if row.told else "alike"
-        y = _row(number, row.name, parts)
+        y = named_row(number, row.name, parts)
         if row.low is not None and row.high is not None:
             parts.append(f"<line class='{kind}' x1='{x(row.low):.1f}' x2='{x(row.high):.1f}' "
                          f"y1='{y:.1f}' y2='{y:.1f}'/>")
         parts.append(f"<circle class='{kind}' cx='{x(row.value):.1f}' cy='{y:.1f}' r='4.5'>"
                      f"<title>{escape(row.title)}</title></circle>")
-    return _svg(height, label, parts)
+    return svg(height, label, parts)
 
 
 def distributions(findings: Findings, measure: str) -> str:
@@ -91,10 +91,10 @@ def distributions(findings: Findings, measure: str) -> str:
     everything = np.concatenate([values for _, values in rows])
     if not everything.size:
         return ""
-    x, height, parts = _scaffold(min(0.0, everything.min()), max(0.0, everything.max()), 0.04,
+    x, height, parts = scaffold(min(0.0, everything.min()), max(0.0, everything.max()), 0.04,
                                  len(rows))
     for number, (name, values) in enumerate(rows):
-        y = _row(number, name, parts)
+        y = named_row(number, name, parts)
         shown = values[:: math.ceil(values.size / MOST_DOTS)] if values.size else values
         parts += [f"<circle class='dot' cx='{x(value):.1f}' cy='{y + (place * 7 % 11 - 5):.1f}' "
                   "r='2'/>" for place, value in enumerate(shown)]
@@ -103,10 +103,10 @@ def distributions(findings: Findings, measure: str) -> str:
             parts += [f"<line class='quartile{'' if rank == 1 else ' thin'}' x1='{x(q):.1f}' "
                       f"x2='{x(q):.1f}' y1='{y - 9:.1f}' y2='{y + 9:.1f}'/>"
                       for rank, q in enumerate(quartiles)]
-    return _svg(height, "Distributions of the paired differences", parts)
+    return svg(height, "Distributions of the paired differences", parts)
 
 
-def _scaffold(
+def scaffold(
     low: float, high: float, room: float, rows: int, at: float = 0.0
 ) -> tuple[Callable[[float], float], int, list[str]]:
     """Where a value lies across, the height for so many rows, and the drawing of ticks and of a
@@ -124,7 +124,7 @@ def _scaffold(
         "</text>" for tick in ticks(low, high))]
 
 
-def _row(number: int, name: str, parts: list[str]) -> float:
+def named_row(number: int, name: str, parts: list[str]) -> float:
     """Write a row's name; the height of its middle."""
     y = LINE * number + LINE / 2 + 4
     parts.append(f"<text x='{LEFT - 10}' y='{y + 4:.1f}' text-anchor='end'>"
@@ -141,6 +141,6 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(n * step, 12) for n in range(first, math.floor(high / step) + 1)]
 
 
-def _svg(height: float, label: str, parts: Sequence[str]) -> str:
+def svg(height: float, label: str, parts: Sequence[str]) -> str:
     return (f"<svg viewBox='0 0 {WIDTH} {height:.0f}' role='img' aria-label='{escape(label)}'>"
             f"{''.join(parts)}</svg>")

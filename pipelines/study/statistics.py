@@ -61,12 +61,8 @@ def compare(differences: ArrayLike, smallest: float = 0.0, sequential: bool = Fa
     `sequential`: intervals and p-values that hold although somebody may stop at any prompt.
     """
     table = np.asarray(differences, dtype=float)
-    there = np.isfinite(table)
-    sums = np.where(there, table, 0.0).sum(axis=2).T  # (prompts, tables)
-    counts = there.sum(axis=2).T.astype(float)
-    means, errors = _ratio(sums, counts, np.ones((1, len(sums))))
-    means, errors = means[0], errors[0]
-    draws = None if sequential else _resampled(sums, counts, means, errors, seed)
+    sums, counts, means, errors = _by_prompt(table)
+    draws = None if sequential else np.abs(_resampled(sums, counts, means, errors, seed))
     estimates: list[Estimate | None] = []
     for number, values in enumerate(table):
         prompts = int((counts[:, number] > 0).sum())
@@ -82,12 +78,66 @@ def compare(differences: ArrayLike, smallest: float = 0.0, sequential: bool = Fa
             p = sequence_p(beyond, error, prompts)
         else:
             half, p = _bootstrap(beyond, error, draws[:, number])
-        signs = np.sign(values[there[number]])
-        estimates.append(Estimate(
-            float(mean), float(mean - half), float(mean + half), float(p), float(error),
-            int(there[number].sum()), prompts,
-            *(int((signs == sign).sum()) for sign in (1, 0, -1))))
+        estimates.append(_estimate(values, float(mean), float(mean - half), float(mean + half),
+                                   float(p), float(error), prompts))
     return estimates
+
+
+def one_sided(differences: ArrayLike, reach: float = 0.0,
+              seed: int = 0) -> list[Estimate | None]:
+    """An estimate for each of several tables of differences, shape (tables, prompts, seeds), with
+    two one-sided 95 % bounds as its interval; None where one is empty.
+
+    Together the bounds are a 90 % interval: it lies within a margin just where two one-sided tests
+    (Schuirmann 1987) at 5 % say so. They are equal-tailed bootstrap-t bounds (Efron 1981), since
+    one-sided tests feel skewness. `reach`: how far one pair can lie from another, for a measure of
+    few values such as a share. What happens to fewer than 1 - 0.05^(1/prompts) of all prompts may
+    be seen in none of them, so no bound is nearer to the mean than that share of `reach`. `p` is
+    not worked out: it is 1.
+    """
+    table = np.asarray(differences, dtype=float)
+    sums, counts, means, errors = _by_prompt(table)
+    ends = np.quantile(_resampled(sums, counts, means, errors, seed), (ALPHA, 1 - ALPHA), axis=0)
+    estimates: list[Estimate | None] = []
+    for number, values in enumerate(table):
+        prompts = int((counts[:, number] > 0).sum())
+        if not prompts:
+            estimates.append(None)
+            continue
+        mean, error = float(means[number]), float(errors[number])
+        unseen = reach * (1 - ALPHA ** (1 / prompts)) if prompts > 1 else math.inf
+        below, above = (max(unseen, error * float(end)) for end in (ends[1, number],
+                                                                    -ends[0, number]))
+        estimates.append(_estimate(values, mean, mean - below, mean + above, 1.0, error, prompts))
+    return estimates
+
+
+def _estimate(values: Array, mean: float, low: float, high: float, p: float, error: float,
+              prompts: int) -> Estimate:
+    signs = np.sign(values[np.isfinite(values)])
+    return Estimate(mean, low, high, p, error, signs.size, prompts,
+                    *(int((signs == sign).sum()) for sign in (1, 0, -1)))
+
+
+def prompts_to_decide(estimate: Estimate, margin: float, reach: float = 0.0) -> int | None:
+    """Prompts with which 80 of 100 tests would tell on which side of the margin a true difference
+    of the size that was seen lies; None where it lies on the margin."""
+    room = abs(margin - abs(estimate.difference))
+    if not room or estimate.prompts < 2:
+        return None
+    z = NORMAL.inv_cdf(1 - ALPHA) + NORMAL.inv_cdf(POWER)
+    unseen = math.log(ALPHA) / math.log1p(-room / reach) if room < reach else 0.0
+    count = max(estimate.prompts * (z * estimate.error / room) ** 2, unseen, FEWEST_PROMPTS)
+    return math.ceil(count - 1e-9)
+
+
+def _by_prompt(table: Array) -> tuple[Array, Array, Array, Array]:
+    """Sums and counts by prompt, shape (prompts, tables), and means with standard errors."""
+    there = np.isfinite(table)
+    sums = np.where(there, table, 0.0).sum(axis=2).T
+    counts = there.sum(axis=2).T.astype(float)
+    means, errors = _ratio(sums, counts, np.ones((1, len(sums))))
+    return sums, counts, means[0], errors[0]
 
 
 def _ratio(sums: Array, counts: Array, weights: Array) -> tuple[Array, Array]:
@@ -109,7 +159,7 @@ def _ratio(sums: Array, counts: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def _resampled(sums: Array, counts: Array, means: Array, errors: Array, seed: int) -> Array:
-    """|t| of each resample of prompts, shape (RESAMPLES, tables)."""
+    """t of each resample of prompts, shape (RESAMPLES, tables)."""
     generator = np.random.default_rng(seed)
     prompts = len(sums)
     t = np.empty((RESAMPLES, sums.shape[1]))
@@ -120,7 +170,7 @@ def _resampled(sums: Array, counts: Array, means: Array, errors: Array, seed: in
         # A resample of equal values has no spread of its own: it takes that of the sample.
         spread = np.where(spread > 0, spread, errors)
         with np.errstate(invalid="ignore", divide="ignore"):
-            t[start:start + count] = np.abs(drawn - means) / spread
+            t[start:start + count] = (drawn - means) / spread
     return np.where(np.isnan(t), 0.0, t)  # without any spread all resamples agree
 
 

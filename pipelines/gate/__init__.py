@@ -1,0 +1,1 @@
+"""Is a speed-up free? A candidate against a baseline, within margins."""
