@@ -160,3 +160,21 @@ def test_prompts_that_stand_apart():
     table[7], table[3], table[5] = 30, -20, np.nan
     assert outlying(table) == [7, 3]
     assert outlying(np.zeros((9, 2))) == []
+
+
+def test_an_effect_in_real_pairs_is_found_as_often_as_was_forecast(cheap, tmp_path):
+    from pipelines.bench import power
+
+    rng = np.random.default_rng(7)
+    lines = ["measure,a,b,prompt,difference"]
+    lines += [f"rms_latents,A,B,p{n},{0.03 + 0.06 * rng.gamma(4) / 2 - 0.12}" for n in range(60)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    table = power.read_differences(tmp_path / "pairs.csv", "rms_latents")
+    assert table.shape == (60, 1)
+    for prompts in (20, 40):
+        assert power.found(table, prompts, 300) == pytest.approx(
+            power.forecast(table, prompts), abs=0.12)
+        assert power.found(power.planted(table, prompts), prompts, 300) == pytest.approx(
+            0.8, abs=0.1)
+    with pytest.raises(ValueError, match="received 0 pairs"):
+        power.read_differences(tmp_path / "pairs.csv", "flip")
