@@ -206,7 +206,8 @@ def test_margins_from_text():
     assert parse_margins("psnr=0.3, flip") == {"psnr": 0.3, "flip": MARGINS["flip"].value}
     for text, part in (("", "received ''"), ("psnr=x", "a number above 0, in dB"),
                        ("flip=0", "a number above 0"), ("flip=inf", "above 0"),
-                       ("time=1", "accepted NAME"), ("flip,flip", "twice")):
+                       ("time=1", "accepted NAME"), ("flip,flip", "twice"),
+                       ("nix:f=1", "nix:f cannot be imported")):
         with pytest.raises(RequestError, match=part):
             parse_margins(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from pipelines.sets.measures import (
     kid,
     manifold,
 )
+from pipelines.study.statistics import Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +61,8 @@ def compare_set(
         check_counts(name, len(pictures), real_count // 2 if name == "copies" and against
                      is not None else real_count)
     rows = features(network, pictures, device, on_picture)
-    real = features(network, against or painted(real_count), device, on_picture)
+    real = _painted(network, real_count, "fresh", device) if against is None \
+        else features(network, against, device, on_picture)
     values: dict[str, SetValue] = {}
     if "kid" in measures:
         values["kid"] = kid(rows, real)
@@ -68,9 +71,15 @@ def compare_set(
     if "copies" in measures:
         half = len(real) // 2
         training, held_out = (real[:half], real[half:]) if against is not None else (
-            features(network, painted(MOST_PAINTED, "training"), device, on_picture), real)
+            _painted(network, MOST_PAINTED, "training", device), real)
         values["copies"] = copies(rows, training, held_out)[0]
     return [values[name] for name in measures]
+
+
+@functools.lru_cache(4)
+def _painted(network: str, count: int, kind: str, device: str) -> Array:
+    """Features of painted pictures, which are the same for all methods of a study."""
+    return features(network, painted(count, kind), device)
 
 
 def study_sets(

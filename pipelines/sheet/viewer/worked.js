@@ -7,6 +7,7 @@ import { Mode, badge, view } from "./mode.js";
 import { clamp } from "./sizes.js";
 
 const LARGEST_FACTOR = 64;
+const NARROW = 700; // pixels of a window that has no room for three pictures
 
 // A picture that is worked out of those of A and B, of their steps too.
 class Worked extends Mode {
@@ -19,6 +20,7 @@ class Worked extends Mode {
   }
 
   paint() {
+    super.paint();
     this.pane.style.transform = this.pair.viewer.zoom.transform;
     this.draw();
   }
@@ -87,10 +89,14 @@ export class Difference extends Worked {
   }
 }
 
-// How different A and B look, pixel by pixel: FLIP's map with its scale.
+// How different A and B look, pixel by pixel: FLIP's map with its scale, beside them where there is
+// room.
 export class Flip extends Worked {
   constructor(pair) {
     super(pair, "FLIP's error map", "FLIP");
+    if (window.innerWidth > NARROW) {
+      this.views = [...this.faces.map((face, i) => view(face.pane, badge("AB"[i]))), ...this.views];
+    }
     const scale = h("span.flipscale", { "aria-hidden": "true" });
     scale.style.background = magmaScale;
     this.extra = [h("span", {}, "0 equal"), scale, h("span", {}, "1"), this.text];
