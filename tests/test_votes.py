@@ -123,7 +123,7 @@ def test_ballots_mix_new_ones_equal_pictures_and_repeats_with_sides_by_chance(co
     assert kinds["equal"] == kinds["repeat"] == 3 * 2
     assert 0 < kinds["shared"] <= 3 * 5 and kinds.total() == 66
     left = Counter(row.methods[0] for row in rows if row.kind != "equal")
-    assert min(left.values()) > 8, "sides are drawn by chance"
+    assert set(left) == {0, 1, 2} and min(left.values()) > 8, "sides are drawn by chance"
     by_id = {row.id: row for row in rows}
     for row in rows:
         assert len(set(row.methods)) == (1 if row.kind == "equal" else 2)
