@@ -189,8 +189,8 @@ def _measures(
         if agree:
             found.append(MeasureAgreement(measure, agree, left_out))
         elif left_out:
-            silent.append(f"{MEASURES[measure].label} has no part in the figure: it finds these "
-                          "pictures equal, or was not measured.")
+            silent.append(f"Not in the figure of measures: {MEASURES[measure].label}, which finds "
+                          "these pictures equal, or was not measured.")
     if not measured and estimator.answers:
         silent = [f"No measure is held against the votes: the {vote.source} has none."]
     return tuple(sorted(found, key=lambda m: -m.agree.share)), silent
