@@ -9,13 +9,13 @@ import altair as alt
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.charts import HEIGHT, SVG, colour, data_button
+from dashboard.components.charts import COLOURS, HEIGHT, SVG, colour, data_button
 from dashboard.components.text import notice, words
 from dashboard.last_net import last_net
 from pipelines.run_charts import ALONE, APART, HOW, SHARE, peak_memory, step_times, times_by_nfe
 
 MOST = 200  # runs of a chart
-DASHES = {ALONE: [1, 0], SHARE: [4, 4], APART: [1, 0]}
+SHAPES = {ALONE: "circle", SHARE: "triangle-up", APART: "square"}
 
 
 @st.dialog("Charts", width="large")
@@ -37,6 +37,9 @@ def charts_dialog(ids: list[int]) -> None:
     by_step, by_nfe, of_memory = st.tabs(["Time per step", "Time against NFE", "Memory"])
     with by_step:
         _draw(_step_chart(steps), "steps", steps)
+        if len({record["run_id"] for record in steps}) < len(measured):
+            words("Runs that shared their network calls with others have no times of single steps.",
+                  "quiet")
     with by_nfe:
         _draw(_nfe_chart(times), "time-nfe", times)
         if len({record["how"] for record in times}) > 1:
@@ -58,25 +61,17 @@ def _draw(chart: Any, name: str, records: Sequence[dict[str, Any]]) -> None:
     data_button(f"runs-{name}", records)
 
 
-def _how(records: Sequence[dict[str, Any]]) -> list[str]:
-    """The kinds of times that occur, in their order."""
-    return [how for how in HOW if any(record["how"] == how for record in records)]
-
-
 def _step_chart(records: Sequence[dict[str, Any]]) -> Any:
-    kinds = _how(records)
     return alt.Chart(alt.Data(values=list(records))).mark_line(
         strokeWidth=1.5, point=alt.OverlayMarkDef(size=18)).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y("ms:Q", title="time of the step (ms)", scale=alt.Scale(zero=True)),
         color=colour("scheduler"), detail="run_id:N",
-        strokeDash=alt.StrokeDash("how:N", title=None, scale=alt.Scale(
-            domain=kinds, range=[DASHES[kind] for kind in kinds]),
-            legend=alt.Legend(orient="bottom")),
         tooltip=["name:N", "scheduler:N", "step:Q", alt.Tooltip("ms:Q", format=".1f"), "how:N"])
 
 
 def _nfe_chart(records: Sequence[dict[str, Any]]) -> Any:
+    kinds = [how for how in HOW if any(record["how"] == how for record in records)]
     base = alt.Chart(alt.Data(values=list(records))).encode(
         x=alt.X("nfe:Q", title="function evaluations (NFE)",
                 scale=alt.Scale(zero=False, padding=12),
@@ -86,9 +81,8 @@ def _nfe_chart(records: Sequence[dict[str, Any]]) -> Any:
         y="ms_low:Q", y2="ms_high:Q")
     dots = base.mark_point(size=90, strokeWidth=2).encode(
         y=alt.Y("ms:Q", title="time of one picture (ms)", scale=alt.Scale(zero=True)),
-        shape=alt.Shape("how:N", title=None, legend=alt.Legend(orient="bottom"), scale=alt.Scale(
-            domain=_how(records), range=[{ALONE: "circle", SHARE: "triangle-up",
-                                          APART: "square"}[how] for how in _how(records)])),
+        shape=alt.Shape("how:N", title=None, legend=alt.Legend(orient="top", columns=1),
+                        scale=alt.Scale(domain=kinds, range=[SHAPES[kind] for kind in kinds])),
         tooltip=["name:N", "scheduler:N", "steps:Q", "nfe:Q", alt.Tooltip("ms:Q", format=".0f"),
                  "how:N", "repeats:Q"])
     return spread + dots
@@ -98,6 +92,7 @@ def _memory_chart(records: Sequence[dict[str, Any]]) -> Any:
     return alt.Chart(alt.Data(values=list(records))).mark_bar(size=12).encode(
         x=alt.X("mib:Q", title="peak memory (MiB)"),
         y=alt.Y("name:N", title=None, sort=None),
-        color=colour("what"),
+        color=alt.Color("what:N", title=None, scale=alt.Scale(range=COLOURS),
+                        legend=alt.Legend(orient="bottom", columns=1)),
         tooltip=["name:N", "scheduler:N", alt.Tooltip("mib:Q", title="MiB", format=",.0f"),
                  "what:N"])

@@ -20,7 +20,8 @@ from pipelines.hub.plan import size_text
 from pipelines.run_filter import RunFilter
 
 PAGE = state.RUNS
-ICONS = {"zip": "folder_zip", "csv": "table", "spreadsheet": "table_view", "mlflow": "experiment"}
+ICONS = {"zip": "folder_zip", "parquet": "view_column", "csv": "table", "spreadsheet": "table_view",
+         "mlflow": "experiment"}
 LISTED = 5  # files
 LARGEST_DOWNLOAD = 500 * 10**6  # bytes: a browser's download goes through this program's memory
 

@@ -32,6 +32,7 @@ def checked(table: Table) -> Table:
                          **{name: (hint, ...) for name, hint in hints.items()})
 
     def column_problems(values: dict[str, Any]) -> dict[str, str]:
+        """What does not fit its column, by its name: what was received and what is accepted."""
         problems = {}
         try:
             model.model_validate({name: values.get(name) for name in hints})

@@ -40,7 +40,7 @@ CSS = """
 .cs-beside img.small { image-rendering: pixelated; }
 .cs-beside-none { display: grid; place-items: center; width: 112px; min-height: 60px;
   border: 1px dashed #8888; font-size: 12px; padding: 4px; box-sizing: border-box; }
-.cs-beside dl { display: grid; grid-template-columns: auto auto auto; gap: 1px 12px; margin: 0; }
+.cs-beside dl { display: grid; grid-template-columns: 9.5em 5em 5em; gap: 1px 8px; margin: 0; }
 .cs-beside dd, .cs-beside dt { margin: 0; font-variant-numeric: tabular-nums; }
 .cs-beside dt { opacity: .75; }
 .cs-beside tbody th { font-weight: 600; min-width: 90px; }
