@@ -44,6 +44,13 @@ CSS = """
 .cs-beside dd, .cs-beside dt { margin: 0; font-variant-numeric: tabular-nums; }
 .cs-beside dt { opacity: .75; }
 .cs-beside tbody th { font-weight: 600; min-width: 90px; }
+@media (max-width: 640px) {
+  .cs-beside-cells tr { display: grid; grid-template-columns: 1fr 1fr; }
+  .cs-beside-cells thead th:first-child, .cs-beside-cells thead th:last-child { display: none; }
+  .cs-beside-cells tbody th, .cs-beside-cells tbody td { border: 0; }
+  .cs-beside-cells tbody th, .cs-beside-cells tbody td:last-child { grid-column: 1 / -1; }
+  .cs-beside-cells tbody td:last-child { border-bottom: 1px solid #8884; }
+}
 """
 
 
@@ -96,13 +103,14 @@ def rows_table(found: Beside, rows: Sequence[Row], address: Address) -> str:
         f"<tr><th scope='row'>{escape(row.name)}</th>"
         f"<td>{_picture(row.left, address)}</td><td>{_picture(row.right, address)}</td>"
         f"<td>{_measures(row)}</td></tr>" for row in rows)
-    return _table("<th scope='col'>Measures, first and second</th>", found, lines)
+    return _table("<th scope='col'>Measures, first and second</th>", found, lines,
+                  " cs-beside-cells")
 
 
-def _table(more: str, found: Beside, lines: str) -> str:
+def _table(more: str, found: Beside, lines: str, name: str = "") -> str:
     heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in found.ids)
-    return (f"<div class='cs-beside-wide'><table class='cs-beside'><thead><tr><th></th>{heads}"
-            f"{more}</tr></thead><tbody>{lines}</tbody></table></div>")
+    return (f"<div class='cs-beside-wide'><table class='cs-beside{name}'><thead><tr><th></th>"
+            f"{heads}{more}</tr></thead><tbody>{lines}</tbody></table></div>")
 
 
 def _picture(side: Side | None, address: Address) -> str:
