@@ -35,6 +35,8 @@ def pose() -> None:
         "distillation.pose", "The teacher's way in the plane: DDIMScheduler.step, 20 evaluations "
         "of a perfect network (Mixture.epsilon). A student learns to say, from any place on such "
         "a path, where it ends.")
+    for evaluations in distillation.EVALUATIONS:  # while one reads, so that the slider is quick
+        distillation.points("student", evaluations)
 
 
 def play() -> None:

@@ -21,27 +21,30 @@ SHOWN = 2  # generated pictures beside their nearest training pictures
 
 @st.cache_resource(show_spinner=False, max_entries=60)
 def _mixed(share):
-    return latents.paint_mixed(state.engine().registry, postcards.PROMPT, share)
+    """Latents of the pictures of two mixed noises, linear and slerp, and the pictures."""
+    made = latents.paint_mixed(state.engine().registry, postcards.PROMPT, share)
+    return made, pictures(made)
 
 
-@st.cache_resource(show_spinner=False)
-def _memory():
-    return latents.memory(state.engine().registry, latents.SCENE)
+@st.cache_resource(show_spinner=False, max_entries=20)
+def _memory(scene, seed):
+    return latents.memory(state.engine().registry, scene, seed)
 
 
 @st.cache_resource(show_spinner=False)
 def _encoded():
-    """Two painted pictures, and their latents."""
+    """Two painted pictures, their latents, and the first decoded from them."""
     images = [postcards.painted(scene)[0] for scene in PAINTED]
     with state.engine().registry.borrow(postcards.MODEL) as (model, _):
-        return images, postcards.encode(model, images)
+        encoded = postcards.encode(model, images)
+    return images, encoded, pictures(encoded[:1])[0]
 
 
 def pose() -> None:
-    images, encoded = waiting(_encoded)
+    images, _, back = waiting(_encoded)
     gallery("latents-pose", [
         (images[0], "a painted picture, 64 x 64 x 3 = 12,288 numbers", "A painted red car"),
-        (pictures(encoded[:1])[0], f"decoded from {latents.NUMBERS:,} numbers",
+        (back, f"decoded from {latents.NUMBERS:,} numbers",
          "The red car after encoding and decoding")])
     st.caption("postcards works on 4 x 16 x 16 latents of its autoencoder (AutoencoderKL.encode, "
                "decode). It was trained with painted pictures; this painter can paint each of them "
@@ -92,26 +95,25 @@ def _norms(share: float) -> None:
 
 
 def _mixed_noises(share: float) -> None:
-    ends = pictures(waiting(_mixed, 0.0)[:1])[0], pictures(waiting(_mixed, 1.0)[:1])[0]
-    between = waiting(_mixed, share)
-    linear, slerp = pictures(between)
+    ends = [waiting(_mixed, end)[1][0] for end in (0.0, 1.0)]
+    between, (linear, slerp) = waiting(_mixed, share)
     names = (f"seed {latents.SEEDS[0]}", f"linear, {share:g}", f"slerp, {share:g}",
              f"seed {latents.SEEDS[1]}")
     gallery("latents-noise", [
         (picture, name, f"{postcards.PROMPT}, noise of {name}") for picture, name in
         zip((ends[0], linear, slerp, ends[1]), names, strict=True)])
     fine = [latents.fineness(between[place:place + 1]) for place in (0, 1)]
-    st.caption(f"“{postcards.PROMPT}” from mixed noises (latents.paint_mixed). Detail, the mean "
+    st.caption(f"“{postcards.PROMPT}” from mixed noises (latents.paint_mixed), "
+               f"{latents.MIXED_STEPS} steps of DDIM. Detail, the mean "
                "square that the means of 4 x 4 blocks of the latents leave (latents.fineness): "
                f"linear {fine[0]:.3f}, slerp {fine[1]:.3f}.")
 
 
 def _mixed_pictures(share: float) -> None:
-    images, encoded = waiting(_encoded)
+    images, encoded, back = waiting(_encoded)
     blend = latents.linear(*(postcards.pixels([image]) for image in images), share)
     shown = [*pictures(latents.linear(encoded[:1], encoded[1:], share)),
              *postcards.as_pictures(blend)]
-    back = pictures(encoded[:1])[0]
     lost = postcards.difference(back, images[0])
     gallery("latents-pictures", [
         (images[0], "painted", "A painted red car by day"),
@@ -124,7 +126,7 @@ def _mixed_pictures(share: float) -> None:
 
 
 def _stored() -> None:
-    found = waiting(_memory)
+    found = remember(latents.SCENE, 0)
     shown = []
     for number in range(SHOWN):
         apart = found.generated.distances[number]
@@ -139,12 +141,16 @@ def _stored() -> None:
                f"{latents.TRAINING_PICTURES:,} were searched for the model card.")
 
 
+def remember(scene: Scene, seed: int) -> latents.Memory:
+    return waiting(_memory, scene, seed)
+
+
 def question() -> Question:
-    return latents.question(state.engine().registry)
+    return latents.question(remember)
 
 
 def check(case: int) -> Question:
-    return latents.check(state.engine().registry, case)
+    return latents.check(remember, case)
 
 
 def comparison() -> Comparison:

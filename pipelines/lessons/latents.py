@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.models.registry import Registry
 
 SOLVER, STEPS, GUIDANCE = "ddim", 10, 3.0
+MIXED_STEPS = 5  # so that the slider is quick
 SEEDS = (0, 1)  # of the two noises
 NUMBERS = math.prod(postcards.LATENTS)
 TRAINING_PICTURES = 48_000
@@ -78,7 +79,7 @@ def paint_mixed(registry: Registry, prompt: str, share: float) -> Tensor:
     first, second = postcards.noise(SEEDS[:1]), postcards.noise(SEEDS[1:])
     start = torch.cat([mix(first, second, share) for mix in MIXED.values()])
     with registry.borrow(postcards.MODEL) as (model, _):
-        return postcards.denoise(model, [prompt] * len(start), start, SOLVER, STEPS,
+        return postcards.denoise(model, [prompt] * len(start), start, SOLVER, MIXED_STEPS,
                                  GUIDANCE).latents
 
 
@@ -135,6 +136,9 @@ class Memory:
     among: int
 
 
+Remember = Callable[[Scene, int], Memory]  # `memory` of a registry
+
+
 def memory(registry: Registry, scene: Scene, seed: int = 0) -> Memory:
     """Generated pictures of a scene, pictures of it that are painted now, and training pictures
     that went through the autoencoder, beside the nearest training pictures, painted again from
@@ -169,11 +173,11 @@ def told(found: Memory) -> str:
             f"{found.copies.mean:.1f} of 255 ({PICTURES} pictures each).")
 
 
-def question(registry: Registry) -> Question:
+def question(remember: Remember) -> Question:
     """Whether the model pastes stored pictures."""
 
     def grade() -> Answer:
-        found = memory(registry, SCENE)
+        found = remember(SCENE, 0)
         expected = found.copies.mean, found.fresh.mean, 2 * found.fresh.mean
         return Answer(nearest(found.generated.mean, expected), told(found))
 
@@ -186,10 +190,10 @@ def question(registry: Registry) -> Question:
          "Twice as far as a freshly painted one"), grade)
 
 
-def check(registry: Registry, case: int) -> Question:
+def check(remember: Remember, case: int) -> Question:
     """Another scene's nearest training pictures, or the norm of mixed noises."""
     rng = random.Random(f"latents {case}")
-    return _check_memory(registry, rng) if case % 2 else _check_norm(rng)
+    return _check_memory(remember, rng) if case % 2 else _check_norm(rng)
 
 
 def _check_norm(rng: random.Random) -> Question:
@@ -214,14 +218,16 @@ def _check_norm(rng: random.Random) -> Question:
         grade)
 
 
-def _check_memory(registry: Registry, rng: random.Random) -> Question:
+def _check_memory(remember: Remember, rng: random.Random) -> Question:
     scene = next(scene for scene in iter(lambda: Scene(
         rng.choice(("boat", "fish", "cat", "rocket")), rng.choice(("blue", "orange", "pink")),
         rng.choice(("meadow", "sea", "desert")), rng.choice(("day", "sunset", "night"))), None)
         if not is_held_out(scene.subject, scene.colour, scene.place))
 
+    seed = rng.randrange(1, 1000)
+
     def grade() -> Answer:
-        found = memory(registry, scene, rng.randrange(1, 1000))
+        found = remember(scene, seed)
         return Answer(int(found.fresh.mean < found.generated.mean), told(found))
 
     return Question(

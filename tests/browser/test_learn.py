@@ -77,7 +77,7 @@ def test_a_network_is_trained_paused_and_gone_on_with(page, address):
     page.goto(f"{address}/learn?lesson=training")
     guess(page, "Near 0")
     page.get_by_role("button", name="Train it now").click()
-    expect(page.get_by_text("made after 100 steps")).to_be_visible()
+    expect(page.get_by_text("makes of noise with the network")).to_be_visible()
     main = page.get_by_test_id("stMain")
     main.get_by_role("button", name="Pause").click()
     expect(main.get_by_text("Paused")).to_be_visible()
