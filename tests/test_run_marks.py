@@ -1,11 +1,12 @@
 """Stars, tags, remarks and the bin."""
 
 import pytest
+from sqlalchemy import select
 
 from pipelines import Comparison, RunRequest, measuring
 from pipelines.errors import RequestError
 from pipelines.jobs import open_queue, submit_generation
-from pipelines.log_tables import Run
+from pipelines.log_tables import Run, UserMeasure
 from pipelines.run_marks import RunMarks, bin_files, differences, empty_bin
 
 BASE = RunRequest(prompt="a red car", num_inference_steps=2)
@@ -49,6 +50,8 @@ def test_the_bin_gives_back_and_takes_files_that_nobody_names(engine):
     before = measuring.distances(engine, comparison, copies, "seed=5")
     measured = [distance and distance.as_dict() for distance in before]
     assert copies[0].reused_from == first.id and measured[0]["psnr"]
+    for run in (first, fourth):
+        log.add(UserMeasure(run_id=run.id, name="users:own", value=run.id / 2))
 
     marks.delete([first.id, second.id, fourth.id])
     assert [run.id for run in log.stream()] == [copies[1].id, third.id]
@@ -61,6 +64,9 @@ def test_the_bin_gives_back_and_takes_files_that_nobody_names(engine):
     assert not names & {first.image_sha256, second.image_sha256}
     expected = sum(size for *_, size in bin_files(engine))
     assert empty_bin(engine) == expected > 1000
+    with log.database.session() as session:
+        (kept,) = session.scalars(select(UserMeasure)).all()
+    assert (kept.run_id, kept.value) == (copies[0].id, first.id / 2), "handed on to the copy"
 
     assert not store.whole(fourth.image_sha256) and store.whole(second.image_sha256)
     assert log.run(third.id).parent_id is None

@@ -17,7 +17,7 @@ from pipelines.errors import RequestError
 from pipelines.gate.design import REFERENCES, Gate, gate_of, make_gate
 from pipelines.gate.margins import HELP, parse_margins
 from pipelines.measuring import CONVERGED
-from pipelines.request import RunRequest
+from pipelines.request import RunRequest, exists
 from pipelines.study.design import logged_study
 from pipelines.study.prompts import read_prompts
 
@@ -81,7 +81,7 @@ def gate(
     if prompt is not None:
         raise RequestError("prompt: a gate takes its prompts from --prompts FILE|bundled:N")
     margins = None if margin is None else parse_margins(margin)
-    files = [text for text in baseline or () if Path(text).is_file()]
+    files = [text for text in baseline or () if exists(text) and Path(text).is_file()]
     outputs = Outputs(*([("output", output)] if output else []))
     with Interrupt() as interrupt:
         engine = Engine()
