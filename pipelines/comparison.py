@@ -206,12 +206,14 @@ def _hashable(value: Any) -> Any:
 @dataclass(frozen=True)
 class Forecast:
     """What a comparison will cost: `seconds` is None where the log knows no such run, `based_on`
-    counts the runs it was told from."""
+    counts the runs it was told from. `hosted` cells are a provider's: what they take is not in the
+    other figures."""
 
     cells: int
     nfe: int
     seconds: float | None
     based_on: int
+    hosted: int = 0
 
 
 def forecast(
@@ -222,7 +224,7 @@ def forecast(
     infos: dict[tuple, ModelInfo | None] = {}
     logged: dict[str, Sequence[Any]] = {}
     costs: dict[tuple, _Cost] = {}
-    nfe, seconds, all_known = 0, 0.0, True
+    nfe, seconds, all_known, hosted = 0, 0.0, True, 0
     for request in requests:
         model = (request.model_id, request.revision, request.variant)
         if model not in infos:
@@ -231,7 +233,7 @@ def forecast(
                 infos[model] = registry.describe(*model)
         info = infos[model]
         if info and info.hosted:
-            all_known = False
+            hosted += 1
             continue
         size, scheduler = (request.height, request.width), request.scheduler
         if info:
@@ -252,7 +254,8 @@ def forecast(
         all_known = all_known and cell_seconds is not None
         seconds += cell_seconds or 0.0
     based_on = sum(cost.count for cost in costs.values())
-    return Forecast(len(requests), nfe, seconds if all_known and requests else None, based_on)
+    known = all_known and len(requests) > hosted
+    return Forecast(len(requests), nfe, seconds if known else None, based_on, hosted)
 
 
 class _Cost:

@@ -356,6 +356,9 @@ def test_they_are_in_no_statement_on_noise_convergence_or_time(engine, provider,
     assert [summary is None for summary in measuring.timings(engine, runs)] == [False, True]
     assert "initial noise unknown in 1 cell of a provider" in subtitle(comparison, runs)
     assert "in every cell" not in subtitle(comparison, runs)
+    assert "scheduler the model's own" in subtitle(comparison, runs)
+    alone = Comparison(hosted(), (Axis("seed", (0, 1)),))
+    assert "guidance_scale the model's own" in subtitle(alone, [there, None])
     for ask in (lambda: measuring.measure(engine, comparison, [None, there], "converged"),
                 lambda: measuring.measure_timings(engine, [None, there], 2)):
         with pytest.raises(RequestError, match="a provider made all these pictures"):
@@ -409,6 +412,7 @@ def test_a_comparison_of_models_here_and_there_in_one_command(run, provider):
 def test_generate_takes_such_a_model_and_warns(home, provider):
     app = page("generate", {"generate.model_id": HOSTED, "generate.prompt": "a red car"})
     assert "the prompt leaves this machine" in html(app) and not app.exception
+    assert "1 picture · 1 by a provider, time and cost not known" in app.caption[0].value
     assert not provider.asked
     next(b for b in app.button if b.key == "generate.go").click().run()
     app = finish(app)

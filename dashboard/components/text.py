@@ -7,6 +7,8 @@ from html import escape
 
 import streamlit as st
 
+from pipelines.comparison import Forecast
+
 KINDS = {"error": "alert", "note": "status", "good": "status"}
 
 
@@ -48,6 +50,18 @@ def duration(seconds: float | None) -> str:
 def forecast_text(seconds: float | None) -> str:
     """How long work will take, by the runs of this machine."""
     return "time not known yet on this machine" if seconds is None else f"about {duration(seconds)}"
+
+
+def work_text(expected: Forecast, details: str = "") -> str:
+    """What is to be computed here and how long that takes, and what a provider is asked for;
+    `details` follow the time where it is known."""
+    parts = []
+    if expected.hosted < expected.cells:
+        told = details if expected.seconds is not None else ""
+        parts = [f"{expected.nfe} function evaluations", forecast_text(expected.seconds) + told]
+    if expected.hosted:
+        parts.append(f"{expected.hosted} by a provider, time and cost not known")
+    return " · ".join(parts)
 
 
 def milliseconds(value: float | None) -> str:

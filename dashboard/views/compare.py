@@ -14,7 +14,7 @@ from dashboard.components.analysis import analysis_panel
 from dashboard.components.beside import beside_panel
 from dashboard.components.queue import job_buttons, job_progress
 from dashboard.components.sheet import contact_sheet, steps_wanted
-from dashboard.components.text import forecast_text, notice, words
+from dashboard.components.text import notice, words, work_text
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
 from dashboard.form.fields import (
     advanced_controls,
@@ -164,11 +164,9 @@ def forecast_line(comparison: Comparison) -> str:
     if not requests:
         return f"**{len(in_log)} cells**, all in the log already"
     expected = forecast(requests, engine.run_log, engine.registry, PAGE.get("shared"))
-    time = forecast_text(expected.seconds)
-    if expected.seconds is not None:
-        time += f", from {expected.based_on} runs on this machine"
+    work = work_text(expected, f", from {expected.based_on} runs on this machine")
     reused = f" · {len(in_log)} more from the log" if in_log else ""
-    return f"**{expected.cells} cells**{reused} · {expected.nfe} function evaluations · {time}"
+    return f"**{expected.cells} cells**{reused} · {work}"
 
 
 def show(comparison_id: str) -> None:
@@ -302,7 +300,8 @@ def noise_line(comparison: Comparison, runs: Sequence[Run | None]) -> None:
         notice("note", f"Equal noise: not proven. Cells of seed {seeds} began from different "
                        f"noise{why}.")
     elif len(hashes) == 1:
-        notice("good", "Equal noise: proven. Every finished cell began from the same noise:",
+        notice("good", f"Equal noise: proven. Every {'other ' * (hosted > 0)}finished cell began "
+                       "from the same noise:",
                next(iter(next(iter(hashes.values())))))
     else:
         notice("good", f"Equal noise: proven. One hash for each of {len(hashes)} seeds:",

@@ -17,7 +17,7 @@ from dashboard.components.run_details import (
     run_record,
     steps_text,
 )
-from dashboard.components.text import forecast_text, notice, words
+from dashboard.components.text import notice, words, work_text
 from dashboard.form.fields import (
     advanced_controls,
     example_prompts,
@@ -161,8 +161,7 @@ def tell_forecast(requests: list[RunRequest], stages: list[dict[str, Any]]) -> N
             every.append(request)
     expected = forecast(every, engine.run_log, engine.registry)
     plural = "s" if expected.cells > 1 else ""
-    st.caption(f"{expected.cells} picture{plural} · {expected.nfe} function evaluations · "
-               + forecast_text(expected.seconds))
+    st.caption(f"{expected.cells} picture{plural} · {work_text(expected)}")
     hosted_notice(every)
     unknown_words_note(base, base.prompt, base.negative_prompt)
 

@@ -262,10 +262,10 @@ def _plain(model: HostedModel, image: Image.Image) -> tuple[Image.Image, list[st
             notes.append("what was transparent became white")
         made = flat(made)
     except RequestError as error:
-        raise ProviderError(f"{model.receiver} sent a picture that is not taken: {error}"
+        raise ProviderError(f"{model.name} sent a picture that is not taken: {error}"
                             ) from error
     except Exception as error:  # a broken file may raise anything in a decoder
-        raise ProviderError(f"{model.receiver} sent a broken picture ({first_line(error)})"
+        raise ProviderError(f"{model.name} sent a broken picture ({first_line(error)})"
                             ) from error
     made.info = {}
     return made, notes

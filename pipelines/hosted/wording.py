@@ -43,7 +43,7 @@ def reworded(
 ) -> Exception:
     """What a request raised, in a sentence that says what to do."""
     if isinstance(error, OfflineModeIsEnabled):
-        return ProviderError(f"HF_HUB_OFFLINE is set: nothing was sent to {model.receiver}; unset "
+        return ProviderError(f"HF_HUB_OFFLINE is set: nothing was sent to {model.name}; unset "
                              "it, or choose a model that is on this machine")
     if isinstance(error, RepositoryNotFoundError):
         return ProviderError(f"{model.repository} is not on the Hub, or it is private and the "
@@ -51,22 +51,22 @@ def reworded(
     if isinstance(error, HfHubHTTPError):
         return ProviderError(_status_text(error.response, model, waited))
     if isinstance(error, (InferenceTimeoutError, httpx2.TimeoutException, TimeoutError)):
-        return ProviderError(f"{model.receiver} did not answer within {timeout():g} s; it may "
+        return ProviderError(f"{model.name} did not answer within {timeout():g} s; it may "
                              f"charge for the picture all the same; {TIMEOUT} gives it more time")
     if isinstance(error, httpx2.TransportError):
-        return ProviderError(f"no connection to {model.receiver} ({first_line(error)})")
+        return ProviderError(f"no connection to {model.name} ({first_line(error)})")
     if isinstance(error, Image.DecompressionBombError):
-        return ProviderError(f"{model.receiver} sent a picture with more pixels than are taken")
+        return ProviderError(f"{model.name} sent a picture with more pixels than are taken")
     if isinstance(error, Image.UnidentifiedImageError):
         kind = answer.told.get("content_type") or "no content type"
-        return ProviderError(f"{model.receiver} sent no picture but {kind}: "
+        return ProviderError(f"{model.name} sent no picture but {kind}: "
                              f"{_text(answer.begins)}")
     if isinstance(error, ProviderError):
-        return ProviderError(f"{model.receiver}: {error}")
+        return ProviderError(f"{model.name}: {error}")
     if isinstance(error, PipelineError):
         return error
     if answer.told:  # an answer without what huggingface_hub looks for in it
-        return ProviderError(f"{model.receiver} sent an answer that cannot be read "
+        return ProviderError(f"{model.name} sent an answer that cannot be read "
                              f"({type(error).__name__}: {first_line(error)})")
     if isinstance(error, StopIteration):
         return ProviderError(f"{model.repository}: the Hub lists no provider for it")
@@ -76,7 +76,7 @@ def reworded(
 
 
 def _status_text(response: httpx2.Response, model: HostedModel, waited: float) -> str:
-    code, receiver = response.status_code, model.receiver
+    code, receiver = response.status_code, model.name
     said = f": {text}" if (text := _text(response.content[:BEGINNING])) else ""
     if code == 401:
         return (f"{receiver} refused the token, or needs one (401){said}; log in with 'hf auth "

@@ -44,10 +44,17 @@ class HostedModel:
     address: str = ""
 
     @property
+    def name(self) -> str:
+        """Who answers, as far as it is known before."""
+        if self.address:
+            return urlsplit(self.address).netloc
+        return "Hugging Face" if self.provider in (AUTO, HF_INFERENCE) else self.provider
+
+    @property
     def receiver(self) -> str:
         """Who gets what a request holds."""
         if self.address:
-            return f"{urlsplit(self.address).netloc}, as {ADDRESS} says"
+            return f"{self.name}, as {ADDRESS} says"
         if self.provider == AUTO:
             return ("Hugging Face, and the provider that it lists first for this model and your "
                     "account")

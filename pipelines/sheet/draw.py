@@ -183,8 +183,9 @@ def subtitle(
         parts.append(f"negative prompt: {comparison.base.negative_prompt}")
     for name in HEADING_FIELDS:
         if name not in varied:
-            each = "model_id" in varied and getattr(comparison.base, name) is None
-            value = None if each else getattr(first or comparison.base, name)
+            asked = getattr(comparison.base, name)
+            each = "model_id" in varied and asked in (None, "default")
+            value = None if each else first.asked(name) if first else asked
             parts.append(f"{name} {own_or_label(name, value)}")
     parts += [f"{name} {label(name, value)}" for name, value in unusual(comparison).items()]
     if first and first.width:
@@ -193,7 +194,7 @@ def subtitle(
         worst = max(run.changed_unmasked_pixels for run in kept)
         parts.append(f"{worst:,} of {kept[0].unmasked_pixels:,} unmasked pixels changed")
     noises = {run.noise_sha256 for run in runs if run and run.noise_sha256}
-    if hosted := sum(run is not None and run.hosted for run in runs):
+    if hosted := sum(run is not None and run.hosted and run.status == "ok" for run in runs):
         parts.append(f"initial noise unknown in {hosted} cell{'s' * (hosted > 1)} of a provider")
     elif len(noises) == 1:
         parts.append(f"initial noise {next(iter(noises))[:12]} in every cell")
