@@ -141,7 +141,12 @@ def test_the_wheel_asks_for_what_requirements_txt_names(wheel):
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())
-    assert metadata.get_all("Requires-Dist") == requirements("requirements.txt")
+    asked = metadata.get_all("Requires-Dist")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"]
+    assert [line for line in asked if "extra ==" not in line] == requirements("requirements.txt")
+    assert metadata.get_all("Provides-Extra") == list(extras)
+    assert sum("extra ==" in line for line in asked) == sum(map(len, extras.values()))
     assert metadata["Version"] == pipelines.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
 
