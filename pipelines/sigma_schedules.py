@@ -237,6 +237,22 @@ def request_sigmas(request: RunRequest, original_config: dict[str, Any]) -> list
     return levels_of(_prepared(request, original_config))
 
 
+def level_range(original_config: dict[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest noise level that a model knows. Raises RequestError."""
+    import numpy as np
+
+    from pipelines.schedulers import make_scheduler
+
+    scheduler = make_scheduler("default", original_config)
+    log_sigmas = _log_sigmas(scheduler)
+    if log_sigmas is None and not _is_flow(scheduler):
+        raise RequestError(f"{type(scheduler).__name__} holds noise in a way of its own")
+    if log_sigmas is None:
+        return 1 / scheduler.config.num_train_timesteps, 1.0
+    low, high = np.exp(log_sigmas[[0, -1]]).tolist()
+    return low, high
+
+
 def _prepared(request: RunRequest, original_config: dict[str, Any]) -> Any:
     from pipelines.schedulers import make_scheduler
 

@@ -24,10 +24,12 @@ from pipelines.cli import (
     hub,
     inpaint,
     jobs,
+    lesson,
     measure_set,
     models,
     reproduce,
     runs,
+    schedule_search,
     study,
     votes,
 )
@@ -42,7 +44,7 @@ for command in (generate.generate, inpaint.inpaint, inpaint.segment, compare.com
                 beside.beside, study.study, gate.gate, measure_set.measure_set,
                 reproduce.reproduce, runs.runs, jobs.jobs, exchange.export, data.doctor,
                 data.backup, data.restore, models.models, models.schedulers,
-                conformance.conformance):
+                conformance.conformance, schedule_search.schedule_search, lesson.lesson):
     app.command()(command)
 app.command("import")(exchange.import_)
 

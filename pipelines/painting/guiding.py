@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipelines.errors import PipelineError, RequestError, first_line
-from pipelines.guidance_methods import CFG, GuidanceMethod
-from pipelines.models.guidance_source import guides_one_call
-from pipelines.models.info import ModelInfo
+from pipelines.guidance_methods import GuidanceMethod
 from pipelines.models.parts import denoiser_of
 from pipelines.painting.networks import Network, is_out_of_memory
 from pipelines.painting.rows import NotRows, Rows
@@ -34,22 +32,6 @@ if TYPE_CHECKING:
 
 ARRIVED = 1e-3  # of the largest value: how far what the scheduler is given may lie from it
 HOOK = "layer_skip_hook"  # diffusers' name of it
-
-
-def check_guidance(request: RunRequest, info: ModelInfo) -> None:
-    """Raise RequestError where a model's pipeline cannot be guided by another method."""
-    method = GuidanceMethod.parse(request.guidance_method)
-    if method.kind == CFG:
-        return
-    name = info.task_classes.get(request.task, info.pipeline_class)
-    if info.guidance_parameter != "guidance_scale" or not guides_one_call(name):
-        raise RequestError(
-            f"guidance_method: received {request.guidance_method!r}, but {name} does not combine "
-            "the halves of one call of its denoiser; accepted cfg")
-    if method.named.get("zero_steps") and not info.flow_matching:
-        raise RequestError(
-            f"guidance_method: received {request.guidance_method!r}, whose first steps predict 0, "
-            "which stands still in flow matching only; accepted cfg-zero for this model")
 
 
 class Guiding:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError
+from pipelines.guidance_methods import CFG, GuidanceMethod
 from pipelines.models.call_source import read_call
+from pipelines.models.guidance_source import guides_one_call
 from pipelines.models.hosted import check_hosted
 from pipelines.models.info import ModelInfo
-from pipelines.painting.guiding import check_guidance
 from pipelines.pixels import flat
 from pipelines.request import RunRequest
 from pipelines.schedulers import CLASS, checked_options, own_scheduler
@@ -83,6 +84,22 @@ def fit(request: RunRequest, images: Mapping[str, Image]) -> dict[str, Image]:
         if None not in size and images["image"].size != size:
             images["image"] = images["image"].resize(size, Resampling.LANCZOS)
     return images
+
+
+def check_guidance(request: RunRequest, info: ModelInfo) -> None:
+    """Raise RequestError where a model's pipeline cannot be guided by another method."""
+    method = GuidanceMethod.parse(request.guidance_method)
+    if method.kind == CFG:
+        return
+    name = info.task_classes.get(request.task, info.pipeline_class)
+    if info.guidance_parameter != "guidance_scale" or not guides_one_call(name):
+        raise RequestError(
+            f"guidance_method: received {request.guidance_method!r}, but {name} does not combine "
+            "the halves of one call of its denoiser; accepted cfg")
+    if method.named.get("zero_steps") and not info.flow_matching:
+        raise RequestError(
+            f"guidance_method: received {request.guidance_method!r}, whose first steps predict 0, "
+            "which stands still in flow matching only; accepted cfg-zero for this model")
 
 
 def check_class_of_scheduler(request: RunRequest, info: ModelInfo) -> None:
