@@ -28,11 +28,8 @@ def test_the_search_finds_a_closer_schedule_and_keeps_its_log_to_itself(engine):
 
 
 def test_what_takes_no_levels_is_refused(engine):
-    prompts = parse_prompts("right", False)
     with pytest.raises(RequestError, match="takes neither"):
-        search(engine, BASE.changed(scheduler="ddim"), prompts, (0,), 20)
-    with pytest.raises(RequestError, match="evaluates the network"):
-        search(engine, BASE.changed(scheduler="pndm"), prompts, (0,), 20)
+        search(engine, BASE.changed(scheduler="ddim"), parse_prompts("right", False), (0,), 20)
 
 
 def test_the_command_says_what_is_gained_on_held_out_prompts(run):

@@ -6,19 +6,22 @@ here.
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.text import notice, words
+from dashboard.components.text import duration, notice, words
 from dashboard.form.axes import put_comparison
 from dashboard.last_net import last_net
 from dashboard.learn.class_mode import asked_of_class, begin_lesson, class_code, open_class
 from dashboard.study.setup import put_methods
 from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError
+from pipelines.lessons.page import FRAMES, MAX_BYTES, PAGES, lesson_page
 from pipelines.lessons.question import Answer, Question
 
 PAGE = state.LEARN
@@ -67,6 +70,8 @@ def draw(lesson: Lesson) -> None:
                     st.button("Open in Study", icon=":material/query_stats:",
                               key=PAGE.key("study"), on_click=open_in_study, args=(lesson,),
                               help="The same question of many prompts: what can be told apart.")
+                if lesson.key in PAGES:
+                    page_download(lesson)
     with right:
         st.fragment(last_net()(told(lesson.play if answered else lesson.pose)))()
     if view := PAGE.pop("to"):
@@ -128,6 +133,35 @@ def commit(name: str) -> None:
 
 def guess_again(name: str) -> None:
     PAGE.set(f"{name}.committed", None)
+
+
+def page_download(lesson: Lesson) -> None:
+    """The lesson as one page; it is computed when it is asked for."""
+    made = PAGE.key(f"{lesson.key}.page")
+    if made not in st.session_state:
+        if st.button("Make an offline page", icon=":material/web_asset:",
+                     key=PAGE.key("page.make"), type="tertiary",
+                     help="One HTML file with question, slider and answer, which runs from disk "
+                          f"without a network; at most {MAX_BYTES / 1e6:g} MB."):
+            bar, done = st.progress(0.0, "Computing the page …"), itertools.count(1)
+            began = time.monotonic()
+
+            def note() -> None:
+                share = next(done) / FRAMES[lesson.key]
+                left = duration((time.monotonic() - began) * (1 / share - 1))
+                bar.progress(min(1.0, share), f"Computing the page … about {left} left")
+
+            try:
+                st.session_state[made] = lesson_page(state.engine().registry, lesson.key, note)
+            except PipelineError as error:
+                notice("error", str(error))
+                return
+            st.rerun()
+        return
+    page = st.session_state[made].encode()
+    st.download_button(f"Download the page ({len(page) / 1e6:.1f} MB)", page,
+                       f"lesson-{lesson.key}.html", "text/html", icon=":material/download:",
+                       key=PAGE.key("page.download"), on_click="ignore")
 
 
 @last_net()

@@ -29,6 +29,7 @@ from dashboard.form.fields import (
 )
 from dashboard.form.model import model_control
 from dashboard.form.restore import LINK, restore_control, take_link
+from dashboard.form.schedules import schedule_panel
 from dashboard.last_net import last_net, polled
 from dashboard.runs import masked_request, open_run, opened_run, truthful_control
 from dashboard.study.setup import put_methods
@@ -127,6 +128,7 @@ def setup() -> None:
             line = forecast_line(comparison)
         except PipelineError as error:
             problem, line = error, "No forecast yet"
+        schedule_panel(PAGE, comparison)
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             go = st.button("Start comparison", type="primary", icon=":material/grid_on:",
                            shortcut="Ctrl+Enter", key=PAGE.key("go"), disabled=comparison is None)
