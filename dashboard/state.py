@@ -22,6 +22,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from dashboard.browser import browser, is_mine, remember_browser
 from dashboard.inpaint.draft import Draft
 from pipelines.axes import format_values, make_axis, parse_values
+from pipelines.cluster import cluster_of
 from pipelines.comparison import Comparison, Forecast
 from pipelines.engine import Engine
 from pipelines.errors import RequestError, StorageError
@@ -159,7 +160,7 @@ GENERATE, INPAINT, COMPARE, STUDY, VOTES, RUNS, HUB, LEARN = map(
 
 @st.cache_resource(show_spinner=False)
 def engine() -> Engine:
-    return Engine()
+    return Engine(cluster=cluster_of())
 
 
 @st.cache_resource(show_spinner=False, on_release=JobQueue.close)

@@ -20,7 +20,6 @@ from pipelines.errors import Cancelled, NoFurther, PipelineError, RequestError
 from pipelines.fields import PICTURES
 from pipelines.grid import Grid, cell_identities, cells_in_log
 from pipelines.hardware import HOSTED_DEVICE, environment
-from pipelines.inpainting.canvas import changed_unmasked_pixels
 from pipelines.log_tables import Run, utc_now
 from pipelines.making import Wanted, make_pictures
 from pipelines.models.identity import identity, lora_contents, model_content
@@ -34,6 +33,7 @@ from pipelines.painting.extras import Extras
 from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, RunResult, Step
 from pipelines.request import RunRequest
+from pipelines.run_columns import measurements, unmasked
 from pipelines.run_log import RunLog, data_home
 from pipelines.schedulers import make_scheduler
 from pipelines.stores import LatentStore, PictureStore
@@ -43,6 +43,7 @@ from pipelines.thumbnails import Thumbnails
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.cluster.driver import Cluster
     from pipelines.hosted.pictures import Provided
 
 logger = logging.getLogger(__name__)
@@ -51,15 +52,23 @@ STRIPS_WAITING = 24  # runs whose steps are drawn later: the pictures come first
 
 
 class Engine:
-    """Registry, run log and picture store of one data folder."""
+    """Registry, run log and picture store of one data folder; a `cluster` makes the pictures."""
 
-    def __init__(self, home: Path | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, home: Path | None = None, device: str | None = None, cluster: Cluster | None = None
+    ) -> None:
         self.home = home or data_home()
         self.run_log = RunLog(self.home)
         self.pictures = PictureStore(self.home / "pictures")
         self.latents = LatentStore(self.home / "latents")
         self.thumbnails = Thumbnails(self.pictures)
         self.registry = Registry(device)
+        self.cluster = cluster
+
+    @property
+    def device(self) -> str:
+        """What makes the pictures: 'cuda', 'cpu', ...; raises ClusterError."""
+        return self.cluster.device if self.cluster else self.registry.device
 
     @property
     def strips(self) -> Strips:
@@ -73,8 +82,9 @@ class Engine:
         request, config = resolve(request, info), info.original_scheduler_config
         if info.hosted:
             return request
-        check_execution(request, info, self.registry.device)
-        check_cost(request, info, self.registry.device)
+        if not self.cluster:  # its devices look for themselves
+            check_execution(request, info, self.registry.device)
+            check_cost(request, info, self.registry.device)
         if request.scheduler != "default":
             make_scheduler(request.scheduler, config, request.scheduler_options)
         return request
@@ -88,8 +98,9 @@ class Engine:
         request = resolve(request, info, self.image_size(request))
         if info.hosted:
             return identity(request, content, (), HOSTED_DEVICE, "unknown")
-        dtype = self.registry.dtype(request)
-        return identity(request, content, loras, self.registry.device, dtype)
+        dtype = self.registry.dtype(request, self.device)
+        machine = self.cluster.machine if self.cluster else None
+        return identity(request, content, loras, self.device, dtype, machine)
 
     def model_of(
         self, request: RunRequest, known: dict[tuple, Any]
@@ -143,18 +154,28 @@ class Engine:
         on_step: Callable[[int, Step], None] | None = None,
         on_run: Callable[[int, Run], None] | None = None,
         check: Callable[[], None] | None = None,
+        apart: bool = False,
     ) -> None:
-        """Make pictures and log them, those of one model side by side (see making.py).
+        """Make pictures and log them, those of one model side by side (see making.py); `apart`: one
+        at a time on each device of a cluster.
 
         `on_run(number, run)` is called for each as it is done, failed ones too; `on_step(number,
         step)` after each step of each. It and `check`, which is called before each network call,
         may raise Cancelled: that goes on to the caller, and there is no row of what was under way.
-        Raises StorageError where the log can only be read.
+        Raises StorageError where the log can only be read, ClusterError where no device is left.
         """
         self.run_log.database.check_writable()
+        there = [number for number, picture in enumerate(wanted)
+                 if self.cluster and not is_hosted(picture.request.model_id)]
+        if there:
+            self.cluster.make(self, [wanted[number] for number in there],
+                              on_step and (lambda place, step: on_step(there[place], step)),
+                              on_run and (lambda place, run: on_run(there[place], run)),
+                              check, apart)
         groups: dict[tuple, list[int]] = {}
-        for number, picture in enumerate(wanted):
-            groups.setdefault(tuple(picture.request.weights.values()), []).append(number)
+        for number in sorted({*range(len(wanted))} - {*there}):
+            weights = wanted[number].request.weights
+            groups.setdefault(tuple(weights.values()), []).append(number)
         for numbers in groups.values():
             self._make_group({number: wanted[number] for number in numbers}, on_step, on_run,
                              check)
@@ -219,6 +240,10 @@ class Engine:
             return
         with self.registry.borrow(**weights) as (model, fresh):
             yield model, functools.partial(make_pictures, load_ms=model.load_ms * fresh)
+
+    def failed(self, wanted: Wanted, error: PipelineError) -> Run:
+        """Log a picture that could not be made."""
+        return self._log(wanted, wanted.request, error, None)
 
     def chain(
         self,
@@ -320,7 +345,7 @@ class Engine:
             if isinstance(outcome, Exception):
                 raise outcome
             asked, request = request, outcome.request
-            measured |= self._measurements(outcome)
+            measured |= measurements(self.pictures, outcome)
             if outcome.told:
                 measured["environment"] |= {"provider": dict(outcome.told)}
             measured["identity"] = identity(
@@ -333,7 +358,7 @@ class Engine:
             if wanted.comparison_id and outcome.steps is not None:
                 self.strips.keep(measured["identity"], outcome.steps)
             with extras.attempt("changed pixels outside the mask"):
-                measured |= self._unmasked(request, measured["image_sha256"])
+                measured |= unmasked(self.pictures, request, measured["image_sha256"])
             measured["notes"] += extras.notes
         except Cancelled:
             status = "cancelled"
@@ -418,30 +443,3 @@ class Engine:
         """The file of a run's picture; None where there is none that is whole."""
         whole = self.pictures.whole(run.image_sha256)
         return self.pictures.path(run.image_sha256) if whole else None
-
-    def _measurements(self, result: RunResult) -> dict[str, Any]:
-        """A result as columns of the run log; stores the picture."""
-        timings = result.timings.as_dict()
-        sha256 = self.pictures.put(result.image)
-        return {
-            "image_sha256": sha256,
-            "height": result.image.height,
-            "width": result.image.width,
-            "nfe": result.nfe,
-            "denoiser_rows": result.denoiser_rows,
-            "noise_sha256": result.noise_sha256,
-            "peak_memory_bytes": result.peak_memory_bytes,
-            "step_ms": timings.pop("steps"),
-            "notes": list(result.notes),
-            "shared": result.shared,
-            **{f"{name}_ms": value for name, value in timings.items()},
-        }
-
-    def _unmasked(self, request: RunRequest, sha256: str) -> dict[str, int]:
-        """What an in-painting left alone, measured on the stored pictures."""
-        if request.task != "inpainting":
-            return {}
-        names = (request.image, request.mask_image, sha256)
-        before, mask_image, after = map(self.pictures.get, names)
-        changed, count = changed_unmasked_pixels(request, before, mask_image, after)
-        return {"changed_unmasked_pixels": changed, "unmasked_pixels": count}

@@ -45,6 +45,12 @@ def record(error: Exception, home: Path | None = None) -> str:
     return f"in {path}"
 
 
+def append(home: Path, text: str) -> None:
+    """Add what was recorded on another machine."""
+    with _lock:
+        _append(home / NAME, text)
+
+
 def _append(path: Path, text: str) -> None:
     if path.exists() and path.stat().st_size > LARGEST:
         path.replace(path.with_name(f"{NAME}.1"))

@@ -21,6 +21,10 @@ class DeviceMemoryError(PipelineError):
     """The device ran out of memory."""
 
 
+class ClusterError(PipelineError):
+    """There is no cluster, or no device of it that can do the work."""
+
+
 class StorageError(PipelineError):
     """A picture or a row could not be written or read."""
 

@@ -103,8 +103,8 @@ class Grid:
             return [number for number in order if not self.runs[number]]
 
         def make(numbers: list[int]) -> None:
-            if shared:
-                self._make_side_by_side(numbers, on_step, on_cell, check)
+            if shared or self.engine.cluster:
+                self._make_side_by_side(numbers, on_step, on_cell, check, not shared)
             else:
                 self._make_one_by_one(numbers, on_step, on_cell, check)
 
@@ -151,12 +151,13 @@ class Grid:
         on_step: Callable[[int, Step], None] | None,
         on_cell: Callable[[int, Run], None] | None,
         check: Callable[[], None] | None,
+        apart: bool,
     ) -> None:
         self.engine.make(
             [Wanted(self.cells[number].request, self.comparison_id, self.cells[number].axes)
              for number in numbers],
             on_step and (lambda place, step: on_step(numbers[place], step)),
-            lambda place, run: self._ended(numbers[place], run, on_cell), check)
+            lambda place, run: self._ended(numbers[place], run, on_cell), check, apart)
 
     def _ended(
         self, number: int, run: Run, on_cell: Callable[[int, Run], None] | None

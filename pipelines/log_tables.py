@@ -267,7 +267,8 @@ class UserMeasure(Base):
 
 @checked
 class Timing(Base):
-    """One measured repeat of a run, made apart, after warm-up; milliseconds."""
+    """One measured repeat of a run, made apart, after warm-up; milliseconds. `node` names the
+    device of a cluster that it was measured on."""
 
     __tablename__ = "timings"
 
@@ -278,6 +279,7 @@ class Timing(Base):
     denoising_ms: Mapped[float]
     decoding_ms: Mapped[float]
     total_ms: Mapped[float]
+    node: Mapped[str | None] = mapped_column(default=None)
 
 
 class Claim(Base):

@@ -16,9 +16,8 @@ from pipelines.comparison import Comparison
 from pipelines.errors import PipelineError, RequestError, StorageError
 from pipelines.fields import SOLVER_FIELDS
 from pipelines.log_tables import Distance, Run, Timing, utc_now
-from pipelines.making import Wanted, make_picture
+from pipelines.making import Wanted
 from pipelines.painting.extras import Extras
-from pipelines.painting.resolve import resolve
 from pipelines.painting.result import OnStep, Step
 from pipelines.pixels import flat
 from pipelines.references import (
@@ -32,6 +31,7 @@ from pipelines.request import DEFAULTS, RunRequest
 from pipelines.run_log import TimingSummary
 from pipelines.schedulers import EXACT, known_scheduler
 from pipelines.stores import LatentStore, PictureStore
+from pipelines.timer import timer
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +261,8 @@ def measure_timings(
     mixed: bool = False,
 ) -> None:
     """Make these runs again, as far as they were `made_here`, each apart and `repeats` times, and
-    log how long they took; the first `begin` of them are there already.
+    log how long they took; the first `begin` of them are there already. All on one device, also
+    where a cluster has several.
 
     Models one after the other, or `mixed`, in the order of the runs, which loads them again each
     time where memory does not hold them together; within a model in turns, each turn starting with
@@ -275,36 +276,30 @@ def measure_timings(
         weights = tuple(request.weights.values()) if request and not mixed else ()
         groups.setdefault(weights, {})[run.source_id] = run
     done, models = 0, {}
-    for group in groups.values():
-        members = list(group.values())
-        requests = [run.readable_request() for run in members]
-        same = [_unchanged(engine, run, models) for run in members]
-        for turn in range(repeats):
-            for place in range(len(members)):
-                place = (place + turn) % len(members)
-                done += 1
-                if done <= begin:
-                    continue
-                if same[place]:
-                    _time(engine, members[place].source_id, requests[place], on_step)
-                if on_done:
-                    on_done(done)
+    before = engine.run_log.timing_nodes([run_id for group in groups.values() for run_id in group])
+    with timer(engine, before) as timed:
+        for group in groups.values():
+            members = list(group.values())
+            requests = [run.readable_request() for run in members]
+            same = [_unchanged(engine, run, models) for run in members]
+            for turn in range(repeats):
+                for place in range(len(members)):
+                    place = (place + turn) % len(members)
+                    done += 1
+                    if done <= begin:
+                        continue
+                    if same[place]:
+                        engine.run_log.add(Timing(
+                            run_id=members[place].source_id, datetime_utc=utc_now(),
+                            **timed(requests[place], on_step)))
+                    if on_done:
+                        on_done(done)
 
 
 def timings(engine: Engine, runs: Runs) -> list[TimingSummary | None]:
     """What was measured of these runs; None where nothing was."""
     known = engine.run_log.timings([run.source_id for run in runs if run])
     return [known.get(run.source_id) if run else None for run in runs]
-
-
-def _time(engine: Engine, run_id: int, request: RunRequest, on_step: OnStep | None) -> None:
-    images = engine.images(request)
-    with engine.registry.borrow(**request.weights) as (model, _):
-        request = resolve(request, model.info, engine.image_size(request))
-        measured = make_picture(model, request, images, on_step).timings
-    names = ("text_encoding", "denoising", "decoding", "total")
-    engine.run_log.add(Timing(run_id=run_id, datetime_utc=utc_now(),
-                              **{f"{name}_ms": getattr(measured, name) for name in names}))
 
 
 def _first_made(runs: Runs) -> Run | None:

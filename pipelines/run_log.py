@@ -152,15 +152,24 @@ class RunLog:
             session.merge(distance)  # somebody may have measured it at the same time
 
     def timings(self, run_ids: Sequence[int]) -> dict[int, TimingSummary]:
-        """What was measured of these runs, by their id."""
-        query = select(Timing.run_id, Timing.total_ms).where(Timing.run_id.in_(run_ids))
+        """What was measured of these runs, by their id: on the machine or device of a cluster that
+        measured one of them last, since times of two do not mix."""
+        query = select(Timing.run_id, Timing.total_ms, Timing.node)
+        query = query.where(Timing.run_id.in_(run_ids)).order_by(Timing.id.desc())
         totals: dict[int, list[float]] = {}
         with self._session() as session:
-            for run_id, total in session.execute(query):
-                if _are_numbers(total):
-                    totals.setdefault(run_id, []).append(total)
+            rows = [row for row in session.execute(query) if _are_numbers(row.total_ms)]
+        for row in rows:
+            if row.node == rows[0].node:
+                totals.setdefault(row.run_id, []).append(row.total_ms)
         return {run_id: TimingSummary(len(ms), statistics.median(ms), min(ms), max(ms))
                 for run_id, ms in totals.items()}
+
+    def timing_nodes(self, run_ids: Sequence[int]) -> set[str]:
+        """The devices of clusters that have measured some of these runs."""
+        query = select(Timing.node).where(Timing.run_id.in_(run_ids), Timing.node.is_not(None))
+        with self._session() as session:
+            return set(session.scalars(query.distinct()))
 
     def distances(self, run_ids: Collection[int]) -> list[tuple[Distance, Run]]:
         """What was measured of these runs, each with its reference."""

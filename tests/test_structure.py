@@ -18,7 +18,7 @@ LAYERS = (
     ("pipelines.painting",),
     ("pipelines.inpainting",),
     ("pipelines.engine", "pipelines.grid"),
-    ("pipelines.jobs",),
+    ("pipelines.cluster", "pipelines.jobs"),
     ("pipelines.cli", "dashboard"),
 )
 # Private names of torch and diffusers that are ours elsewhere.

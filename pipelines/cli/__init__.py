@@ -15,6 +15,7 @@ import typer
 
 from pipelines.cli import (
     beside,
+    cluster,
     compare,
     conformance,
     data,
@@ -35,7 +36,13 @@ from pipelines.cli import (
 )
 from pipelines.cli.output import complain
 from pipelines.error_log import one_line
-from pipelines.errors import Cancelled, PipelineError, RequestError, StorageError
+from pipelines.errors import (
+    Cancelled,
+    ClusterError,
+    PipelineError,
+    RequestError,
+    StorageError,
+)
 
 UsageError = typer.BadParameter.__base__  # typer exports only its child
 
@@ -52,6 +59,10 @@ hub_app = typer.Typer(help=hub.__doc__)
 for command in (hub.search, hub.download, hub.cache):
     hub_app.command()(command)
 app.add_typer(hub_app, name="hub")
+cluster_app = typer.Typer(help=cluster.__doc__)
+for command in (cluster.start, cluster.status, cluster.stop):
+    cluster_app.command()(command)
+app.add_typer(cluster_app, name="cluster")
 
 votes_app = typer.Typer(help=votes.__doc__)
 for name, command in (("list", votes.list_votes), ("new", votes.new), ("reveal", votes.reveal),
@@ -67,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(app: typer.Typer, arguments: Sequence[str], program: str) -> NoReturn:
-    """Run a command line and end. Bad input ends it with exit code 2 and one line, a log or a store
-    that cannot be used with 1; so does what nobody foresaw, with the place of its traceback."""
+    """Run a command line and end. Bad input ends it with exit code 2 and one line, a log, a store
+    or a cluster that cannot be used with 1; so does what nobody foresaw, with the place of its
+    traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -81,7 +93,7 @@ def run(app: typer.Typer, arguments: Sequence[str], program: str) -> NoReturn:
         code = 130
     except UsageError as error:
         code = complain(error.format_message())
-    except StorageError as error:
+    except (ClusterError, StorageError) as error:
         complain(str(error))
         code = 1
     except PipelineError as error:

@@ -14,6 +14,7 @@ import typer
 
 from pipelines import measuring
 from pipelines.claims import waiting_text
+from pipelines.cli.cluster import Address
 from pipelines.cli.options import (
     From,
     Truthful,
@@ -35,6 +36,7 @@ from pipelines.cli.output import (
     print_notes,
     progress,
 )
+from pipelines.cluster import cluster_of
 from pipelines.comparison import Comparison, logged_comparison
 from pipelines.engine import Engine
 from pipelines.errors import Cancelled, RequestError
@@ -92,13 +94,14 @@ def compare(
         "to a cell such as scheduler=ddim,num_inference_steps=50.")] = None,
     measure: Annotated[int, typer.Option(
         metavar="N", min=0, help="Time the cells: each apart, N times, in turns.")] = 0,
+    cluster: Address = None,
     as_json: Json = False,
 ) -> None:
     """Make a sheet of pictures from one initial noise."""
     check_png(output)
     with Interrupt() as interrupt:
         # What is asked for, and whether it can be made and written.
-        engine = Engine()
+        engine = Engine(cluster=cluster_of(cluster))
         comparison, logged_reference = _asked_for(
             context, engine, fields, axis or [], skip or [], num_images_per_prompt, resume, recipe,
             source)
@@ -161,7 +164,8 @@ def compare(
             if record["error"]:
                 print(f"  {record['axes']}: {record['error']}", file=sys.stderr)
     in_runs = {note for run in runs if run for note in run.notes}
-    print_notes(*notes_of_runs(runs), *(n for n in extras.notes if n not in in_runs))
+    print_notes(*notes_of_runs(runs), *(n for n in extras.notes if n not in in_runs),
+                *(engine.cluster.notes if engine.cluster else ()))
     if interrupt.seen:
         raise typer.Exit(130)
     outputs.finish()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.output import Json, print_json, print_table, progress
+from pipelines.cluster import cluster_of
 from pipelines.engine import Engine
 from pipelines.errors import Cancelled
 from pipelines.jobs import open_queue
@@ -23,7 +24,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the queue: what runs, waits, is paused, or was interrupted when its program ended."""
-    queue = open_queue(Engine(), work=resume_jobs)
+    queue = open_queue(Engine(cluster=cluster_of()), work=resume_jobs)
     mine = queue.resume_all() if resume_jobs else queue.jobs()
     failed = False
     if resume_jobs:

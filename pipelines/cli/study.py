@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.claims import waiting_text
+from pipelines.cli.cluster import Address
 from pipelines.cli.options import make_request, refuse_beside, request_options
 from pipelines.cli.output import (
     Interrupt,
@@ -19,6 +20,7 @@ from pipelines.cli.output import (
     print_table,
     progress,
 )
+from pipelines.cluster import cluster_of
 from pipelines.engine import Engine
 from pipelines.errors import RequestError
 from pipelines.measuring import CONVERGED
@@ -77,6 +79,7 @@ def study(
     csv: Annotated[Path | None, typer.Option(help="Every pair of pictures, as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Every pair of pictures, as Parquet.")]
     = None,
+    cluster: Address = None,
     as_json: Json = False,
 ) -> None:
     """Compare methods over many prompts, and say what can be told apart."""
@@ -89,7 +92,7 @@ def study(
     register_setting()
     register_all(measures)
     with Interrupt() as interrupt:
-        engine = Engine()
+        engine = Engine(cluster=cluster_of(cluster))
         if resume is not None:
             refuse_beside(context, "resume: takes the design from the log, give none", HELD)
             design = logged_study(engine.run_log, resume)
@@ -122,7 +125,7 @@ def study(
         print_json(findings.as_json())
     else:
         _print_findings(findings)
-    print_notes(*findings.notes)
+    print_notes(*findings.notes, *(engine.cluster.notes if engine.cluster else ()))
     if interrupt.seen:
         raise typer.Exit(130)
     outputs.finish()

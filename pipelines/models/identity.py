@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,19 @@ def _file_hash(path: Path, _size: int, _changed: int) -> str:
 
 
 def identity(
-    request: RunRequest, content: str, loras: Sequence[str], device: str, dtype: str
+    request: RunRequest, content: str, loras: Sequence[str], device: str, dtype: str,
+    machine: Mapping[str, Any] | None = None,
 ) -> str:
     """SHA-256 of a resolved request, the contents of its model and adapters, and what computes; of
-    a hosted model nothing of this machine, so that an update makes nobody pay again."""
+    a hosted model nothing of this machine, so that an update makes nobody pay again.
+
+    `machine` is the `hardware.environment` of a device elsewhere, None for one of this machine.
+    """
     left_out = {*NOT_HASHED, *(set(ADDED_LATER) - set(request.not_default))}
     asked = {"request": request.model_dump(mode="json", exclude=left_out), "model": content}
     if device == HOSTED_DEVICE:
         return _hash(asked)
-    machine = environment(device)
+    machine = machine or environment(device)
     return _hash(asked | {
         "engine": ENGINE,
         "loras": [[part, lora.weight] for part, lora in zip(loras, request.loras, strict=True)],

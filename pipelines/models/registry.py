@@ -71,10 +71,10 @@ class Registry:
         if held := self._held.get(request.model_id):
             check_as_it_is(held, request.weights)
 
-    def dtype(self, request: RunRequest) -> str:
-        """The precision that a request's model has, or would be loaded in."""
+    def dtype(self, request: RunRequest, device: str) -> str:
+        """The precision that a request's model has, or would be loaded in on a device."""
         held = self._held.get(request.model_id)
-        return held.dtype if held else request.torch_dtype or default_dtype(self.device)
+        return held.dtype if held else request.torch_dtype or default_dtype(device)
 
     def steps_to_run(self, request: RunRequest) -> int:
         """The steps that really run; as most models do it where this one is unknown."""
