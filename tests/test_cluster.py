@@ -24,9 +24,9 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cl
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tested on Linux only")
 
 MEGABYTES = 80 * 10**6
-# A node that is killed is missed after about two seconds.
-HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
-          "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+# A node that is killed is missed after about three seconds, one that is only slow is not.
+HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000,
+          "health_check_timeout_ms": 10_000, "health_check_failure_threshold": 3}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ clock, while there is work. Nothing is logged in the data folder (docs/cluster.m
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,16 +22,16 @@ from pipelines.request import RunRequest
 PROMPT = "a red car on a road at night"
 
 
-def waits_ms(batches: Sequence[Batch]) -> tuple[float, int]:
-    """The milliseconds that devices waited between their batches, and the pictures of these."""
-    waited, pictures = 0.0, 0
+def waits_ms(batches: Sequence[Batch]) -> list[float]:
+    """How long devices waited for each of their batches but the first, in milliseconds per
+    picture."""
+    waits = []
     for label in {batch.label for batch in batches}:
         mine = sorted((batch for batch in batches if batch.label == label),
                       key=lambda batch: batch.begun)
-        for before, batch in zip(mine, mine[1:], strict=False):
-            waited += 1000 * (batch.begun - before.ended)
-            pictures += batch.pictures
-    return waited, pictures
+        waits += [1000 * (batch.begun - before.ended) / max(1, batch.pictures)
+                  for before, batch in zip(mine, mine[1:], strict=False)]
+    return waits
 
 
 def main() -> None:
@@ -57,11 +58,12 @@ def main() -> None:
                 begun = time.perf_counter()
                 engine.compare(comparison, shared=not apart, fresh=True)
                 seconds[count] = time.perf_counter() - begun
-                waited, pictures = waits_ms(cluster.batches)
+                waits = waits_ms(cluster.batches)
                 print(f"{'one at a time' if apart else 'in batches'}, {count} devices: "
                       f"{seconds[count]:.2f} s, {seconds[1] / seconds[count]:.2f} times one "
                       f"device; {len(cluster.batches)} batches, a device waited "
-                      f"{waited / max(1, pictures):.1f} ms per picture")
+                      f"{statistics.median(waits):.1f} ms per picture (median; least "
+                      f"{min(waits):.1f}, most {max(waits):.1f})")
 
 
 if __name__ == "__main__":
