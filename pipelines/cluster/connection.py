@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import logging
 import os
 import socket
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 NAMESPACE = "contact-sheet"
-# The token of a cluster that this program began: in the data folder, and where Ray looks for it.
+NODE = "cluster.json"  # the node that this program began, in the data folder
+# The token of its cluster: in the data folder, and where Ray looks for it.
 TOKEN, MODE, TOKEN_PATH = "cluster.token", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"
 CONNECT_SECONDS = 10
 CALLS = 32  # of an actor at once: each driver has two
@@ -68,22 +71,33 @@ def connect(address: str) -> ModuleType:
     ray = ray_library()
     if ray.is_initialized():
         return ray
+    text = _where(address)
     try:
-        _see_that_it_answers(address)
-        ray.init(address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False,
+        _see_that_it_answers(text)
+        ray.init(text, namespace=NAMESPACE, log_to_driver=False, configure_logging=False,
                  logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = os.environ.get("RAY_ADDRESS") or "on this machine" if address == "auto" else address
+        where = "on this machine" if text == "auto" else text
         raise ClusterError(f"no cluster answers ({where}): {first_line(error)[:160]}; "
                            f"{HOW!r} starts one here, {SETTING} or --cluster names one elsewhere"
                            ) from error
     return ray
 
 
+def _where(address: str) -> str:
+    """What 'auto' stands for: RAY_ADDRESS, else the node of the data folder, else what Ray finds.
+    """
+    if address != "auto":
+        return address
+    remembered = ""
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        remembered = json.loads((data_home() / NODE).read_text("utf-8"))["address"]
+    return os.environ.get("RAY_ADDRESS") or remembered or address
+
+
 def _see_that_it_answers(address: str) -> None:
     """Raise OSError where nobody does: Ray itself would try for minutes."""
-    text = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    host, _, port = text.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 

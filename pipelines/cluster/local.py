@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 
-from pipelines.cluster.connection import MODE, TOKEN, ray_library
+from pipelines.cluster.connection import MODE, NODE, TOKEN, ray_library
 from pipelines.errors import ClusterError, StorageError
 from pipelines.files import write_file
 
-NAME, LOG = "cluster.json", "cluster.log"
+LOG = "cluster.log"
 START_SECONDS, STOP_SECONDS = 90, 30
 OBJECT_STORE_BYTES = 500_000_000  # pictures on their way; most are smaller than what goes directly
 
@@ -58,13 +58,16 @@ def start_node(
     while "Ray runtime started" not in (said := (home / LOG).read_text("utf-8", "replace")):
         if node.poll() is not None or time.monotonic() > deadline:
             node.terminate()
+            (home / TOKEN).unlink(missing_ok=True)
             lines = [line for line in said.splitlines() if line.strip()]
             raise ClusterError(f"Ray did not start, see {home / LOG}: "
                                f"{lines[-1] if lines else 'it says nothing'}")
         time.sleep(0.2)
-    begun = psutil.Process(node.pid).create_time()
-    write_file(home / NAME, json.dumps({"pid": node.pid, "create_time": begun}).encode())
-    return join or f"{_address()}:{port}"
+    address = join or f"{_address()}:{port}"
+    remembered = {"pid": node.pid, "create_time": psutil.Process(node.pid).create_time(),
+                  "address": address}
+    write_file(home / NODE, json.dumps(remembered).encode())
+    return address
 
 
 def stop_node(home: Path) -> bool:
@@ -76,7 +79,7 @@ def stop_node(home: Path) -> bool:
         _, alive = psutil.wait_procs(members, STOP_SECONDS)
         for member in alive:
             member.kill()
-    for name in (NAME, TOKEN):
+    for name in (NODE, TOKEN):
         (home / name).unlink(missing_ok=True)
     return process is not None
 
@@ -84,7 +87,7 @@ def stop_node(home: Path) -> bool:
 def node_process(home: Path) -> psutil.Process | None:
     """The process that `start_node` began, while it lives."""
     try:
-        values: dict[str, Any] = json.loads((home / NAME).read_text("utf-8"))
+        values: dict[str, Any] = json.loads((home / NODE).read_text("utf-8"))
         process = psutil.Process(values["pid"])
         return process if process.create_time() == values["create_time"] else None
     except (OSError, ValueError, LookupError, TypeError, psutil.Error):
