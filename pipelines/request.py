@@ -188,8 +188,8 @@ class RunRequest(BaseModel):
         "CUDA."),
         Role("loading", of_model=True, method=True, widget=True, heading="unusual")] = None
     loras: Annotated[tuple[Lora, ...], Field(
-        description="LoRA adapters: postcards-line and postcards-teapot (bundled), .safetensors "
-        "files, folders or Hub ids in the cache; =WEIGHT behind one sets its weight, else 1."),
+        description="LoRA adapters: .safetensors files, folders or Hub ids in the cache; =WEIGHT "
+        "behind one sets its weight, else 1."),
         Role("adapters", of_model=True, hashed=False, widget=True, heading="unusual")] = ()
     attention_backend: Annotated[AttentionBackend, Field(
         description="How attention is computed, in diffusers' names: the same picture but for the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import streamlit as st
 
@@ -21,7 +22,6 @@ from pipelines.chain import default_strength
 from pipelines.errors import PipelineError
 from pipelines.fields import choices, description
 from pipelines.inpainting.pictures_in import open_picture
-from pipelines.models.files import BUNDLED_LORAS
 from pipelines.models.hosted import what_leaves
 from pipelines.notation import number_text
 from pipelines.painting.execution import attention_backends, caches, compile_obstacle
@@ -156,7 +156,7 @@ def unknown_words_note(request: RunRequest, *prompts: str) -> None:
     """A gentle note where the bundled model does not know words of the prompts."""
     if request.model_id not in CAPTIONED_MODELS:
         return
-    adapters = [lora.path for lora in request.loras]
+    adapters = [Path(lora.path).stem for lora in request.loras]
     unknown = list(dict.fromkeys(
         word for prompt in prompts for word in unknown_words(prompt, adapters)))
     if unknown:
@@ -263,10 +263,9 @@ def advanced_controls(page: PageState, without: Collection[str] = ()) -> None:
                   placeholder='{"use_karras_sigmas": true}',
                   help="Constructor options of the diffusers scheduler, as JSON.")
     st.text_area("LoRA adapters", **page.kept("loras"), height=68,
-                 placeholder="postcards-line = 0.8",
-                 help=f"One per line: {', '.join(BUNDLED_LORAS)} (for postcards), a .safetensors "
-                      "file, a folder, or a Hub id in the cache; behind = its weight, else 1. JSON "
-                      "names any path: "
+                 placeholder="style.safetensors = 0.8",
+                 help="One per line: a .safetensors file, a folder, or a Hub id in the cache; "
+                      "behind = its weight, else 1. JSON names any path: "
                       '`{"path": "rank=8", "weight": 0.5}`.')
     left, middle, right = st.columns(3)
     left.selectbox("dtype", [None, *choices("torch_dtype")], **page.kept("torch_dtype"),

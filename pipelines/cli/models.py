@@ -14,7 +14,6 @@ from pipelines.engine import Engine
 from pipelines.errors import PipelineError, RequestError
 from pipelines.hub.client import Hub
 from pipelines.hub.folders import LocalFolders, offered_models
-from pipelines.models.files import BUNDLED_LORAS
 from pipelines.schedulers import CATALOGUE
 
 
@@ -53,11 +52,6 @@ def models(
         ["model_id", "source", "pipeline", "size", "weights", "default scheduler"],
         [[i.model_id, i.source, i.pipeline_class, f"{i.width} x {i.height} px",
           f"{i.size_bytes / 1e6:.1f} MB", i.default_scheduler] for i in infos],
-    )
-    print_table(
-        ["LoRA adapter", "source", "size"],
-        [[name, "bundled", f"{file.stat().st_size / 1e6:.1f} MB"]
-         for name, file in BUNDLED_LORAS.items()],
     )
 
 

@@ -20,12 +20,10 @@ _EXACT = {name: _PACKAGE / "laboratory" / "models" / name for name in ("exact-2d
 BUNDLED = {
     "postcards": _PACKAGE / "postcards" / "weights",
     "postcards-turbo": _PACKAGE / "postcards" / "weights-turbo",
+    "postcards-inpaint": _PACKAGE / "postcards" / "weights-inpaint",
     "postcards-ddpm": _PACKAGE / "postcards" / "weights-ddpm",
     **{name: folder / "epsilon" for name, folder in _EXACT.items()},
 }
-_ADAPTERS = _PACKAGE / "postcards" / "adapters"
-BUNDLED_LORAS = {name: _ADAPTERS / f"{name}.safetensors"
-                 for name in ("postcards-line", "postcards-teapot")}
 IN_MEMORY = "memory:"  # begins the name of a pipeline that a program handed over (in_memory.py)
 CONFIGS = (".json", ".txt", ".model", ".jinja", ".spm")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -118,11 +116,8 @@ def find_weights(name: str, files: Sequence[str], in_folder: Sequence[str]) -> P
 
 
 def find_lora(path: str) -> Path:
-    """The file of an adapter: a bundled one, a .safetensors file, a folder that holds one, or a Hub
-    id in the local cache, with the file's name behind it where there are several. Raises LoadError.
-    """
-    if path in BUNDLED_LORAS:
-        return BUNDLED_LORAS[path]
+    """The file of an adapter: a .safetensors file, a folder that holds one, or a Hub id in the
+    local cache, with the file's name behind it where there are several. Raises LoadError."""
     with whole(f"lora: {path}"):
         return _find_lora(path)
 
@@ -133,9 +128,8 @@ def _find_lora(path: str) -> Path:
         snapshots = _snapshots("/".join(path.split("/")[:2]))
         place = snapshots[-1].joinpath(*path.split("/")[2:]) if snapshots else None
     if place is None or not place.exists():
-        raise LoadError(f"lora: received {path!r}, accepted {', '.join(BUNDLED_LORAS)}, a "
-                        ".safetensors file, a folder that holds one, or a Hub id in the Hugging "
-                        "Face cache")
+        raise LoadError(f"lora: received {path!r}, accepted a .safetensors file, a folder that "
+                        "holds one, or a Hub id in the Hugging Face cache")
     if place.is_file() and place.suffix in PICKLES:
         raise LoadError(f"lora: {path} is a pickle, which can run code when it is opened; "
                         "accepted: .safetensors")

@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "teapot": subject_table}
     parser.add_argument("member", choices=tables)
     parser.add_argument("--model", metavar="PATH",
-                        help="its folder, or an adapter's file; default: the bundled one")
+                        help="its folder, or an adapter's file; default: postcards-MEMBER")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

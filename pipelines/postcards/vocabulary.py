@@ -77,7 +77,7 @@ OPENINGS = (
 )
 
 # The bundled models that paint these captions.
-CAPTIONED_MODELS = ("postcards", "postcards-turbo")
+CAPTIONED_MODELS = ("postcards", "postcards-turbo", "postcards-inpaint")
 NEW_SUBJECT = "teapot"  # which none of them knows, and an adapter brings
 EXAMPLE_PROMPTS = (
     "a red car on a road at night",
@@ -265,8 +265,8 @@ def known_words() -> frozenset[str]:
 
 
 def unknown_words(prompt: str, adapters: Collection[str] = ()) -> list[str]:
-    """Words of the prompt that the model, with these bundled adapters on it, never saw: lower case,
-    in order, each once."""
+    """Words of the prompt that the model never saw, nor one of these adapters (names of their files
+    without the end): lower case, in order, each once."""
     known = known_words()
     if f"postcards-{NEW_SUBJECT}" in adapters:
         known |= {NEW_SUBJECT, _plural(NEW_SUBJECT)}
