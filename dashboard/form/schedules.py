@@ -8,7 +8,7 @@ from pathlib import Path
 import altair as alt
 import streamlit as st
 
-from dashboard.components.analysis import COLOURS, SVG
+from dashboard.components.charts import COLOURS, SVG
 from dashboard.components.text import notice, words
 from dashboard.form.model import page_model
 from dashboard.last_net import last_net

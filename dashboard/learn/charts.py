@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import streamlit as st
 
-from dashboard.components.analysis import COLOURS, SVG
+from dashboard.components.charts import COLOURS, SVG
 from dashboard.components.text import words
 from pipelines.lessons.plane import SPAN
 
