@@ -233,7 +233,7 @@ def test_settings_hidden_in_the_lowest_bits(read):
 @pytest.mark.parametrize("data, cut", [
     (b"no gzip", None), (gzip.compress(b"{" * 100_000), None), (gzip.compress(b"[1]"), None),
     (gzip.compress(b"{}")[:9], None), (b"x" * 2**20, 5), (gzip.compress(b'{"Comment": 5}'), None),
-])
+], ids=("no gzip", "deep", "a list", "cut", "too short", "no settings"))
 def test_damaged_hidden_settings_are_none(read, data, cut):
     with pytest.raises(RequestError, match="says nothing of how it was made"):
         read(with_hidden("stealth_pngcomp", data, cut=cut))

@@ -143,6 +143,16 @@ def test_turbo_paints_in_few_evaluations_what_its_teacher_does_not(session_engin
     assert min(teacher.values()) < 0.8
 
 
+def test_inpaint_removes_what_the_base_paints_anew(session_engine):
+    """The table of its card, small: the error under the mask, and in its rim."""
+    from pipelines.postcards.family import inpaint_table
+
+    rows = [row.split("|") for row in inpaint_table(session_engine, "postcards-inpaint", 4, 3)[4:]]
+    under, rim = ([float(row[place].split()[0]) for row in rows] for place in (6, 7))
+    assert [row[1].strip() for row in rows] == ["postcards", "postcards", "postcards-inpaint"]
+    assert under[2] < min(under[:2]) / 2 and rim[2] < min(rim[:2])
+
+
 def test_the_scheduler_config_suits_every_compatible_class():
     config = json.loads((WEIGHTS / "scheduler" / "scheduler_config.json").read_text())
     wanted = {
