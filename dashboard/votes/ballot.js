@@ -8,9 +8,10 @@ import { forget, stateOf } from "../components/common.js";
 const GAP = 16;
 const SOONEST = 300; // ms after the pictures are there: what comes before is a double click
 const PATIENCE = 6000; // ms until an answer that nobody heard may be sent again
+const FOUR = ["first", "second", "third", "fourth"];
 const NAMES = {
   2: { row: ["left", "right"], column: ["upper", "lower"] },
-  4: { row: ["first", "second", "third", "fourth"], column: ["first", "second", "third", "fourth"] },
+  4: { row: FOUR, column: FOUR },
 };
 const KEYS = { ArrowLeft: "1", ArrowUp: "1", ArrowRight: "2", ArrowDown: "2", 1: "1", 2: "2",
   3: "3", 4: "4", " ": "tie", t: "tie", s: "skip", Backspace: "back" };
