@@ -250,7 +250,7 @@ def test_timings_are_measured_apart_in_turns_and_kept(engine):
         return make_picture(model, request, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.measuring.make_picture", watched)
+        patch.setattr("pipelines.timer.make_picture", watched)
         measuring.measure_timings(engine, runs, 3)
     assert seeds == [0, 1, 1, 0, 0, 1]
     for summary in measuring.timings(engine, runs):

@@ -163,7 +163,7 @@ def _value_of(engine: Engine, base: RunRequest, part: str) -> Any:
     if part == "model_id":
         return join_model_id(base.model_id, base.revision, base.variant)
     if part == "torch_dtype":
-        return engine.registry.dtype(base)
+        return engine.registry.dtype(base, engine.device)
     info = engine.registry.describe(base.model_id, base.revision, base.variant)
     value = getattr(info.fill_in(base), part)
     return loras_text(value) if part == "loras" else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.axes import field_of
 from pipelines.errors import RequestError
+from pipelines.fields import PICTURES
 from pipelines.log_tables import Distance, Run
 from pipelines.sheet.live import LiveComparison
 from pipelines.study.design import logged_study, name_part
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.engine import Engine
 
 # Fields that say what is painted, not how: pictures that differ in them are not compared.
-SCENE_FIELDS = {"prompt", "seed", "image", "mask_image"}
+SCENE_FIELDS = {"prompt", "seed", *PICTURES}
 
 
 @dataclass(frozen=True)
