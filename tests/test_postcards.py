@@ -212,7 +212,7 @@ def test_every_curve_is_drawn():
     lines = drawing.findall("{*}polyline")
     names = " ".join(text.text for text in drawing.findall("{*}text"))
     curves = [path.stem.removesuffix("-training") for path in figures.CURVES.glob("*.csv")]
-    assert len(lines) == len(curves) == 6
+    assert len(lines) == len(curves) == 7
     for name in curves:
         assert name in names
 

@@ -7,7 +7,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = {"ray", "torchao"}  # looked for before it is imported
+OPTIONAL = {"mlflow", "ray", "torchao"}  # looked for before it is imported
 
 
 def requirements(text):

@@ -12,6 +12,7 @@ from pipelines.errors import PipelineError
 from pipelines.inpainting import masks
 from pipelines.inpainting.masks import Mask
 from pipelines.inpainting.samples import paint_sample
+from pipelines.models.files import BUNDLED
 from pipelines.request import TO_COME, RunRequest
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class Example:
 
 
 def local_inpainter() -> str | None:
-    """A model made for in-painting that is on this machine, the known ones first; None where
-    there is none."""
-    for model_id in (*INPAINTERS, *state.offered()):
+    """A model made for in-painting photographs that is on this machine, the known ones first; None
+    where there is none. The bundled one paints postcards."""
+    for model_id in (*INPAINTERS, *(name for name in state.offered() if name not in BUNDLED)):
         with contextlib.suppress(PipelineError):
             if state.engine().registry.describe(model_id).tasks == ("inpainting",):
                 return model_id
@@ -80,8 +81,8 @@ EXAMPLES = (
             "a red car in the desert at sunset", _around, {"seed": 3}),
     Example("Replace the subject", "Keep the world, put something else in the car's place.", "car",
             "a white house on a road", _subject, {"seed": 1, "mask_feather": 2}),
-    Example("Remove it", "No prompt; start from the surroundings.", "cat", "", _subject,
-            {"strength": 0.8, "masked_content": "fill", "mask_feather": 2, "seed": 2}),
+    Example("Remove it", "No prompt: postcards-inpaint paints what may lie behind.", "cat", "",
+            _subject, {"model_id": "postcards-inpaint", "mask_feather": 2, "seed": 4}),
     Example("Extend the picture", "Outpainting: more sea and sky to the left and to the right.",
             "boat", "a blue boat on the sea at sunset", _nothing, {"seed": 5, "mask_feather": 4},
             {"left": 32, "right": 32}),
