@@ -15,15 +15,6 @@ ARGUMENTS = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """One worker draws all pages: two Chromiums at once leave each other too little of two cores.
-    """
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @pytest.fixture(scope="package")
 def chromium():
     """Closed with this package: its event loop would be in the way of other tests."""
