@@ -297,13 +297,13 @@ def test_a_cancel_acts_while_an_answer_is_awaited(engine, provider, reply):
     provider.replies.extend([reply] * 4)
 
     def check():
-        if len(provider.asked) == 4:
+        if provider.asked:
             raise Cancelled("stopped by the user")
 
     started = time.monotonic()
     runs = engine.compare(grid(*range(6)), shared=True, check=check)
     assert time.monotonic() - started < WAIT / 2
-    assert runs == [None] * 6 and len(provider.asked) == 4
+    assert runs == [None] * 6 and 1 <= len(provider.asked) <= 4
     if reply.go:
         reply.go.set()
 
