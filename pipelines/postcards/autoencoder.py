@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipelines.postcards import model
 from pipelines.postcards.loop import Loop, train_device
-from pipelines.postcards.settings import Settings, say
+from pipelines.postcards.settings import Settings, save_array, say
 
 LATENT_NOISE = 0.04
 
@@ -87,10 +87,7 @@ def encode_pictures(rank: int, settings: Settings) -> None:
         latents[start : start + len(encoded)] = encoded.half().cpu().numpy()
         if rank == 0 and start // batch % 100 == 99:
             say(f"latents: {start + batch} of {len(mine)} on this worker")
-    fresh = settings.work / f"latents-{rank}.new"
-    with fresh.open("wb") as file:
-        np.save(file, latents)
-    fresh.replace(settings.work / f"latents-{rank}.npy")
+    save_array(settings, f"latents-{rank}", latents)
 
 
 def read_latents(settings: Settings) -> Tensor:

@@ -13,7 +13,7 @@ from pipelines.postcards import model
 from pipelines.postcards.autoencoder import read_latents
 from pipelines.postcards.loop import Loop, train_device
 from pipelines.postcards.pictures import read_scenes
-from pipelines.postcards.settings import Settings
+from pipelines.postcards.settings import Settings, save_array
 from pipelines.postcards.vocabulary import caption
 
 CAPTIONS_PER_PICTURE = 4
@@ -26,10 +26,7 @@ def write_tokens(settings: Settings) -> None:
     scenes = read_scenes(settings.work / "training.jsonl")
     texts = [caption(scene, rng) for scene in scenes for _ in range(CAPTIONS_PER_PICTURE)]
     tokens = model.tokenize(tokenizer, texts).view(len(scenes), CAPTIONS_PER_PICTURE, -1)
-    fresh = settings.work / "tokens.new"
-    with fresh.open("wb") as file:
-        np.save(file, tokens.numpy().astype(np.int16))
-    fresh.replace(settings.work / "tokens.npy")
+    save_array(settings, "tokens", tokens.numpy().astype(np.int16))
 
 
 def train_unet(rank: int, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from pipelines.postcards.autoencoder import to_tensors
 from pipelines.postcards.diffusion import noised, sample_timesteps
 from pipelines.postcards.fine_tuning import Batch, FineTuning
 from pipelines.postcards.painter import paint_background
-from pipelines.postcards.settings import Settings, say
+from pipelines.postcards.settings import Settings, save_array, say
 from pipelines.postcards.vocabulary import PLACE_PHRASES, TIME_PHRASES, Scene, sample_scene
 
 CHANNELS = 2 * model.LATENT_CHANNELS + 1  # noisy latents, mask, latents of what is kept
@@ -40,11 +40,8 @@ def paint_backgrounds(settings: Settings) -> None:
         if index % 1000 == 999:
             say(f"backgrounds: {index + 1} of {count}")
     tokens = model.tokenize(model.make_tokenizer(), captions).numpy().astype(np.int16)
-    for name, array in (("background-tokens", tokens), ("backgrounds", np.stack(pictures))):
-        fresh = settings.work / f"{name}.new"
-        with fresh.open("wb") as file:
-            np.save(file, array)
-        fresh.replace(settings.work / f"{name}.npy")
+    save_array(settings, "background-tokens", tokens)
+    save_array(settings, "backgrounds", np.stack(pictures))
 
 
 def background_caption(scene: Scene, rng: Random) -> str:

@@ -22,7 +22,7 @@ from pipelines.postcards.diffusion import EMPTY_CAPTION_SHARE, noised, sample_ti
 from pipelines.postcards.fine_tuning import Batch, FineTuning
 from pipelines.postcards.loop import train_device
 from pipelines.postcards.painter import OVERSAMPLING, paint
-from pipelines.postcards.settings import Settings, say
+from pipelines.postcards.settings import Settings, save_array, say
 from pipelines.postcards.vocabulary import NEW_SUBJECT, Scene, caption, sample_scene
 
 RANK = 16
@@ -105,11 +105,8 @@ def paint_examples(settings: Settings, name: str) -> None:
         if start // ENCODED % 50 == 49:
             say(f"{name}: {start + ENCODED} of {count} painted")
     tokens = model.tokenize(model.make_tokenizer(), captions).numpy().astype(np.int16)
-    for part, array in (("tokens", tokens), ("latents", np.concatenate(latents))):
-        fresh = settings.work / f"{name}-{part}.new"
-        with fresh.open("wb") as file:
-            np.save(file, array)
-        fresh.replace(settings.work / f"{name}-{part}.npy")
+    save_array(settings, f"{name}-tokens", tokens)
+    save_array(settings, f"{name}-latents", np.concatenate(latents))
 
 
 def train_lora(rank: int, settings: Settings, name: str) -> None:

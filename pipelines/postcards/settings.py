@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 # Shares of the minutes; painting and encoding take as long as they take: 4 minutes on 2 cores.
 TIME_SPLIT = {"vae": 0.14, "unet": 0.75, "decoder": 0.07, "judge": 0.04}
 
@@ -53,6 +55,14 @@ class Settings:
 
     def minutes_of(self, stage: str) -> float:
         return self.minutes * TIME_SPLIT[stage]
+
+
+def save_array(settings: Settings, name: str, array: np.ndarray) -> None:
+    """Write NAME.npy in the work folder, whole or not at all."""
+    fresh = settings.work / f"{name}.new"
+    with fresh.open("wb") as file:
+        np.save(file, array)
+    fresh.replace(settings.work / f"{name}.npy")
 
 
 def say(message: str) -> None:

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.inpainting.pictures_in import MAX_PIXELS
 from pipelines.provenance.blocks import MAX_TEXT, open_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "WEBP")  # those that keep every bit
-MAX_PIXELS = 25_000_000
 MARK = 15  # bytes
 GZIP = 31  # zlib's number for it
 
