@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.browser import asked
 from dashboard.components.queue import job_buttons, job_progress
+from dashboard.components.recent import Recent, moment
 from dashboard.components.text import notice, words
 from dashboard.last_net import last_net, polled
 from dashboard.runs import opened_run
@@ -18,41 +19,17 @@ from pipelines.study.findings import Findings
 from pipelines.study.rows import StudyRow, study_rows
 
 PAGE = state.STUDY
-
-
-def chosen_id() -> str | None:
-    """The study on show: the address's, else the one this session looked at last."""
-    if from_address := st.query_params.get(state.STUDY_ID):
-        st.session_state[state.STUDY_ID] = from_address
-    return st.session_state.get(state.STUDY_ID)
-
-
-def choose(study_id: str | None) -> None:
-    """Show another study, or none; from the next script run on."""
-    st.session_state[state.STUDY_ID] = study_id
-    PAGE.set("setup.next", study_id is None)
-    if study_id:
-        st.query_params[state.STUDY_ID] = study_id
-    else:
-        st.query_params.pop(state.STUDY_ID, None)
+RECENT = Recent(PAGE, state.STUDY_ID, "study", "studies")
 
 
 def recent() -> None:
     """A list of studies to open again."""
-    rows = {row.id: row for row in study_rows(state.engine().run_log, 30)}
 
-    def title(study_id: str) -> str:
-        row: StudyRow = rows[study_id]
-        when = row.datetime_utc[5:16].replace("T", " ")
+    def title(row: StudyRow) -> str:
         axes = " × ".join(str(axis.get("name")) for axis in row.axes)
-        return f"{when} · {axes} · {len(row.prompts)} prompts · {study_id}"
+        return f"{moment(row.datetime_utc)} · {axes} · {len(row.prompts)} prompts · {row.id}"
 
-    current = st.session_state.get(state.STUDY_ID)
-    PAGE.set("recent", current if current in rows else None)
-    st.selectbox("Open a study", list(rows), key=PAGE.key("recent"), format_func=title,
-                 placeholder="Recent studies" if rows or current else "No study yet",
-                 disabled=not rows, label_visibility="collapsed",
-                 on_change=lambda: choose(PAGE.get("recent")))
+    RECENT.show({row.id: title(row) for row in study_rows(state.engine().run_log, 30)})
 
 
 def show(study_id: str) -> None:
@@ -104,7 +81,7 @@ def status_line(findings: Findings, job: Job | None) -> None:
 
 def study_page() -> None:
     start_form()
-    study_id = chosen_id()
+    study_id = RECENT.chosen_id()
     if study_id:
         st.query_params[state.STUDY_ID] = study_id
     title, list_of_recent = st.columns([3, 2], vertical_alignment="bottom")
@@ -119,7 +96,7 @@ def study_page() -> None:
                          icon=":material/tune:"):
             started = setup()
         if started:
-            choose(started)
+            RECENT.choose(started)
             st.rerun()
         if study_id:
             show(study_id)

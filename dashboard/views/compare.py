@@ -13,6 +13,7 @@ from dashboard.browser import asked
 from dashboard.components.analysis import analysis_panel
 from dashboard.components.beside import beside_panel
 from dashboard.components.queue import job_buttons, job_progress
+from dashboard.components.recent import Recent, moment
 from dashboard.components.sheet import contact_sheet, steps_wanted
 from dashboard.components.text import notice, words, work_text
 from dashboard.form.axes import comparison_controls, problem_notice, put_comparison
@@ -50,6 +51,7 @@ from pipelines.sheet.viewer import viewer_data
 from pipelines.votes.rows import COMPARISON
 
 PAGE = state.COMPARE
+RECENT = Recent(PAGE, state.COMPARISON, "comparison", "comparisons")
 # What shows a difference: the axes of each.
 PRESETS = {
     "Schedulers at few steps": ("scheduler=ddim,euler,dpmpp_2m,unipc,heun,euler_a",
@@ -61,40 +63,10 @@ ICONS = {"png": "image", "zip": "image", "html": "html", "csv": "table",
          "spreadsheet": "table_view", "recipe": "receipt_long"}
 
 
-def chosen_id() -> str | None:
-    """The comparison on show: the address's, else the one this session looked at last."""
-    from_address = st.query_params.get(state.COMPARISON)
-    if from_address:
-        st.session_state[state.COMPARISON] = from_address
-    return st.session_state.get(state.COMPARISON)
-
-
-def choose(comparison_id: str | None) -> None:
-    """Show another comparison, or none; from the next script run on."""
-    st.session_state[state.COMPARISON] = comparison_id
-    PAGE.set("setup.next", comparison_id is None)
-    if comparison_id:
-        st.query_params[state.COMPARISON] = comparison_id
-    else:
-        st.query_params.pop(state.COMPARISON, None)
-
-
 def recent() -> None:
     """A list of comparisons to open again."""
-    rows = {row.id: row for row in state.engine().run_log.comparisons(30)}
-
-    def title(comparison_id: str) -> str:
-        row = rows[comparison_id]
-        when = row.datetime_utc[5:16].replace("T", " ")
-        # The browser sends the text back, so the text must be this comparison's alone.
-        return f"{when} · {row.summary} · {comparison_id}"
-
-    current = st.session_state.get(state.COMPARISON)
-    PAGE.set("recent", current if current in rows else None)
-    st.selectbox("Open a comparison", list(rows), key=PAGE.key("recent"), format_func=title,
-                 placeholder="Recent comparisons" if rows or current else "No comparison yet",
-                 disabled=not rows, label_visibility="collapsed",
-                 on_change=lambda: choose(PAGE.get("recent")))
+    RECENT.show({row.id: f"{moment(row.datetime_utc)} · {row.summary} · {row.id}"
+                 for row in state.engine().run_log.comparisons(30)})
 
 
 def setup() -> None:
@@ -148,7 +120,7 @@ def setup() -> None:
     if go and comparison:
         job = submit_comparison(state.job_queue(), comparison, PAGE.get("shared"),
                                 PAGE.get("fresh"), **asked())
-        choose(job.comparison_id)
+        RECENT.choose(job.comparison_id)
         st.rerun()
 
 
@@ -361,7 +333,7 @@ def downloads(comparison: Comparison, comparison_id: str) -> None:
 
 def take_comparison(comparison: Comparison) -> list[str]:
     put_comparison(PAGE, comparison)
-    choose(None)
+    RECENT.choose(None)
     return []
 
 
@@ -380,7 +352,7 @@ PAGE.start(shared=True)
 take_link(PAGE, take_comparison)
 if preset := PAGE.pop("preset"):  # another page asks for it
     use_preset(preset)
-comparison_id = chosen_id()
+comparison_id = RECENT.chosen_id()
 if comparison_id:
     st.query_params[state.COMPARISON] = comparison_id
 title, list_of_recent = st.columns([3, 2], vertical_alignment="bottom")

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.browser import browser
+from dashboard.components.recent import Recent, moment
 from dashboard.components.text import notice, words
 from dashboard.door import SECRET
 from dashboard.last_net import last_net, polled
@@ -28,9 +29,10 @@ from pipelines.votes.design import (
     new_vote,
 )
 from pipelines.votes.results import results_of
-from pipelines.votes.rows import COMPARISON, STUDY, VoteRow, counts, reveal, vote_row, vote_rows
+from pipelines.votes.rows import COMPARISON, STUDY, counts, reveal, vote_row, vote_rows
 
 PAGE = state.VOTES
+RECENT = Recent(PAGE, state.RESULTS, "vote", "votes")
 OWN = "own"
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 ASKED = {PROMPT: "Closer to the prompt", LOOKS: "Better looking", OWN: "My own question"}
@@ -40,7 +42,7 @@ START = {"source": None, "question": PROMPT, "text": "", "pictures": 2, "ballots
 
 def votes_page() -> None:
     PAGE.start(**START)
-    vote_id = chosen_id()
+    vote_id = RECENT.chosen_id()
     title, list_of_recent = st.columns([3, 2], vertical_alignment="bottom")
     title.title("Votes")
     try:
@@ -53,7 +55,7 @@ def votes_page() -> None:
                          icon=":material/how_to_vote:"):
             made = setup()
         if made:
-            choose(made)
+            RECENT.choose(made)
             st.rerun()
         if vote_id:
             st.query_params[state.RESULTS] = vote_id
@@ -66,43 +68,17 @@ def votes_page() -> None:
         notice("error", str(error))
 
 
-def chosen_id() -> str | None:
-    """The vote on show: the address's, else the one this session looked at last."""
-    if from_address := st.query_params.get(state.RESULTS):
-        st.session_state[state.RESULTS] = from_address
-    return st.session_state.get(state.RESULTS)
-
-
-def choose(vote_id: str | None) -> None:
-    """Show another vote, or none; from the next script run on."""
-    st.session_state[state.RESULTS] = vote_id
-    PAGE.set("setup.next", vote_id is None)
-    if vote_id:
-        st.query_params[state.RESULTS] = vote_id
-    else:
-        st.query_params.pop(state.RESULTS, None)
-
-
 def recent() -> None:
     """A list of votes to open again."""
-    rows = {row.id: row for row in vote_rows(state.engine().run_log, 30)}
-
-    def title(vote_id: str) -> str:
-        row: VoteRow = rows[vote_id]
-        when = row.datetime_utc[5:16].replace("T", " ")
-        return f"{when} · {row.question} · {len(row.methods)} methods · {vote_id}"
-
-    current = st.session_state.get(state.RESULTS)
-    PAGE.set("recent", current if current in rows else None)
-    st.selectbox("Open a vote", list(rows), key=PAGE.key("recent"), format_func=title,
-                 placeholder="Recent votes" if rows or current else "No vote yet",
-                 disabled=not rows, label_visibility="collapsed",
-                 on_change=lambda: choose(PAGE.get("recent")))
+    RECENT.show({
+        row.id: f"{moment(row.datetime_utc)} · {row.question} · {len(row.methods)} methods · "
+                f"{row.id}"
+        for row in vote_rows(state.engine().run_log, 30)})
 
 
 def ask_people(source: str, source_id: str) -> None:
     """Fill the form with a study or comparison, and go to the page."""
-    choose(None)
+    RECENT.choose(None)
     PAGE.set("source", f"{source} {source_id}")
     st.switch_page("views/votes.py")
 
